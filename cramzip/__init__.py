@@ -1,0 +1,40 @@
+"""cramzip: text compression by optimised input vectors of a frozen language model.
+
+    lm = cramzip.load()                      # the built-in model
+    blob = cramzip.compress(data, lm)        # bytes of a .cram file
+    data = cramzip.decompress(blob, lm)      # exactly those bytes, or an error
+    file = cramzip.read(blob)                # header, chunk table, vectors as tensors
+
+Names are imported on first use, so that `import cramzip` costs nothing before a model is needed.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .codec import compress, decompress
+    from .cram import CramConfig
+    from .describe import read
+    from .errors import CramError
+    from .lm import FrozenLM, load
+
+__version__ = "0.1.0"
+__all__ = ["CramConfig", "CramError", "FrozenLM", "compress", "decompress", "load", "read"]
+
+_HOMES = {
+    "CramConfig": "cram",
+    "CramError": "errors",
+    "FrozenLM": "lm",
+    "compress": "codec",
+    "decompress": "codec",
+    "load": "lm",
+    "read": "describe",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

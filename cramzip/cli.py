@@ -1,0 +1,362 @@
+"""The command line: options to jobs, errors to exit codes. Heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from . import __version__
+from .console import Console, bench_record, list_record, print_bench, print_details, print_list
+from .errors import CramError, UsageError, VerificationError
+from .files import STDIN, example_texts
+
+if TYPE_CHECKING:
+    from .console import Listed
+    from .cram import CramConfig
+    from .jobs import Destination
+    from .lm import FrozenLM
+
+EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+ALIASES = {"c": "compress", "d": "decompress", "t": "test", "l": "list"}
+STDOUT_NAMES = ("-", "/dev/stdout")
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+# -- errors ----------------------------------------------------------------------------------------
+
+
+def report(error: BaseException, subject: str, *, debug: bool) -> int:
+    """Tell of `error` in one line, and return the exit code of its class."""
+    if debug:
+        traceback.print_exception(error)
+    code = error.exit_code if isinstance(error, CramError) else EXIT_FAILURE
+    if isinstance(error, OSError) and error.filename is not None and str(error.filename) != subject:
+        subject = f"{subject}: {error.filename}" if subject else str(error.filename)
+    Console().complain(subject, _explain(error))
+    return code
+
+
+def _explain(error: BaseException) -> str:
+    first_line = (str(error).splitlines() or [""])[0]
+    if isinstance(error, CramError):
+        return first_line
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in first_line:
+        return "not enough memory; a smaller --batch-size needs less"
+    return f"unexpected {type(error).__name__}: {first_line} (--debug shows where)"
+
+
+def each(arguments: Iterable[str], work: Callable[[str], None], *, debug: bool) -> int:
+    """Do `work` on every file, the bad ones notwithstanding; the exit code of the first failure, or 0."""
+    first_code = 0
+    for argument in arguments:
+        try:
+            work(argument)
+        except (BrokenPipeError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            code = report(error, "(stdin)" if argument == STDIN else argument, debug=debug)
+            first_code = first_code or code
+    return first_code
+
+
+class Command(click.Command):
+    """A command whose errors are one line each."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        debug = ctx.params["debug"]
+        with warnings.catch_warnings():
+            if not debug:
+                warnings.simplefilter("ignore")
+            try:
+                return super().invoke(ctx)
+            except (click.exceptions.Exit, click.ClickException, BrokenPipeError):
+                raise
+            except Exception as error:
+                return report(error, "", debug=debug)
+
+
+class Commands(click.Group):
+    """Commands with short aliases, each shown once."""
+
+    command_class = Command
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order of this file
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        short = {name: alias for alias, name in ALIASES.items()}
+        rows = [
+            (f"{short[name]}, {name}" if name in short else f"   {name}", command.get_short_help_str(80))
+            for name, command in self.commands.items()
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        kwargs["standalone_mode"] = False
+        try:
+            code = super().main(*args, **kwargs)
+        except click.UsageError as error:
+            help_at = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
+            Console().complain("", f"{error.format_message()}{help_at}")
+            code = EXIT_USAGE
+        except click.Abort:
+            Console().complain("", "interrupted")
+            code = EXIT_INTERRUPTED
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that flushing at exit fails no more
+            code = EXIT_FAILURE
+        sys.exit(code)
+
+
+# -- options ---------------------------------------------------------------------------------------
+
+
+class EffortOption(click.Option):
+    """One of -1 to -9; the first stands for all of them in the help."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        return ("-1 ... -9", "Effort: 1 is fastest, 9 smallest.  [default: 5]") if self.opts == ["-1"] else None
+
+
+def options(*several: Callable[[Decorated], Decorated]) -> Callable[[Decorated], Decorated]:
+    """Several options as one decorator, in the order in which the help shows them."""
+
+    def decorate(command: Decorated) -> Decorated:
+        for option in reversed(several):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+option = click.option
+files_argument = click.argument("files", nargs=-1, metavar="[FILE]...")
+model_option = option("-m", "--model", metavar="MODEL", help="Hugging Face id, model folder or .gguf file.")
+device_option = option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True, help="Compute on."
+)
+batch_option = option("--batch-size", type=click.IntRange(1), metavar="N", help="Chunks computed at once.")
+download_option = option("--download", is_flag=True, help="Fetch a missing model from Hugging Face.")
+json_option = option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+loudness_options = options(
+    option("-q", "--quiet", is_flag=True, help="Errors only."),
+    option("-v", "--verbose", is_flag=True, help="Say more."),
+    option("--progress/--no-progress", default=None, help="Progress on stderr.  [default: on a terminal]"),
+    option("--debug", is_flag=True, help="Show where an error came from."),
+)
+destination_options = options(
+    option("-o", "--output", metavar="PATH", help="Write to this file."),
+    option("-c", "--stdout", is_flag=True, help="Write to standard output."),
+    option("-f", "--force", is_flag=True, help="Overwrite files; write to a terminal."),
+    option("keep", "-k/", "--keep/--rm", default=True, help="Keep the source (default), or remove it after success."),
+)
+cramming_options = options(
+    model_option,
+    option("--revision", metavar="REV", help="Commit, tag or branch of a Hugging Face model."),
+    *(
+        option(f"-{n}", "effort", flag_value=n, type=int, cls=EffortOption)
+        for n in range(1, 10)
+    ),
+    option("--vectors", type=click.IntRange(1, 4096), default=1, metavar="M", show_default=True, help="Vectors per chunk."),
+    option("--exact", is_flag=True, help="No corrections: vectors alone must recite the text."),
+    option("--seed", type=click.IntRange(0), default=0, metavar="N", help="Another start for the optimiser."),
+    batch_option,
+    device_option,
+    option(
+        "--dtype",
+        type=click.Choice(["float32", "bfloat16", "float16"]),
+        default="float32",
+        show_default=True,
+        help="Precision of cramming; decoding is always float32.",
+    ),
+)
+
+
+def _console(given: dict[str, Any]) -> Console:
+    return Console(given["quiet"], given["verbose"], given["progress"])
+
+
+def _config(given: dict[str, Any]) -> CramConfig:
+    from .cram import CramConfig
+
+    return CramConfig(
+        vectors=given["vectors"],
+        effort=given["effort"] or CramConfig.effort,
+        exact=given["exact"],
+        seed=given["seed"],
+        batch_size=given["batch_size"],
+        dtype=given["dtype"],
+    )
+
+
+def _destination(given: dict[str, Any], n_files: int) -> Destination:
+    from .jobs import Destination
+
+    output, stdout = given["output"], given["stdout"]
+    if output in STDOUT_NAMES:
+        output, stdout = None, True
+    if output and stdout:
+        raise UsageError("-o and --stdout exclude each other")
+    if output and n_files > 1:
+        raise UsageError("-o takes the result of one file, not of several")
+    if stdout and not given["keep"]:
+        raise UsageError("--rm is not for results on standard output")
+    return Destination(Path(output) if output else None, stdout, given["force"], remove_source=not given["keep"])
+
+
+def _model(given: dict[str, Any]) -> Callable[[], FrozenLM]:
+    """Loads the chosen model at the first call. What users name themselves may be downloaded."""
+
+    @cache
+    def load() -> FrozenLM:
+        from . import lm
+
+        name = given["model"]
+        model = lm.load(name, revision=given["revision"], device=given["device"], download=name is not None)
+        _console(given).detail(f"model {model.model_id}, {model.n_parameters:,} parameters, on {model.device}")
+        return model
+
+    return load
+
+
+# -- commands --------------------------------------------------------------------------------------
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, invoke_without_command=True)
+@click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
+@click.pass_context
+def commands(ctx: click.Context) -> None:
+    """Compress text into input vectors of a frozen language model, and recite it from them."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(EXIT_USAGE)
+
+
+@commands.command()
+@files_argument
+@destination_options
+@click.option("--no-name", is_flag=True, help="Leave the name of the source out of the file.")
+@cramming_options
+@loudness_options
+def compress(files: tuple[str, ...], **given: Any) -> int:
+    """Compress FILEs into .cram files.
+
+    book.txt becomes book.cram. Without FILE, or for -, standard input is compressed to standard output. What was
+    finished when a job was interrupted is kept in a hidden journal: the same command continues.
+    """
+    from . import jobs
+
+    files = files or (STDIN,)
+    config, destination, load = _config(given), _destination(given, len(files)), _model(given)
+    if destination.stdout and len(files) > 1:
+        raise UsageError("a .cram file holds one original: --stdout takes one file, not several")
+
+    def work(file: str) -> None:
+        jobs.compress(file, destination, load, config, _console(given), keeps_name=not given["no_name"])
+
+    return each(files, work, debug=given["debug"])
+
+
+@commands.command()
+@files_argument
+@destination_options
+@model_option
+@download_option
+@batch_option
+@device_option
+@loudness_options
+def decompress(files: tuple[str, ...], **given: Any) -> int:
+    """Restore the originals of .cram files.
+
+    All that is needed stands in the file; -m only says where the model is if it is not where it was.
+    """
+    from . import jobs
+
+    files = files or (STDIN,)
+    destination, console = _destination(given, len(files)), _console(given)
+    find = jobs.model_finder(given["model"], given["device"], console, download=given["download"])
+
+    def work(file: str) -> None:
+        jobs.decompress(file, destination, find, console, batch_size=given["batch_size"])
+
+    return each(files, work, debug=given["debug"])
+
+
+@commands.command()
+@files_argument
+@model_option
+@download_option
+@batch_option
+@device_option
+@loudness_options
+def test(files: tuple[str, ...], **given: Any) -> int:
+    """Decode .cram files and write nothing."""
+    from . import jobs
+
+    console = _console(given)
+    find = jobs.model_finder(given["model"], given["device"], console, download=given["download"])
+
+    def work(file: str) -> None:
+        jobs.check(file, find, console, batch_size=given["batch_size"])
+
+    return each(files or (STDIN,), work, debug=given["debug"])
+
+
+@commands.command("list")
+@files_argument
+@json_option
+@loudness_options
+def list_(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
+    """Describe .cram files; needs no model."""
+    from . import jobs
+
+    listed: list[Listed] = []
+    code = each(files or (STDIN,), lambda file: listed.append(jobs.describe(file)), debug=given["debug"])
+    if as_json:
+        click.echo(json.dumps({"cramzip": __version__, "files": [list_record(*one) for one in listed]}, indent=2))
+    elif given["verbose"]:
+        for one in listed:
+            print_details(*one)
+    elif listed:
+        print_list(listed)
+    return code
+
+
+@commands.command()
+@files_argument
+@json_option
+@cramming_options
+@loudness_options
+def bench(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
+    """Measure cramzip beside gzip, bzip2, zstd, brotli and xz.
+
+    Without FILE, on the texts in examples/texts. Every result is decompressed and compared.
+    """
+    from . import jobs
+    from .bench import totals
+
+    config, load, console = _config(given), _model(given), _console(given)
+    measurements = jobs.bench(files or example_texts(), load, config, console)
+    if as_json:
+        click.echo(json.dumps(bench_record(measurements, load(), config), indent=2))
+    else:
+        several = len({one.file for one in measurements}) > 1
+        print_bench([*measurements, *(totals(measurements) if several else [])], load())
+    return 0 if all(one.exact for one in measurements) else VerificationError.exit_code

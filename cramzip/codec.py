@@ -1,0 +1,194 @@
+"""compress and decompress: bytes in, bytes out. Knows no paths and no terminals."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from . import container, payload, quantize
+from .container import Chunk, Container, Header, Kind, ModelBlock, stored_content
+from .cram import CramConfig
+from .decode import FREE, greedy_decode
+from .encode import Progress, encode
+from .errors import DamagedFileError, VerificationError, WrongModelError
+from .lm import FrozenLM, pad
+from .wire import Bytes
+
+DECODED_AT_ONCE = {"cpu": 64, "cuda": 512, "mps": 128}  # chunks
+
+
+def compress(
+    data: bytes,
+    lm: FrozenLM,
+    config: CramConfig | None = None,
+    *,
+    name: str | None = None,
+    progress: Progress | None = None,
+) -> bytes:
+    """The `.cram` file for `data`, decoded and compared before it is returned.
+
+    Raises VerificationError if this machine does not get the same bytes back twice.
+    """
+    config = config or CramConfig()
+    chunks = [chunk for group in encode(data, lm, config, progress=progress) for chunk in group]
+    sink = io.BytesIO()
+    crammed = any(chunk.entry.kind is Kind.CRAMMED for chunk in chunks)
+    header = make_header(len(data), hashlib.sha256(data).digest(), crammed, lm, config, name)
+    container.write(sink, header, chunks)
+    blob = sink.getvalue()
+    verify(blob, lm)
+    return blob
+
+
+def verify(blob: Bytes, lm: FrozenLM | None) -> None:
+    """Decode a file that was just made. Raises VerificationError if it does not give its original."""
+    try:
+        for _ in decode(blob, lm):
+            pass
+    except DamagedFileError as error:
+        raise VerificationError(f"the finished file does not decode to its original: {error}") from error
+
+
+def make_header(
+    original_size: int,
+    original_sha256: bytes,
+    chunks_are_crammed: bool,
+    lm: FrozenLM | None,
+    config: CramConfig,
+    name: str | None = None,
+) -> Header:
+    """The header of a file; the model block only where a chunk needs the model."""
+    model = None
+    if chunks_are_crammed:
+        assert lm is not None
+        model = ModelBlock(
+            model_id=lm.model_id,
+            revision=lm.revision,
+            fingerprint=lm.fingerprint,
+            tokenizer_hash=lm.tokenizer_hash,
+            vocabulary_size=lm.vocabulary_size,
+            vector_width=lm.width,
+            noise_exponent=config.noise_exponent,
+        )
+    return Header(original_size, original_sha256, name, model)
+
+
+def decompress(blob: Bytes, lm: FrozenLM | None = None, *, start: int = 0, stop: int | None = None) -> bytes:
+    """The original of a `.cram` file, or of its bytes `start` to `stop` only.
+
+    Raises DamagedFileError, and WrongModelError if `lm` is not the model that the file was made with (a file of stored
+    chunks alone needs none). Bytes of a part are vouched for by the checksums of their chunks, a whole by its SHA-256.
+    """
+    if start == 0 and stop is None:
+        return b"".join(decode(blob, lm))
+    file = check(blob)
+    check_model(file, lm)
+    stop = file.header.original_size if stop is None else min(stop, file.header.original_size)
+    offsets = file.offsets
+    touched = [
+        (offset, chunk)
+        for offset, chunk in zip(offsets, file, strict=False)
+        if offset < stop and offset + chunk.entry.size > start
+    ]
+    content = b"".join(_decode_chunks(file, [chunk for _, chunk in touched], lm))
+    first = touched[0][0] if touched else 0
+    return content[start - first : stop - first] if touched else b""
+
+
+def decode(
+    blob: Bytes, lm: FrozenLM | None, *, batch_size: int | None = None, progress: Progress | None = None
+) -> Iterator[bytes]:
+    """The contents of the chunks in order. Nothing is certain before the last one has come without an error."""
+    file = check(blob)
+    check_model(file, lm)
+    digest = hashlib.sha256()
+    at_once = batch_size or (DECODED_AT_ONCE[lm.device] if lm else 1)
+    window: list[Chunk] = []
+    n_crammed = 0
+
+    def drain() -> Iterator[bytes]:
+        for content in _decode_chunks(file, window, lm):
+            digest.update(content)
+            if progress:
+                progress(len(content))
+            yield content
+        window.clear()
+
+    for chunk in file:
+        window.append(chunk)
+        n_crammed += chunk.entry.kind is Kind.CRAMMED
+        if n_crammed == at_once or chunk.entry.kind is not Kind.CRAMMED:
+            yield from drain()
+            n_crammed = 0
+    yield from drain()
+    if digest.digest() != file.header.original_sha256:
+        raise DamagedFileError(
+            "content",
+            f"Original_SHA256: expected {file.header.original_sha256.hex()}, found {digest.hexdigest()}",
+        )
+
+
+def check(blob: Bytes) -> Container:
+    """Every check that needs no model: stages `magic` to `corrections`."""
+    file = container.read(blob)
+    for chunk in file:
+        if chunk.entry.kind is Kind.CRAMMED:
+            payload.unpack(chunk, file.header.model)  # type: ignore[arg-type]
+    return file
+
+
+def check_model(file: Container, lm: FrozenLM | None) -> None:
+    """Raise WrongModelError unless `lm` is the model of the file and its chunks fit into the model's context."""
+    needed = file.header.model
+    if needed is None:
+        return
+    if lm is None:
+        raise WrongModelError(f"the file needs the model {needed.model_id}")
+    lm.require(needed.fingerprint, needed.tokenizer_hash)
+    for field, expected, found in (
+        ("Vocabulary_Size", needed.vocabulary_size, lm.vocabulary_size),
+        ("Vector_Width", needed.vector_width, lm.width),
+    ):
+        if expected != found:
+            raise WrongModelError(f"{field}: the file needs {expected}, {lm.model_id} here has {found}")
+    longest = max(entry.n_vectors + entry.n_tokens for entry in file.entries)
+    if lm.context is not None and longest > lm.context:
+        raise WrongModelError(f"a chunk needs {longest} positions, {lm.model_id} has {lm.context}")
+
+
+def _decode_chunks(file: Container, chunks: Sequence[Chunk], lm: FrozenLM | None) -> Iterator[bytes]:
+    """The contents of some chunks."""
+    for chunk, tokens in zip(chunks, recite(file, chunks, lm), strict=True):
+        if tokens is None:
+            yield stored_content(chunk)
+            continue
+        assert lm is not None
+        try:
+            content = lm.tokenizer.decode(tokens)
+        except ValueError as error:
+            raise DamagedFileError("content", str(error)) from None
+        container.check_content(chunk.entry, content)
+        yield content
+
+
+def recite(file: Container, chunks: Sequence[Chunk], lm: FrozenLM | None) -> list[list[int] | None]:
+    """The tokens of crammed chunks, None for stored ones. Chunks of as many vectors are decoded in one batch."""
+    tokens: list[list[int] | None] = [None] * len(chunks)
+    by_vectors: dict[int, list[int]] = {}
+    for index, chunk in enumerate(chunks):
+        if chunk.entry.kind is Kind.CRAMMED:
+            by_vectors.setdefault(chunk.entry.n_vectors, []).append(index)
+    for indices in by_vectors.values():
+        assert lm is not None
+        assert file.header.model is not None
+        unpacked = [payload.unpack(chunks[index], file.header.model) for index in indices]
+        mem = torch.stack([quantize.dequantize(vectors) for vectors, _ in unpacked])
+        longest = max(chunks[index].entry.n_tokens for index in indices)
+        forced = pad([[fixes.get(t, FREE) for t in range(longest)] for _, fixes in unpacked], longest)
+        decoded = greedy_decode(lm, mem, longest, forced).tokens.tolist()
+        for index, row in zip(indices, decoded, strict=True):
+            tokens[index] = row[: chunks[index].entry.n_tokens]
+    return tokens

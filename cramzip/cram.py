@@ -1,0 +1,225 @@
+"""The optimiser: from tokens to `[mem]` vectors, many chunks at once.
+
+For each chunk M input vectors are trained, by Adam, so that the frozen model predicts the chunk's tokens
+after them (Kuratov et al. 2025, arXiv:2502.13063). What differs from the paper: token 0 is predicted
+from the last vector, since a decoder has nothing else; the learning rate is relative to the scale of the
+model's embeddings; the loss is computed on the vectors as they will be stored; and what is kept is the
+best that was measured, not what came out of the last step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from .errors import UsageError
+from .lm import FrozenLM, pad
+from .quantize import QuantizedMem, quantize, round_trip
+
+STEPS = {1: 30, 2: 50, 3: 80, 4: 120, 5: 180, 6: 300, 7: 600, 8: 1500, 9: 5000}  # by effort
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+LEARNING_RATE = 2.0  # per step, in units of the embedding scale
+BETAS = (0.9, 0.95)
+EPSILON = 1e-8
+WARM_UP = 10  # steps
+FLAT_SHARE = 0.4  # of all steps, before the cosine sets in
+FINAL_RATE = 0.02  # of the learning rate, at the last step
+MARGIN_SAFETY = 2.0  # times the gap that the decoder needs: cramming may compute in a lower precision
+FIRST_TOKENS, FIRST_WEIGHT = 2, 2.0  # nearly all that greedy decoding gets wrong are the first tokens
+
+DEFAULT_SLOTS = {"cpu": 32, "cuda": 512, "mps": 64}
+
+
+@dataclass(frozen=True)
+class CramConfig:
+    """How a text is crammed. None of this is needed to decompress.
+
+    `vectors` M per chunk; `effort` 1 to 9; `exact`: no corrections; `batch_size`: chunks optimised at once (None:
+    by device); `dtype`: precision of cramming, never of decoding; `noise_exponent` k: files withstand logits
+    that are off by 2^-k.
+    """
+
+    vectors: int = 1
+    effort: int = 5
+    exact: bool = False
+    seed: int = 0
+    batch_size: int | None = None
+    dtype: str = "float32"
+    noise_exponent: int = 8
+
+    def __post_init__(self) -> None:
+        for field, low, high in (("vectors", 1, 4096), ("effort", 1, 9), ("noise_exponent", 0, 63)):
+            if not low <= getattr(self, field) <= high:
+                raise UsageError(f"{field}: expected {low} to {high}, found {getattr(self, field)}")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise UsageError(f"batch_size: expected 1 or more, found {self.batch_size}")
+        if self.dtype not in DTYPES:
+            raise UsageError(f"dtype: expected one of {', '.join(DTYPES)}, found {self.dtype}")
+
+    @property
+    def steps(self) -> int:
+        return STEPS[self.effort]
+
+    @property
+    def noise_bound(self) -> float:
+        return 2.0**-self.noise_exponent
+
+    def slots(self, device: str) -> int:
+        """How many chunks are optimised at once."""
+        return self.batch_size or DEFAULT_SLOTS[device]
+
+
+@dataclass(frozen=True)
+class CramResult:
+    """Vectors for one chunk, as measured: `wrong` tokens of it, the first of them at `prefix`."""
+
+    mem: QuantizedMem
+    wrong: int
+    prefix: int
+    steps: int
+
+
+def cram(
+    lm: FrozenLM,
+    rows: Sequence[Sequence[int]],
+    config: CramConfig,
+    *,
+    n_vectors: int | None = None,
+    seed: int = 0,
+    on_finished: Callable[[int], None] | None = None,
+) -> list[CramResult]:
+    """Vectors for every row of token ids; results do not depend on the order of rows of one length.
+
+    A row stops when all its tokens are right by more than the noise allows, or after `config.steps`; its slot
+    goes to the next row. `on_finished` is called with the index of each row.
+    """
+    queue = sorted(range(len(rows)), key=lambda index: (len(rows[index]), index))
+    slots = _Slots(lm, config, n_vectors or config.vectors, seed)
+    results: dict[int, CramResult] = {}
+    while queue or slots.rows:
+        free = min(config.slots(lm.device) - len(slots.rows), len(queue))
+        if free:
+            slots.add([(index, rows[index]) for index in queue[:free]])
+            del queue[:free]
+        slots.step()
+        for index, result in slots.take_finished():
+            results[index] = result
+            if on_finished:
+                on_finished(index)
+    return [results[index] for index in range(len(rows))]
+
+
+class _Slots:
+    """The chunks that are being optimised; one row of every tensor each."""
+
+    def __init__(self, lm: FrozenLM, config: CramConfig, n_vectors: int, seed: int):
+        self.lm, self.config, self.n_vectors, self.seed = lm, config, n_vectors, seed
+        self.gap = 2 * config.noise_bound * MARGIN_SAFETY
+        self.rows: list[tuple[int, Sequence[int]]] = []
+        empty = torch.zeros(0, n_vectors, lm.width, device=lm.device)
+        self.x, self.mean, self.square, self.best = empty, empty, empty, empty  # (S, M, D), unit: scale
+        self.steps = torch.zeros(0, device=lm.device)  # (S,)
+        self.best_score = torch.zeros(0, device=lm.device)  # wrong tokens, then loss as a fraction
+        self.best_prefix = torch.zeros(0, dtype=torch.long, device=lm.device)
+        self._lay_out()
+
+    def add(self, rows: Sequence[tuple[int, Sequence[int]]]) -> None:
+        n = len(rows)
+        start = torch.stack([self._initial(row) for _, row in rows]).to(self.x.device)
+        zeros = torch.zeros_like(start)
+        self.x = torch.cat([self.x, start])
+        self.best = torch.cat([self.best, start])
+        self.mean = torch.cat([self.mean, zeros])
+        self.square = torch.cat([self.square, zeros])
+        self.steps = torch.cat([self.steps, self.steps.new_zeros(n)])
+        self.best_score = torch.cat([self.best_score, self.best_score.new_full((n,), torch.inf)])
+        self.best_prefix = torch.cat([self.best_prefix, self.best_prefix.new_zeros(n)])
+        self.rows += rows
+        self._lay_out()
+
+    def _initial(self, row: Sequence[int]) -> torch.Tensor:
+        """Normal, of the scale of the embeddings; the same for the same text wherever it stands."""
+        generator = torch.Generator().manual_seed(hash((self.seed, self.config.seed, *row[:8])) % 2**63)
+        return torch.randn(self.n_vectors, self.lm.width, generator=generator)
+
+    def _lay_out(self) -> None:
+        """The tokens of all rows, right-padded to the longest: with a causal mask nothing sees the padding."""
+        longest = max((len(row) for _, row in self.rows), default=1)
+        self.tokens = pad([row for _, row in self.rows], longest).to(self.lm.device)  # (S, T)
+        lengths = torch.tensor([[len(row)] for _, row in self.rows], device=self.lm.device)
+        position = torch.arange(longest, device=self.lm.device)
+        self.is_text = position < lengths.reshape(-1, 1)  # (S, T)
+        self.weight = self.is_text * torch.where(position < FIRST_TOKENS, FIRST_WEIGHT, 1.0)
+
+    def step(self) -> None:
+        """Measure every row, remember the best vectors so far, and only then move them."""
+        x = self.x.detach().requires_grad_(True)
+        mem = round_trip(x * self.lm.embedding_scale)
+        inputs = torch.cat([mem, self.lm.embed(self.tokens[:, :-1])], dim=1)
+        with self._precision():
+            logits = self.lm.logits(inputs)
+        predictions = logits[:, self.n_vectors - 1 :].float()  # (S, T, V): the last [mem] predicts token 0
+        cost = functional.cross_entropy(predictions.transpose(1, 2), self.tokens, reduction="none")  # (S, T)
+        self._remember(predictions.detach(), cost.detach())
+        (gradient,) = torch.autograd.grad((cost * self.weight).sum(), x)
+        self._move(gradient)
+
+    @torch.no_grad()
+    def _remember(self, predictions: torch.Tensor, cost: torch.Tensor) -> None:
+        target = predictions.gather(2, self.tokens[:, :, None])  # (S, T, 1)
+        best_other = predictions.scatter(2, self.tokens[:, :, None], -torch.inf).amax(2, keepdim=True)
+        wrong = ((target - best_other)[:, :, 0] <= self.gap) & self.is_text  # (S, T)
+        loss = (cost * self.is_text).sum(1)
+        score = wrong.sum(1) + loss / (1 + loss)
+        better = score < self.best_score
+        first_wrong = torch.where(wrong.any(1), wrong.int().argmax(1), self.is_text.sum(1))
+        self.best = torch.where(better[:, None, None], self.x, self.best)
+        self.best_prefix = torch.where(better, first_wrong, self.best_prefix)
+        self.best_score = torch.where(better, score, self.best_score)
+
+    def _move(self, gradient: torch.Tensor) -> None:
+        """One step of Adam, each row at its own place in the schedule."""
+        self.steps = self.steps + 1
+        self.mean = BETAS[0] * self.mean + (1 - BETAS[0]) * gradient
+        self.square = BETAS[1] * self.square + (1 - BETAS[1]) * gradient.square()
+        k = self.steps[:, None, None]
+        mean = self.mean / (1 - BETAS[0] ** k)
+        square = self.square / (1 - BETAS[1] ** k)
+        self.x = self.x - self._rate()[:, None, None] * mean / (square.sqrt() + EPSILON)
+
+    def _rate(self) -> torch.Tensor:
+        total = self.config.steps
+        warm = (self.steps / WARM_UP).clamp(max=1)
+        decay = ((self.steps - FLAT_SHARE * total) / ((1 - FLAT_SHARE) * total)).clamp(0, 1)
+        cosine = FINAL_RATE + (1 - FINAL_RATE) * (1 + torch.cos(math.pi * decay)) / 2
+        return LEARNING_RATE * warm * cosine
+
+    def _precision(self) -> AbstractContextManager[object]:
+        if self.config.dtype == "float32":
+            return nullcontext()
+        return torch.autocast(self.lm.device, dtype=DTYPES[self.config.dtype])
+
+    def take_finished(self) -> list[tuple[int, CramResult]]:
+        """Remove the rows that are exact or out of steps, and return what they came to."""
+        wrong = self.best_score.floor().tolist()
+        steps, prefix = self.steps.tolist(), self.best_prefix.tolist()
+        finished, going_on = [], []
+        for s, (index, _) in enumerate(self.rows):
+            if wrong[s] > 0 and steps[s] < self.config.steps:
+                going_on.append(s)
+                continue
+            mem = quantize(self.best[s] * self.lm.embedding_scale)
+            finished.append((index, CramResult(mem, int(wrong[s]), prefix[s], int(steps[s]))))
+        if finished:
+            keep = torch.tensor(going_on, dtype=torch.long, device=self.x.device)
+            for name in ("x", "mean", "square", "best", "steps", "best_score", "best_prefix"):
+                setattr(self, name, getattr(self, name)[keep])
+            self.rows = [self.rows[s] for s in going_on]
+            self._lay_out()
+        return finished

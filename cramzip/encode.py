@@ -1,0 +1,203 @@
+"""Bytes to chunks: what is stored, what is crammed, and with which corrections.
+
+Works group by group. A group is one segment of the input and depends on nothing but the bytes from its start on
+and the groups before it, so that work that was interrupted can go on and give the same file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from . import corrections, payload, quantize
+from .chunking import MAX_STORED, cut, looks_like_text, next_segment, prior_capacity
+from .container import Chunk, Kind, crammed_chunk, stored_chunk, stored_content
+from .cram import CramConfig, CramResult, cram
+from .decode import find_corrections
+from .errors import UsageError
+from .lm import FrozenLM
+from .wire import Bytes
+
+Group = tuple[Chunk, ...]
+Progress = Callable[[int], None]
+
+SCORING_WINDOW = 512  # tokens that see each other while costs are estimated
+CHUNKS_PER_SLOT = 4  # chunks in a group for each slot, so that slots are refilled
+SEGMENT_BYTES = (2**12, 2**20)  # least and most in one text segment
+BYTES_PER_BIT = 0.5  # a rough guess at text under a good model, for the size of segments only
+MAX_CHUNK_TOKENS = 2**12
+DECODED_AT_ONCE = 64  # chunks
+
+EXACT_RESTARTS = 2  # with other seeds, for chunks that are nearly exact
+NEARLY_EXACT = 1 / 8  # of the tokens wrong
+EXACT_VECTORS = 4  # most vectors for one token before it is stored
+
+CAPACITY_STEP = 1.15
+CAPACITY_RANGE = (1 / 16, 16.0)  # of the prior
+MUCH_EXACT, LITTLE_EXACT = 0.9, 0.5  # share of a group's bytes
+
+
+def encode(
+    data: Bytes,
+    lm: FrozenLM,
+    config: CramConfig,
+    *,
+    finished: Iterable[Group] = (),
+    progress: Progress | None = None,
+) -> Iterator[Group]:
+    """Chunks of `data` in order, a group at a time, after the groups that are `finished` already.
+
+    `progress` is told the number of original bytes that were done since it was last told.
+    """
+    data = memoryview(data)
+    encoder = _Encoder(lm, config, progress or (lambda _: None))
+    position = 0
+    for group in finished:
+        encoder.learn(group)
+        position += sum(chunk.entry.size for chunk in group)
+    while position < len(data):
+        group, position = encoder.encode_segment(data, position)
+        encoder.learn(group)
+        yield group
+
+
+class _Encoder:
+    """What carries over from one group to the next: how much a vector has turned out to hold."""
+
+    def __init__(self, lm: FrozenLM, config: CramConfig, progress: Progress):
+        room = (lm.context or MAX_CHUNK_TOKENS + config.vectors) - config.vectors
+        if room < 1:
+            raise UsageError(f"vectors: {config.vectors} do not fit into the {lm.context} positions of the model")
+        self.lm, self.config, self.progress = lm, config, progress
+        self.max_tokens = min(room, MAX_CHUNK_TOKENS)
+        self.prior = self.capacity = prior_capacity(lm.width, lm.vocabulary_size, lm.n_layers)  # bits per vector
+        expected = self.prior * config.vectors * BYTES_PER_BIT * config.slots(lm.device) * CHUNKS_PER_SLOT
+        self.segment_size = int(min(max(expected, SEGMENT_BYTES[0]), SEGMENT_BYTES[1]))
+
+    def learn(self, group: Group) -> None:
+        """Move the estimate of a vector's capacity towards where most text, but not all, is crammed exactly."""
+        exact = sum(chunk.entry.size for chunk in group if self._is_exact(chunk))
+        is_text = any(chunk.entry.kind is Kind.CRAMMED for chunk in group) or looks_like_text(stored_content(group[0]))
+        share = exact / sum(chunk.entry.size for chunk in group)
+        if is_text and share > MUCH_EXACT:
+            self.capacity *= CAPACITY_STEP
+        elif is_text and share < LITTLE_EXACT:
+            self.capacity /= CAPACITY_STEP
+        low, high = CAPACITY_RANGE
+        self.capacity = min(max(self.capacity, low * self.prior), high * self.prior)
+
+    def encode_segment(self, data: memoryview, start: int) -> tuple[Group, int]:
+        end, is_text = next_segment(data, start, self.segment_size)
+        content = bytes(data[start:end])
+        if not is_text:
+            chunks = self._store(content)
+        else:
+            chunks = [
+                chunk
+                for piece in self.lm.tokenizer.encode(content)
+                for chunk in (self._store(piece.content) if piece.ids is None else self._encode_text(piece.ids))
+            ]
+        return tuple(_merge_stored(chunks)), end
+
+    def _store(self, content: bytes) -> list[Chunk]:
+        self.progress(len(content))
+        return [stored_chunk(content[i : i + MAX_STORED]) for i in range(0, len(content), MAX_STORED)]
+
+    def _encode_text(self, ids: list[int]) -> list[Chunk]:
+        windows = [ids[i : i + SCORING_WINDOW] for i in range(0, len(ids), SCORING_WINDOW)]
+        costs = np.concatenate(self.lm.score(windows)) / math.log(2)
+        contents = [self.lm.tokenizer.decode([token]) for token in ids]
+        capacity = self.capacity * self.config.vectors
+        rows = [ids[part] for part in cut(contents, costs, capacity, self.max_tokens, MAX_STORED)]
+        return self._cram_exactly(rows) if self.config.exact else self._cram(rows)
+
+    def _cram(self, rows: list[list[int]]) -> list[Chunk]:
+        texts = [self.lm.tokenizer.decode(row) for row in rows]
+        results = cram(self.lm, rows, self.config, on_finished=lambda i: self.progress(len(texts[i])))
+        needed = self._find_corrections(rows, results)
+        chunks = []
+        for row, text, result, fixes in zip(rows, texts, results, needed, strict=True):
+            stored = stored_chunk(text)
+            hopeless = len(corrections.pack(fixes)) >= stored.entry.payload_size  # the vectors bought nothing
+            chunks.append(stored if hopeless else self._crammed(row, text, result, fixes))
+        return chunks
+
+    def _cram_exactly(self, rows: list[list[int]]) -> list[Chunk]:
+        """Cram without corrections: what fails is tried again, then split, then given another vector, then stored."""
+        finished: dict[tuple[int, int], Chunk] = {}
+        pending = [_Job(index, 0, row, self.config.vectors, 0) for index, row in enumerate(rows)]
+        while pending:
+            n_vectors, attempt = pending[0].n_vectors, pending[0].attempt
+            batch = [job for job in pending if (job.n_vectors, job.attempt) == (n_vectors, attempt)]
+            pending = [job for job in pending if (job.n_vectors, job.attempt) != (n_vectors, attempt)]
+            tokens = [job.tokens for job in batch]
+            results = cram(self.lm, tokens, self.config, n_vectors=n_vectors, seed=attempt)
+            needed = self._find_corrections(tokens, results)
+            for job, result, fixes in zip(batch, results, needed, strict=True):
+                text = self.lm.tokenizer.decode(job.tokens)
+                if not fixes:
+                    chunk = self._crammed(job.tokens, text, result, fixes)
+                elif retries := job.after_failure(fixes, self.config.vectors):
+                    pending += retries
+                    continue
+                else:
+                    chunk = stored_chunk(text)
+                finished[job.row, job.first] = chunk
+                self.progress(len(text))
+        return [finished[place] for place in sorted(finished)]
+
+    def _find_corrections(self, rows: Sequence[list[int]], results: Sequence[CramResult]) -> list[dict[int, int]]:
+        found: list[dict[int, int]] = []
+        for i in range(0, len(rows), DECODED_AT_ONCE):
+            mem = torch.stack([quantize.dequantize(result.mem) for result in results[i : i + DECODED_AT_ONCE]])
+            found += find_corrections(self.lm, mem, rows[i : i + DECODED_AT_ONCE], self.config.noise_bound)
+        return found
+
+    def _crammed(self, row: list[int], text: bytes, result: CramResult, fixes: corrections.Corrections) -> Chunk:
+        return crammed_chunk(text, len(row), len(result.mem.codes), payload.pack(result.mem, fixes))
+
+    def _is_exact(self, chunk: Chunk) -> bool:
+        if chunk.entry.kind is not Kind.CRAMMED:
+            return False
+        return corrections.count(payload.split(chunk, self.lm.width)[1]) == 0
+
+
+def _merge_stored(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+    """The same chunks, neighbouring stored ones as one where the format allows it."""
+    for crammed, run in groupby(chunks, key=lambda chunk: chunk.entry.kind is Kind.CRAMMED):
+        same = list(run)
+        if crammed or len(same) == 1:
+            yield from same
+        else:
+            contents = b"".join(map(stored_content, same))
+            yield from (stored_chunk(contents[i : i + MAX_STORED]) for i in range(0, len(contents), MAX_STORED))
+
+
+class _Job(NamedTuple):
+    """Part of a chunk that is to be crammed without corrections: `tokens`, from token `first` of row `row` on."""
+
+    row: int
+    first: int
+    tokens: list[int]
+    n_vectors: int
+    attempt: int
+
+    def after_failure(self, fixes: corrections.Corrections, n_vectors: int) -> list[_Job]:
+        """What to try when decoding needed `fixes`; nothing when all has been tried."""
+        length = len(self.tokens)
+        if self.attempt < EXACT_RESTARTS and len(fixes) <= NEARLY_EXACT * length:
+            return [self._replace(attempt=self.attempt + 1)]
+        if length > 1:  # at the first fault, but not so that one part is tiny
+            middle = min(max(min(fixes), length // 4, 1), length - max(length // 4, 1))
+            return [
+                _Job(self.row, self.first, self.tokens[:middle], n_vectors, 0),
+                _Job(self.row, self.first + middle, self.tokens[middle:], n_vectors, 0),
+            ]
+        if self.n_vectors < max(EXACT_VECTORS, n_vectors):
+            return [self._replace(n_vectors=self.n_vectors + 1, attempt=0)]
+        return []

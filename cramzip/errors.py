@@ -1,0 +1,57 @@
+"""The errors that cramzip raises, one exit code each. Only the command line exits."""
+
+from __future__ import annotations
+
+
+class CramError(Exception):
+    """Base of all errors that a user can meet; the message is one line."""
+
+    exit_code = 1
+
+
+class InputOutputError(CramError):
+    """A file cannot be read or written."""
+
+    exit_code = 1
+
+
+class UsageError(CramError):
+    """The arguments make no sense together."""
+
+    exit_code = 2
+
+
+class DamagedFileError(CramError):
+    """A `.cram` file breaks its specification; `stage` is one of the stages of its section 10."""
+
+    exit_code = 3
+
+    def __init__(self, stage: str, message: str):
+        super().__init__(f"{stage}: {message}")
+        self.stage = stage
+
+
+class ModelError(CramError):
+    """A model is missing, cannot be loaded, or is of a kind that cramzip cannot use."""
+
+    exit_code = 4
+
+
+class WrongModelError(ModelError):
+    """The model or tokenizer at hand is not the one that a file was made with."""
+
+    stage = "model"
+
+
+class VerificationError(CramError):
+    """What was just written does not decode to the original on this very machine."""
+
+    exit_code = 5
+
+
+class MissingModelError(ModelError):
+    """A Hugging Face model that is not on this machine, and that nobody has agreed to download."""
+
+    def __init__(self, model_id: str):
+        super().__init__(f"model {model_id} is not in the local cache; --download fetches it")
+        self.model_id = model_id

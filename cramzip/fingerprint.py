@@ -1,0 +1,87 @@
+"""The fingerprint of a model: a hash of what its output depends on, taken from its files.
+
+The files and not the loaded model, so that no version of any library in between can change it, and
+so that a wrong model is refused before it is loaded. Defined in section 9 of formats/cram.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .errors import ModelError
+from .wire import Bytes, pack_string, pack_varint
+
+CONFIG_KEYS_WITHOUT_EFFECT = frozenset(
+    {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
+)
+MAX_SAFETENSORS_HEADER = 100 * 2**20
+
+
+class StoredTensor(NamedTuple):
+    name: str
+    dtype: str
+    shape: list[int]
+    data: Bytes
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that a Hugging Face folder's model consists of. Pickles do not count."""
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file():
+        return [single]
+    if index.is_file():
+        return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+    raise ModelError(f"{folder}: no model.safetensors (pickled weights are never loaded)")
+
+
+def folder_fingerprint(folder: Path) -> bytes:
+    """SHA-256 over configuration and weights of a Hugging Face folder."""
+    config = json.loads((folder / "config.json").read_text())
+    kept = {key: value for key, value in config.items() if key not in CONFIG_KEYS_WITHOUT_EFFECT}
+    tensors = [tensor for file in weight_files(folder) for tensor in _safetensors(file)]
+    return _fingerprint(kept, tensors)
+
+
+def gguf_fingerprint(file: Path) -> bytes:
+    """SHA-256 over the architecture's metadata and the tensors of a GGUF file."""
+    from gguf import GGUFReader
+
+    reader = GGUFReader(file)
+    architecture = reader.fields["general.architecture"].contents()
+    config = {
+        key: field.contents()
+        for key, field in reader.fields.items()
+        if key == "general.architecture" or key.startswith(f"{architecture}.")
+    }
+    tensors = [
+        StoredTensor(t.name, t.tensor_type.name, [int(d) for d in t.shape], memoryview(t.data).cast("B"))
+        for t in reader.tensors
+    ]
+    return _fingerprint(config, tensors)
+
+
+def _fingerprint(config: dict[str, Any], tensors: list[StoredTensor]) -> bytes:
+    canonical = json.dumps(config, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(b"cramzip-model-1" + pack_string(canonical))
+    for tensor in sorted(tensors, key=lambda tensor: tensor.name.encode()):
+        digest.update(pack_string(tensor.name) + pack_string(tensor.dtype) + pack_varint(len(tensor.shape)))
+        digest.update(b"".join(map(pack_varint, tensor.shape)))
+        digest.update(tensor.data)
+    return digest.digest()
+
+
+def _safetensors(file: Path) -> Iterator[StoredTensor]:
+    with file.open("rb") as source:
+        data = memoryview(mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ))
+    size = int.from_bytes(data[:8], "little")
+    if not 2 <= size <= min(MAX_SAFETENSORS_HEADER, len(data) - 8):
+        raise ModelError(f"{file}: not a safetensors file")
+    for name, about in json.loads(bytes(data[8 : 8 + size])).items():
+        if name != "__metadata__":
+            begin, end = about["data_offsets"]
+            yield StoredTensor(name, about["dtype"], about["shape"], data[8 + size + begin : 8 + size + end])

@@ -1,0 +1,257 @@
+"""One input, from start to end: read, check, compress or decompress, verify, put in place.
+
+The commands of the command line, without their options: each function does its work on one file, tells a
+Console about it, and raises a CramError or OSError if it cannot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from . import __version__, codec, container, files, lm
+from . import bench as measure
+from .bench import Measurement
+from .console import Console, closing_line, count
+from .container import Container, Kind, ModelBlock
+from .cram import CramConfig
+from .describe import Description
+from .describe import describe as take_apart
+from .encode import encode
+from .errors import DamagedFileError, MissingModelError, UsageError, VerificationError
+from .files import Output, Source
+from .journal import Journal
+from .lm import FrozenLM
+from .wire import Bytes
+
+STDIN_LABEL = "(stdin)"
+STDOUT_LABEL = "(stdout)"
+
+LoadModel = Callable[[], FrozenLM]
+FindModel = Callable[[ModelBlock], FrozenLM]
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where results go: `output` if it is given, `stdout`, or beside the input under the name that follows from it."""
+
+    output: Path | None = None
+    stdout: bool = False
+    force: bool = False
+    remove_source: bool = False
+
+
+def label(argument: str) -> str:
+    return STDIN_LABEL if argument == files.STDIN else argument
+
+
+def model_finder(where: str | None, device: str, console: Console, *, download: bool) -> FindModel:
+    """A function that loads the model a file needs, from `where` if the user says so, and keeps the last one.
+
+    Nothing is downloaded unless `download` says so, or the user does when asked. Raises ModelError.
+    """
+
+    @lru_cache(maxsize=1)
+    def load(name: str, revision: str | None, may_download: bool) -> FrozenLM:
+        return lm.load(name, revision=revision, device=device, download=may_download)
+
+    def find(needed: ModelBlock) -> FrozenLM:
+        name, revision = (where, None) if where else (needed.model_id, needed.revision or None)
+        try:
+            return load(name, revision, download)
+        except MissingModelError as missing:
+            if not console.ask(f"model {missing.model_id} is not on this machine; download it from Hugging Face?"):
+                raise
+            return load(name, revision, True)
+
+    return find
+
+
+# -- compress --------------------------------------------------------------------------------------
+
+
+def compress(
+    argument: str,
+    destination: Destination,
+    load_model: LoadModel,
+    config: CramConfig,
+    console: Console,
+    *,
+    keeps_name: bool = True,
+) -> None:
+    """Make a `.cram` file of one input, decode it again and compare, and only then put it in its place."""
+    start = time.perf_counter()
+    to_stdout = destination.output is None and (destination.stdout or argument == files.STDIN)
+    if to_stdout and sys.stdout.isatty() and not destination.force:
+        raise UsageError("compressed data is not for terminals: redirect it, name a file with -o, or insist with -f")
+    source = files.read(argument)
+    path = _target(source, destination, lambda path: files.compressed_path(path, keeps_name=keeps_name))
+    overwrite = _may_write(path, source, destination, console)
+    model = load_model()
+    with _journal(path, source, model, config, console) as journal:
+        with console.progress(label(argument), source.size, done=journal.resumed_bytes) as progress:
+            for group in encode(source.data, model, config, finished=journal.groups, progress=progress):
+                journal.append(group)
+        with Output(path, overwrite=overwrite) as output:
+            name = source.name if keeps_name and source.name and not container.name_fault(source.name) else None
+            crammed = any(chunk.entry.kind is Kind.CRAMMED for chunk in journal)
+            header = codec.make_header(source.size, source.sha256, crammed, model, config, name)
+            container.write(output.file, header, journal)
+            blob = files.map_file(output.file)
+            _verify(blob, source, model, config, console)
+            described = take_apart(blob)
+            source.check_unchanged()
+            output.commit(source.status)
+    _remove_source(source, destination)
+    written = STDOUT_LABEL if path is None else str(path)
+    console.say(f"{label(argument)} -> {written}: {closing_line(described, time.perf_counter() - start)}")
+
+
+@contextmanager
+def _journal(
+    path: Path | None, source: Source, model: FrozenLM, config: CramConfig, console: Console
+) -> Iterator[Journal]:
+    """The journal of this job. It stays behind if the job is interrupted, and only if there is something in it."""
+    beside = None if path is None or files.is_stream(path) else files.beside(path, ".journal")
+    journal = Journal(beside, _identity(source, model, config))
+    if journal.discarded:
+        console.say(f"{path}: a journal of other input, options or versions was there; starting anew")
+    if journal.resumed_bytes:
+        console.say(f"{path}: continuing after {journal.resumed_bytes:,} of {count(source.size, 'byte')}")
+    try:
+        yield journal
+    except (VerificationError, DamagedFileError):
+        journal.close(remove=True)
+        raise
+    except BaseException:
+        journal.close(remove=not len(journal))
+        if len(journal) and beside is not None:
+            console.say(f"{path}: finished chunks are kept in {beside.name}; the same command continues from there")
+        raise
+    journal.close(remove=True)
+
+
+def _identity(source: Source, model: FrozenLM, config: CramConfig) -> bytes:
+    """A digest of everything that decides which chunks come out."""
+    facts = {
+        "source": source.sha256.hex(),
+        "model": model.fingerprint.hex(),
+        "tokenizer": model.tokenizer_hash.hex(),
+        "config": asdict(config),
+        "device": model.device,
+        "cramzip": __version__,
+        "torch": torch.__version__,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).digest()
+
+
+def _verify(blob: Bytes, source: Source, model: FrozenLM, config: CramConfig, console: Console) -> None:
+    """Decode the finished file as `decompress` would, and compare every byte with the source."""
+    position = 0
+    with console.progress("verifying", source.size) as progress:
+        try:
+            for content in codec.decode(blob, model, batch_size=config.batch_size, progress=progress):
+                if content != source.data[position : position + len(content)]:
+                    raise VerificationError(f"the finished file decodes to other bytes from byte {position} on")
+                position += len(content)
+        except DamagedFileError as error:
+            raise VerificationError(f"the finished file does not decode: {error}") from error
+    if position != source.size:
+        raise VerificationError(f"the finished file decodes to {position} bytes of {source.size}")
+
+
+# -- decompress, test, list ------------------------------------------------------------------------
+
+
+def decompress(
+    argument: str,
+    destination: Destination,
+    find_model: FindModel,
+    console: Console,
+    *,
+    batch_size: int | None = None,
+) -> None:
+    """Write the original of one `.cram` file; nothing appears unless all of it is right."""
+    start = time.perf_counter()
+    source = files.read(argument)
+    header = codec.check(source.data).header
+    path = _target(source, destination, lambda path: files.original_path(path, header.name))
+    overwrite = _may_write(path, source, destination, console)
+    model = find_model(header.model) if header.model else None
+    with Output(path, overwrite=overwrite) as output:
+        with console.progress(label(argument), header.original_size) as progress:
+            for content in codec.decode(source.data, model, batch_size=batch_size, progress=progress):
+                output.file.write(content)
+        source.check_unchanged()
+        output.commit(source.status)
+    _remove_source(source, destination)
+    written = STDOUT_LABEL if path is None else str(path)
+    seconds = time.perf_counter() - start
+    console.say(f"{label(argument)} -> {written}: {count(header.original_size, 'byte')}, {seconds:.1f} s")
+
+
+def check(argument: str, find_model: FindModel, console: Console, *, batch_size: int | None = None) -> None:
+    """Decode one `.cram` file and throw the result away. Raises DamagedFileError if `decompress` would."""
+    start = time.perf_counter()
+    source = files.read(argument)
+    header = codec.check(source.data).header
+    model = find_model(header.model) if header.model else None
+    with console.progress(label(argument), header.original_size) as progress:
+        for _ in codec.decode(source.data, model, batch_size=batch_size, progress=progress):
+            pass
+    seconds = time.perf_counter() - start
+    console.say(f"{label(argument)}: ok, {count(header.original_size, 'byte')}, {seconds:.1f} s")
+
+
+def describe(argument: str) -> tuple[str, Container, Description]:
+    """What one `.cram` file says and what its parts cost. Needs no model."""
+    source = files.read(argument)
+    return label(argument), container.read_table(source.data), take_apart(source.data)
+
+
+# -- bench -----------------------------------------------------------------------------------------
+
+
+def bench(
+    arguments: Sequence[str], load_model: LoadModel, config: CramConfig, console: Console
+) -> list[Measurement]:
+    """Measure some files, one after the other."""
+    texts = [(label(argument), bytes(files.read(argument).data)) for argument in arguments]
+    model = load_model()
+    with console.progress("bench", 2 * sum(len(data) for _, data in texts)) as progress:
+        return measure.bench(texts, model, config, progress=progress)
+
+
+# -- where results go ------------------------------------------------------------------------------
+
+
+def _target(source: Source, destination: Destination, follow: Callable[[Path], Path]) -> Path | None:
+    """The path to write to; None is standard output."""
+    if destination.output is not None:
+        return destination.output
+    if destination.stdout or source.path is None:
+        return None
+    return follow(source.path)
+
+
+def _may_write(path: Path | None, source: Source, destination: Destination, console: Console) -> bool:
+    """Whether an existing file may be overwritten. Raises InputOutputError if nothing may be written at all."""
+    if path is None:
+        return False
+    can_ask = source.path is not None
+    return files.check_target(path, source, force=destination.force, ask=console.ask if can_ask else lambda _: False)
+
+
+def _remove_source(source: Source, destination: Destination) -> None:
+    if destination.remove_source and source.path is not None and source.status is not None:
+        source.check_unchanged()
+        source.path.unlink()

@@ -1,0 +1,193 @@
+"""Bytes to token ids and back, exactly.
+
+A tokenizer may normalise, prepend spaces, or know words that stand for no text. None of this may
+touch a single byte, so going back is a plain table (token id -> bytes) and going forth is checked
+against it, piece by piece. The table and its hash are defined in section 8 of formats/cram.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from tokenizers import Tokenizer
+
+from .errors import ModelError
+from .wire import pack_varint
+
+TokenTable = tuple[bytes | None, ...]
+
+SMALLEST_PIECE = 8  # characters: below this a piece that does not survive is spelled in bytes or given up
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
+
+
+class Piece(NamedTuple):
+    """Some bytes, and the tokens that stand for exactly them; `ids` is None where there are none."""
+
+    content: bytes
+    ids: list[int] | None
+
+
+class ByteExactTokenizer:
+    """A Hugging Face tokenizer from which every byte comes back, or which says that it cannot."""
+
+    def __init__(self, backend: Tokenizer, vocabulary_size: int):
+        self.table = token_table(backend)
+        self.hash = table_hash(self.table)
+        self.vocabulary_size = vocabulary_size
+        self._backend = _without_additions(backend)
+        single = {content: i for i, content in reversed(list(enumerate(self.table))) if content is not None}
+        self._byte_ids = [self._usable(single.get(bytes([value]))) for value in range(256)]
+
+    def _usable(self, token_id: int | None) -> int | None:
+        return token_id if token_id is not None and token_id < self.vocabulary_size else None
+
+    def encode(self, data: bytes) -> list[Piece]:
+        """Pieces that concatenate to `data`; neighbours with tokens are joined into one piece."""
+        return _join(piece for part, text in _split_utf8(data) for piece in self._encode_part(part, text))
+
+    def decode(self, ids: Iterable[int]) -> bytes:
+        """The bytes of `ids`. Raises ValueError for a token that stands for nothing."""
+        parts = []
+        for token_id in ids:
+            content = self.table[token_id] if token_id < len(self.table) else None
+            if content is None:
+                raise ValueError(f"token {token_id} stands for no bytes")
+            parts.append(content)
+        return b"".join(parts)
+
+    def _encode_part(self, part: bytes, text: str | None) -> Iterator[Piece]:
+        if text is None:
+            yield self._spell(part)
+            return
+        ids = self._backend.encode(text, add_special_tokens=False).ids
+        if self._stands_for(ids, part):
+            yield Piece(part, ids)
+        elif len(text) <= SMALLEST_PIECE:
+            yield self._spell(part)
+        else:
+            for half in (text[: len(text) // 2], text[len(text) // 2 :]):
+                yield from self._encode_part(half.encode(), half)
+
+    def _stands_for(self, ids: Sequence[int], content: bytes) -> bool:
+        try:
+            return max(ids, default=0) < self.vocabulary_size and self.decode(ids) == content
+        except ValueError:
+            return False
+
+    def _spell(self, content: bytes) -> Piece:
+        ids = [self._byte_ids[value] for value in content]
+        known = [token_id for token_id in ids if token_id is not None]
+        return Piece(content, known if len(known) == len(ids) else None)
+
+
+def token_table(backend: Tokenizer) -> TokenTable:
+    """What every token id stands for, None for nothing. Raises ModelError for other kinds of tokenizer."""
+    state = json.loads(backend.to_str())
+    decoder = json.dumps(state.get("decoder"))
+    if '"ByteLevel"' in decoder:
+        to_bytes = _byte_level_bytes
+    elif '"Metaspace"' in decoder or "\u2581" in json.dumps(state.get("decoder"), ensure_ascii=False):
+        to_bytes = _sentencepiece_bytes
+    else:
+        raise ModelError("the tokenizer is neither byte-level nor SentencePiece: its tokens have no exact bytes")
+
+    entries: dict[int, bytes | None] = {
+        token_id: to_bytes(entry) for entry, token_id in backend.get_vocab(with_added_tokens=False).items()
+    }
+    unknown = _unknown_token(state["model"])
+    if unknown is not None and (unknown_id := backend.token_to_id(unknown)) is not None:
+        entries[unknown_id] = None
+    for added in state["added_tokens"]:
+        entries[added["id"]] = None if added["special"] else added["content"].encode()
+    return tuple(entries.get(token_id) for token_id in range(max(entries) + 1))
+
+
+def table_hash(table: TokenTable) -> bytes:
+    """SHA-256 over all that the tokens stand for: Tokenizer_Hash."""
+    digest = hashlib.sha256(b"cramzip-tokens-1")
+    for content in table:
+        digest.update(b"\0" if content is None else pack_varint(len(content) + 1) + content)
+    return digest.digest()
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """GPT-2's mapping of characters to bytes."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [value for value in range(256) if value not in printable]
+    return {chr(value): value for value in printable} | {chr(0x100 + i): v for i, v in enumerate(others)}
+
+
+_BYTE_OF_CHARACTER = _byte_alphabet()
+
+
+def _byte_level_bytes(entry: str) -> bytes | None:
+    try:
+        return bytes(_BYTE_OF_CHARACTER[character] for character in entry)
+    except KeyError:
+        return None
+
+
+def _sentencepiece_bytes(entry: str) -> bytes:
+    if match := _BYTE_TOKEN.fullmatch(entry):
+        return bytes([int(match[1], 16)])
+    return entry.replace("\u2581", " ").encode()
+
+
+def _unknown_token(model: dict[str, Any]) -> str | None:
+    if isinstance(model.get("unk_id"), int):  # Unigram keeps an index into its vocabulary
+        return str(model["vocab"][model["unk_id"]][0])
+    return model.get("unk_token")
+
+
+def _without_additions(backend: Tokenizer) -> Tokenizer:
+    """The same vocabulary, with everything switched off that adds to the text or reads commands in it."""
+    state = json.loads(backend.to_str())
+    state.update(truncation=None, padding=None, post_processor=None)
+    state["normalizer"] = _without_prefix(state.get("normalizer"))
+    state["pre_tokenizer"] = _without_prefix(state.get("pre_tokenizer"))
+    plain = Tokenizer.from_str(json.dumps(state))
+    plain.encode_special_tokens = True  # "<|endoftext|>" in a text is text
+    return plain
+
+
+def _without_prefix(step: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A normalizer or pre-tokenizer, and all it consists of, without the space it puts before a text."""
+    if step is None or step["type"] == "Prepend":
+        return None
+    step = dict(step)
+    for key in ("normalizers", "pretokenizers"):
+        if key in step:
+            step[key] = [kept for part in step[key] if (kept := _without_prefix(part)) is not None]
+    if step["type"] == "ByteLevel":
+        step["add_prefix_space"] = False
+    if step["type"] == "Metaspace":
+        step["prepend_scheme"] = "never"
+    return step
+
+
+def _split_utf8(data: bytes) -> Iterator[tuple[bytes, str | None]]:
+    """Runs of valid UTF-8 with their text, and the invalid bytes between them."""
+    while data:
+        try:
+            yield data, data.decode()
+            return
+        except UnicodeDecodeError as error:
+            if error.start:
+                yield data[: error.start], data[: error.start].decode()
+            yield data[error.start : error.end], None
+            data = data[error.end :]
+
+
+def _join(pieces: Iterable[Piece]) -> list[Piece]:
+    joined: list[Piece] = []
+    for piece in pieces:
+        if joined and (joined[-1].ids is None) == (piece.ids is None):
+            content, ids = joined.pop()
+            both = None if ids is None or piece.ids is None else ids + piece.ids
+            piece = Piece(content + piece.content, both)
+        joined.append(piece)
+    return joined

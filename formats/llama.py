@@ -1,0 +1,187 @@
+"""The model side of reader.py: token table, fingerprint and a forward pass in plain NumPy.
+
+Knows Hugging Face folders with a Llama in them, and nothing of `.cram` files. Section numbers are those of
+cram.md, from which alone this was written.
+"""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import safetensors
+
+
+class Unsupported(Exception):
+    """A model or tokenizer of a kind that is not written down here."""
+
+
+# ---------------------------------------------------------------- token table (section 8)
+
+
+def varint(value):
+    low, rest = value & 0x7F, value >> 7
+    return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
+
+
+def string(text):
+    return varint(len(text.encode())) + text.encode()
+
+
+def byte_of_character():
+    """The mapping of GPT-2, with which byte-level vocabularies write bytes as characters."""
+    same = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in same]
+    return {chr(byte): byte for byte in same} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
+
+
+def token_table(folder):
+    """-> for each token id its bytes, or None where it stands for nothing (section 8)."""
+    tokenizer = json.loads((Path(folder) / "tokenizer.json").read_text("utf-8"))
+    model, decoder = tokenizer["model"], tokenizer["decoder"] or {}
+    vocab = model["vocab"]
+    if isinstance(vocab, list):     # Unigram: [[entry, score], ...]
+        vocab = {entry: i for i, (entry, _) in enumerate(vocab)}
+    unknown = model.get("unk_token", model.get("unk_id"))
+    steps = decoder.get("decoders", [decoder])
+    alphabet = byte_of_character()
+
+    def byte_level(entry, _):
+        return bytes(alphabet[c] for c in entry) if alphabet.keys() >= set(entry) else None
+
+    def sentencepiece(entry, i):
+        if unknown in (entry, i):
+            return None
+        byte = re.fullmatch("<0x([0-9A-Fa-f]{2})>", entry)
+        return bytes.fromhex(byte[1]) if byte else entry.replace("\u2581", " ").encode()
+
+    if any(step.get("type") == "ByteLevel" for step in steps):
+        to_bytes = byte_level
+    elif any(step.get("type") == "Metaspace" or step.get("pattern") == {"String": "\u2581"} for step in steps):
+        to_bytes = sentencepiece
+    else:
+        raise Unsupported("its tokenizer is neither byte-level nor SentencePiece")
+
+    table = {i: to_bytes(entry, i) for entry, i in vocab.items()}
+    for added in tokenizer["added_tokens"]:
+        table[added["id"]] = None if added["special"] else added["content"].encode()
+    return [table.get(i) for i in range(max(table) + 1)]
+
+
+def tokenizer_hash(table):
+    fields = (varint(0) if token is None else varint(len(token) + 1) + token for token in table)
+    return hashlib.sha256(b"cramzip-tokens-1" + b"".join(fields)).digest()
+
+
+# ---------------------------------------------------------------- fingerprint (section 9)
+
+
+def read_config(folder):
+    return json.loads((Path(folder) / "config.json").read_text("utf-8"))
+
+
+def read_tensors(folder):
+    """-> [(name, {"dtype", "shape", "data"}), ...] in the order of the names."""
+    files = {"model.safetensors"}
+    index = Path(folder) / "model.safetensors.index.json"
+    if not (Path(folder) / "model.safetensors").exists():
+        files = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+    tensors = [t for file in files for t in safetensors.deserialize((Path(folder) / file).read_bytes())]
+    return sorted(tensors, key=lambda tensor: tensor[0].encode())
+
+
+def fingerprint(config, tensors):
+    ignored = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
+    kept = {key: value for key, value in config.items() if key not in ignored}
+    digest = hashlib.sha256(b"cramzip-model-1")
+    digest.update(string(json.dumps(kept, sort_keys=True, separators=(",", ":"))))
+    for name, tensor in tensors:
+        shape = tensor["shape"]
+        digest.update(string(name) + string(tensor["dtype"]) + varint(len(shape)))
+        digest.update(b"".join(map(varint, shape)))
+        digest.update(tensor["data"])
+    return digest.digest()
+
+
+# ---------------------------------------------------------------- forward pass (section 7)
+
+
+def to_float32(tensor):
+    kinds = {"F16": "<f2", "F32": "<f4", "BF16": "<u2"}
+    if tensor["dtype"] not in kinds:
+        raise Unsupported(f"this reader knows weights of {', '.join(kinds)}, not {tensor['dtype']}")
+    values = np.frombuffer(tensor["data"], kinds[tensor["dtype"]]).reshape(tensor["shape"])
+    if tensor["dtype"] == "BF16":   # the upper half of a float32
+        values = (values.astype("<u4") << 16).view("<f4")
+    return values.astype(np.float32)
+
+
+class Llama:
+    """The forward pass of a Llama (Touvron et al. 2023), one position at a time, in float32.
+
+    `embedding` is E of section 7, (V, D); `context` the number of positions that the model has.
+    """
+
+    def __init__(self, config, tensors):
+        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+        if config["model_type"] != "llama":
+            raise Unsupported(f"this reader runs Llama only, not {config['model_type']}")
+        if (rope.get("rope_type", rope.get("type", "default")) != "default" or config.get("attention_bias")
+                or config.get("mlp_bias") or config.get("hidden_act", "silu") != "silu"):
+            raise Unsupported("this reader runs plain Llamas only: no scaled RoPE, no biases, silu")
+
+        self.weights = {name: to_float32(tensor) for name, tensor in tensors}
+        self.embedding = self.weights["model.embed_tokens.weight"]
+        tied = config.get("tie_word_embeddings", False)
+        self.head = self.embedding if tied else self.weights["lm_head.weight"]
+        self.vocabulary_size, self.width = len(self.head), self.embedding.shape[1]
+        self.context = config["max_position_embeddings"]
+        self.layers, self.heads = config["num_hidden_layers"], config["num_attention_heads"]
+        self.kv_heads = config.get("num_key_value_heads") or self.heads
+        self.head_dim = config.get("head_dim") or self.width // self.heads
+        self.epsilon = config["rms_norm_eps"]
+        theta = rope.get("rope_theta", config.get("rope_theta", 10000.0))
+        exponents = np.arange(0, self.head_dim, 2, dtype=np.float32) / self.head_dim
+        self.frequencies = 1 / np.float32(theta) ** exponents               # (head_dim / 2,)
+
+    def empty_cache(self, positions):
+        """Room for the keys and values of so many positions: (layer, 2, kv_head, position, head_dim)."""
+        return np.empty((self.layers, 2, self.kv_heads, positions, self.head_dim), np.float32)
+
+    def logits(self, x, position, cache):
+        """The V logits at `position`, whose input embedding is x, (D,); `cache` holds all earlier ones."""
+        angle = position * self.frequencies
+        cos, sin = np.cos(angle), np.sin(angle)
+
+        def rotate(heads):              # (head, head_dim): dimension i turns with dimension i + head_dim / 2
+            a, b = np.split(heads, 2, axis=-1)
+            return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+
+        for layer in range(self.layers):
+            def linear(name, values):
+                return self.weights[f"model.layers.{layer}.{name}.weight"] @ values
+
+            def norm(name, values):
+                return self.norm(values, f"model.layers.{layer}.{name}.weight")
+
+            h = norm("input_layernorm", x)                                  # (D,)
+            query = rotate(linear("self_attn.q_proj", h).reshape(self.heads, self.head_dim))
+            cache[layer, 0, :, position] = rotate(linear("self_attn.k_proj", h).reshape(self.kv_heads, -1))
+            cache[layer, 1, :, position] = linear("self_attn.v_proj", h).reshape(self.kv_heads, -1)
+            keys, values = cache[layer, :, :, : position + 1]               # (kv_head, position, head_dim)
+            grouped = query.reshape(self.kv_heads, -1, self.head_dim)       # (kv_head, group, head_dim)
+            scores = grouped @ keys.transpose(0, 2, 1) / np.float32(self.head_dim**0.5)
+            scores = np.exp(scores - scores.max(-1, keepdims=True))         # (kv_head, group, position)
+            attended = scores / scores.sum(-1, keepdims=True) @ values      # (kv_head, group, head_dim)
+            x = x + linear("self_attn.o_proj", attended.ravel())
+
+            h = norm("post_attention_layernorm", x)
+            gate = linear("mlp.gate_proj", h)
+            with np.errstate(over="ignore"):                                # silu(-100) is 0 all the same
+                gate = gate / (1 + np.exp(-gate))
+            x = x + linear("mlp.down_proj", gate * linear("mlp.up_proj", h))
+        return self.head @ self.norm(x, "model.norm.weight")                # (V,)
+
+    def norm(self, x, name):
+        return self.weights[name] * (x / np.sqrt(np.mean(x * x) + np.float32(self.epsilon)))
