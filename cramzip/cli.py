@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import traceback
 import warnings
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 ALIASES = {"c": "compress", "d": "decompress", "t": "test", "l": "list"}
+HELP_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 STDOUT_NAMES = ("-", "/dev/stdout")
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -118,9 +118,6 @@ class Commands(click.Group):
         except click.Abort:
             Console().complain("", "interrupted")
             code = EXIT_INTERRUPTED
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that flushing at exit fails no more
-            code = EXIT_FAILURE
         sys.exit(code)
 
 
@@ -170,11 +167,8 @@ destination_options = options(
 cramming_options = options(
     model_option,
     option("--revision", metavar="REV", help="Commit, tag or branch of a Hugging Face model."),
-    *(
-        option(f"-{n}", "effort", flag_value=n, type=int, cls=EffortOption)
-        for n in range(1, 10)
-    ),
-    option("--vectors", type=click.IntRange(1, 4096), default=1, metavar="M", show_default=True, help="Vectors per chunk."),
+    *(option(f"-{n}", "effort", flag_value=n, type=int, cls=EffortOption) for n in range(1, 10)),
+    option("--vectors", type=click.IntRange(1, 4096), default=1, metavar="M", help="Vectors per chunk; 1 unless given."),
     option("--exact", is_flag=True, help="No corrections: vectors alone must recite the text."),
     option("--seed", type=click.IntRange(0), default=0, metavar="N", help="Another start for the optimiser."),
     batch_option,
@@ -239,7 +233,7 @@ def _model(given: dict[str, Any]) -> Callable[[], FrozenLM]:
 # -- commands --------------------------------------------------------------------------------------
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, invoke_without_command=True)
+@click.group(cls=Commands, invoke_without_command=True, context_settings=HELP_SETTINGS)
 @click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
 @click.pass_context
 def commands(ctx: click.Context) -> None:

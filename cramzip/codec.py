@@ -33,7 +33,7 @@ def compress(
     Raises VerificationError if this machine does not get the same bytes back twice.
     """
     config = config or CramConfig()
-    chunks = [chunk for group in encode(data, lm, config, progress=progress) for chunk in group]
+    chunks = [chunk for group in encode(data, lm, config, progress=progress) for chunk in group.chunks]
     sink = io.BytesIO()
     crammed = any(chunk.entry.kind is Kind.CRAMMED for chunk in chunks)
     header = make_header(len(data), hashlib.sha256(data).digest(), crammed, lm, config, name)

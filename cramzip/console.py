@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode categories: controls, bidi overrides, lone surrogates
 UNITS = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 MEASURED_WITH = ("torch", "transformers", "tokenizers", "zstandard", "brotli")
+REDRAWN_EVERY, LOGGED_EVERY = 0.1, 10.0  # seconds
 WIDE = 10_000  # columns, where no terminal cuts lines off
 
 
@@ -89,6 +90,7 @@ class Console:
             unit_scale=True,
             file=sys.stderr,
             leave=False,
+            mininterval=REDRAWN_EVERY if sys.stderr.isatty() else LOGGED_EVERY,
             dynamic_ncols=True,
         ) as bar:
             yield bar.update

@@ -77,11 +77,15 @@ class CramConfig:
 
 @dataclass(frozen=True)
 class CramResult:
-    """Vectors for one chunk, as measured: `wrong` tokens of it, the first of them at `prefix`."""
+    """Vectors for one chunk, and what was measured with them.
+
+    `wrong` tokens, the first of them at `prefix`; `nats_left` is what the chunk still costs after the vectors.
+    """
 
     mem: QuantizedMem
     wrong: int
     prefix: int
+    nats_left: float
     steps: int
 
 
@@ -125,7 +129,8 @@ class _Slots:
         empty = torch.zeros(0, n_vectors, lm.width, device=lm.device)
         self.x, self.mean, self.square, self.best = empty, empty, empty, empty  # (S, M, D), unit: scale
         self.steps = torch.zeros(0, device=lm.device)  # (S,)
-        self.best_score = torch.zeros(0, device=lm.device)  # wrong tokens, then loss as a fraction
+        self.best_wrong = torch.zeros(0, device=lm.device)
+        self.best_loss = torch.zeros(0, device=lm.device)  # nats
         self.best_prefix = torch.zeros(0, dtype=torch.long, device=lm.device)
         self._lay_out()
 
@@ -138,7 +143,8 @@ class _Slots:
         self.mean = torch.cat([self.mean, zeros])
         self.square = torch.cat([self.square, zeros])
         self.steps = torch.cat([self.steps, self.steps.new_zeros(n)])
-        self.best_score = torch.cat([self.best_score, self.best_score.new_full((n,), torch.inf)])
+        self.best_wrong = torch.cat([self.best_wrong, self.best_wrong.new_full((n,), torch.inf)])
+        self.best_loss = torch.cat([self.best_loss, self.best_loss.new_full((n,), torch.inf)])
         self.best_prefix = torch.cat([self.best_prefix, self.best_prefix.new_zeros(n)])
         self.rows += rows
         self._lay_out()
@@ -175,13 +181,13 @@ class _Slots:
         target = predictions.gather(2, self.tokens[:, :, None])  # (S, T, 1)
         best_other = predictions.scatter(2, self.tokens[:, :, None], -torch.inf).amax(2, keepdim=True)
         wrong = ((target - best_other)[:, :, 0] <= self.gap) & self.is_text  # (S, T)
-        loss = (cost * self.is_text).sum(1)
-        score = wrong.sum(1) + loss / (1 + loss)
-        better = score < self.best_score
+        loss, n_wrong = (cost * self.is_text).sum(1), wrong.sum(1)
+        better = (n_wrong < self.best_wrong) | ((n_wrong == self.best_wrong) & (loss < self.best_loss))
         first_wrong = torch.where(wrong.any(1), wrong.int().argmax(1), self.is_text.sum(1))
         self.best = torch.where(better[:, None, None], self.x, self.best)
         self.best_prefix = torch.where(better, first_wrong, self.best_prefix)
-        self.best_score = torch.where(better, score, self.best_score)
+        self.best_wrong = torch.where(better, n_wrong, self.best_wrong)
+        self.best_loss = torch.where(better, loss, self.best_loss)
 
     def _move(self, gradient: torch.Tensor) -> None:
         """One step of Adam, each row at its own place in the schedule."""
@@ -207,7 +213,7 @@ class _Slots:
 
     def take_finished(self) -> list[tuple[int, CramResult]]:
         """Remove the rows that are exact or out of steps, and return what they came to."""
-        wrong = self.best_score.floor().tolist()
+        wrong, loss = self.best_wrong.tolist(), self.best_loss.tolist()
         steps, prefix = self.steps.tolist(), self.best_prefix.tolist()
         finished, going_on = [], []
         for s, (index, _) in enumerate(self.rows):
@@ -215,10 +221,10 @@ class _Slots:
                 going_on.append(s)
                 continue
             mem = quantize(self.best[s] * self.lm.embedding_scale)
-            finished.append((index, CramResult(mem, int(wrong[s]), prefix[s], int(steps[s]))))
+            finished.append((index, CramResult(mem, int(wrong[s]), prefix[s], loss[s], int(steps[s]))))
         if finished:
             keep = torch.tensor(going_on, dtype=torch.long, device=self.x.device)
-            for name in ("x", "mean", "square", "best", "steps", "best_score", "best_prefix"):
+            for name in ("x", "mean", "square", "best", "steps", "best_wrong", "best_loss", "best_prefix"):
                 setattr(self, name, getattr(self, name)[keep])
             self.rows = [self.rows[s] for s in going_on]
             self._lay_out()

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from . import corrections, payload, quantize
-from .chunking import MAX_STORED, cut, looks_like_text, next_segment, prior_capacity
+from .chunking import MAX_STORED, cut, next_segment, prior_capacity
 from .container import Chunk, Kind, crammed_chunk, stored_chunk, stored_content
 from .cram import CramConfig, CramResult, cram
 from .decode import find_corrections
@@ -23,7 +23,6 @@ from .errors import UsageError
 from .lm import FrozenLM
 from .wire import Bytes
 
-Group = tuple[Chunk, ...]
 Progress = Callable[[int], None]
 
 SCORING_WINDOW = 512  # tokens that see each other while costs are estimated
@@ -37,9 +36,15 @@ EXACT_RESTARTS = 2  # with other seeds, for chunks that are nearly exact
 NEARLY_EXACT = 1 / 8  # of the tokens wrong
 EXACT_VECTORS = 4  # most vectors for one token before it is stored
 
-CAPACITY_STEP = 1.15
-CAPACITY_RANGE = (1 / 16, 16.0)  # of the prior
-MUCH_EXACT, LITTLE_EXACT = 0.9, 0.5  # share of a group's bytes
+AMBITION = 1.15  # chunks cost this much more than vectors have been found to hold; corrections do the rest
+CAPACITY_RANGE = (1 / 16, 16.0)  # of what was expected
+
+
+class Group(NamedTuple):
+    """The chunks of one segment, and what a vector holds (bits) after what was found out with them."""
+
+    chunks: tuple[Chunk, ...]
+    capacity: float
 
 
 def encode(
@@ -58,16 +63,15 @@ def encode(
     encoder = _Encoder(lm, config, progress or (lambda _: None))
     position = 0
     for group in finished:
-        encoder.learn(group)
-        position += sum(chunk.entry.size for chunk in group)
+        encoder.capacity = group.capacity
+        position += sum(chunk.entry.size for chunk in group.chunks)
     while position < len(data):
-        group, position = encoder.encode_segment(data, position)
-        encoder.learn(group)
-        yield group
+        chunks, position = encoder.encode_segment(data, position)
+        yield Group(tuple(chunks), encoder.capacity)
 
 
 class _Encoder:
-    """What carries over from one group to the next: how much a vector has turned out to hold."""
+    """What carries over from one segment to the next: how many bits a vector has turned out to hold."""
 
     def __init__(self, lm: FrozenLM, config: CramConfig, progress: Progress):
         room = (lm.context or MAX_CHUNK_TOKENS + config.vectors) - config.vectors
@@ -75,34 +79,29 @@ class _Encoder:
             raise UsageError(f"vectors: {config.vectors} do not fit into the {lm.context} positions of the model")
         self.lm, self.config, self.progress = lm, config, progress
         self.max_tokens = min(room, MAX_CHUNK_TOKENS)
-        self.prior = self.capacity = prior_capacity(lm.width, lm.vocabulary_size, lm.n_layers)  # bits per vector
-        expected = self.prior * config.vectors * BYTES_PER_BIT * config.slots(lm.device) * CHUNKS_PER_SLOT
-        self.segment_size = int(min(max(expected, SEGMENT_BYTES[0]), SEGMENT_BYTES[1]))
+        self.expected = self.capacity = prior_capacity(lm.width, lm.vocabulary_size, lm.n_layers)
 
-    def learn(self, group: Group) -> None:
-        """Move the estimate of a vector's capacity towards where most text, but not all, is crammed exactly."""
-        exact = sum(chunk.entry.size for chunk in group if self._is_exact(chunk))
-        is_text = any(chunk.entry.kind is Kind.CRAMMED for chunk in group) or looks_like_text(stored_content(group[0]))
-        share = exact / sum(chunk.entry.size for chunk in group)
-        if is_text and share > MUCH_EXACT:
-            self.capacity *= CAPACITY_STEP
-        elif is_text and share < LITTLE_EXACT:
-            self.capacity /= CAPACITY_STEP
+    def learn(self, held: float) -> None:
+        """Expect of the next vectors what these have held, in bits each."""
         low, high = CAPACITY_RANGE
-        self.capacity = min(max(self.capacity, low * self.prior), high * self.prior)
+        self.capacity = min(max(AMBITION * held, low * self.expected), high * self.expected)
 
-    def encode_segment(self, data: memoryview, start: int) -> tuple[Group, int]:
-        end, is_text = next_segment(data, start, self.segment_size)
+    def segment_size(self, start: int) -> int:
+        """Bytes of text to take at once. The first segment is small, to learn from."""
+        slots = self.config.slots(self.lm.device) * (CHUNKS_PER_SLOT if start else 1)
+        expected = self.capacity * self.config.vectors * BYTES_PER_BIT * slots
+        return int(min(max(expected, SEGMENT_BYTES[0]), SEGMENT_BYTES[1]))
+
+    def encode_segment(self, data: memoryview, start: int) -> tuple[Iterable[Chunk], int]:
+        """The chunks of the segment that begins at `start`, and where it ends."""
+        end, is_text = next_segment(data, start, self.segment_size(start))
         content = bytes(data[start:end])
         if not is_text:
-            chunks = self._store(content)
-        else:
-            chunks = [
-                chunk
-                for piece in self.lm.tokenizer.encode(content)
-                for chunk in (self._store(piece.content) if piece.ids is None else self._encode_text(piece.ids))
-            ]
-        return tuple(_merge_stored(chunks)), end
+            return self._store(content), end
+        chunks = []
+        for piece in self.lm.tokenizer.encode(content):
+            chunks += self._store(piece.content) if piece.ids is None else self._encode_text(piece.ids)
+        return _merge_stored(chunks), end
 
     def _store(self, content: bytes) -> list[Chunk]:
         self.progress(len(content))
@@ -114,14 +113,25 @@ class _Encoder:
         contents = [self.lm.tokenizer.decode([token]) for token in ids]
         capacity = self.capacity * self.config.vectors
         rows = [ids[part] for part in cut(contents, costs, capacity, self.max_tokens, MAX_STORED)]
-        return self._cram_exactly(rows) if self.config.exact else self._cram(rows)
+        if self.config.exact:
+            chunks = self._cram_exactly(rows)
+            n_vectors = sum(chunk.entry.n_vectors for chunk in chunks)
+            if n_vectors:
+                self.learn(float(costs.sum()) / n_vectors)
+            return chunks
+        results = self._cram(rows)
+        bits_left = sum(result.nats_left for result in results) / math.log(2)
+        self.learn((float(costs.sum()) - bits_left) / (len(rows) * self.config.vectors))
+        return self._correct(rows, results)
 
-    def _cram(self, rows: list[list[int]]) -> list[Chunk]:
-        texts = [self.lm.tokenizer.decode(row) for row in rows]
-        results = cram(self.lm, rows, self.config, on_finished=lambda i: self.progress(len(texts[i])))
-        needed = self._find_corrections(rows, results)
+    def _cram(self, rows: list[list[int]]) -> list[CramResult]:
+        sizes = [len(self.lm.tokenizer.decode(row)) for row in rows]
+        return cram(self.lm, rows, self.config, on_finished=lambda index: self.progress(sizes[index]))
+
+    def _correct(self, rows: list[list[int]], results: list[CramResult]) -> list[Chunk]:
         chunks = []
-        for row, text, result, fixes in zip(rows, texts, results, needed, strict=True):
+        for row, result, fixes in zip(rows, results, self._find_corrections(rows, results), strict=True):
+            text = self.lm.tokenizer.decode(row)
             stored = stored_chunk(text)
             hopeless = len(corrections.pack(fixes)) >= stored.entry.payload_size  # the vectors bought nothing
             chunks.append(stored if hopeless else self._crammed(row, text, result, fixes))
@@ -160,11 +170,6 @@ class _Encoder:
 
     def _crammed(self, row: list[int], text: bytes, result: CramResult, fixes: corrections.Corrections) -> Chunk:
         return crammed_chunk(text, len(row), len(result.mem.codes), payload.pack(result.mem, fixes))
-
-    def _is_exact(self, chunk: Chunk) -> bool:
-        if chunk.entry.kind is not Kind.CRAMMED:
-            return False
-        return corrections.count(payload.split(chunk, self.lm.width)[1]) == 0
 
 
 def _merge_stored(chunks: Iterable[Chunk]) -> Iterator[Chunk]:

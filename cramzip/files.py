@@ -60,14 +60,14 @@ class Source:
             return None
         return self.path.name
 
-    def check_unchanged(self) -> None:
-        """Raises InputOutputError if the file is no longer what was read."""
+    def check_unchanged(self, consequence: str) -> None:
+        """Raises InputOutputError, with the `consequence`, if the file is no longer what was read."""
         if self.path is None or self.status is None:
             return
         now = self.path.stat()
         for field in ("st_dev", "st_ino", "st_size", "st_mtime_ns"):
             if getattr(now, field) != getattr(self.status, field):
-                raise InputOutputError("the file was changed in the meantime; nothing was written")
+                raise InputOutputError(f"the file was changed in the meantime; {consequence}")
 
 
 def read(argument: str) -> Source:
@@ -85,7 +85,7 @@ def read(argument: str) -> Source:
         status = os.fstat(stream.fileno())
         _check_kind(status)
         source = _copy(stream, path, status if stat.S_ISREG(status.st_mode) else None)
-    source.check_unchanged()
+    source.check_unchanged("try again")
     return source
 
 
@@ -172,6 +172,8 @@ def check_target(path: Path, source: Source, *, force: bool, ask: Callable[[str]
 
     `ask` puts a question to the user. Nothing is touched.
     """
+    if not path.parent.is_dir():
+        raise InputOutputError(f"{path.parent} is not a directory")
     if not os.path.lexists(path):
         return force
     if path.is_dir():

@@ -109,7 +109,7 @@ def compress(
             blob = files.map_file(output.file)
             _verify(blob, source, model, config, console)
             described = take_apart(blob)
-            source.check_unchanged()
+            source.check_unchanged("nothing was written")
             output.commit(source.status)
     _remove_source(source, destination)
     written = STDOUT_LABEL if path is None else str(path)
@@ -191,7 +191,7 @@ def decompress(
         with console.progress(label(argument), header.original_size) as progress:
             for content in codec.decode(source.data, model, batch_size=batch_size, progress=progress):
                 output.file.write(content)
-        source.check_unchanged()
+        source.check_unchanged("nothing was written")
         output.commit(source.status)
     _remove_source(source, destination)
     written = STDOUT_LABEL if path is None else str(path)
@@ -221,9 +221,7 @@ def describe(argument: str) -> tuple[str, Container, Description]:
 # -- bench -----------------------------------------------------------------------------------------
 
 
-def bench(
-    arguments: Sequence[str], load_model: LoadModel, config: CramConfig, console: Console
-) -> list[Measurement]:
+def bench(arguments: Sequence[str], load_model: LoadModel, config: CramConfig, console: Console) -> list[Measurement]:
     """Measure some files, one after the other."""
     texts = [(label(argument), bytes(files.read(argument).data)) for argument in arguments]
     model = load_model()
@@ -253,5 +251,5 @@ def _may_write(path: Path | None, source: Source, destination: Destination, cons
 
 def _remove_source(source: Source, destination: Destination) -> None:
     if destination.remove_source and source.path is not None and source.status is not None:
-        source.check_unchanged()
+        source.check_unchanged("it is not removed")
         source.path.unlink()

@@ -4,7 +4,7 @@ A hidden file beside the output, `.book.cram.journal`:
 
     journal = "CRAMZIPJ" || record(identity) || record(group) || record(group) || ...
     record  = u32 length || crc || that many bytes
-    group   = varint number of chunks || their table entries || their payloads
+    group   = f64 capacity || varint number of chunks || their table entries || their payloads
 
 `identity` is a digest of everything that the chunks depend on. A record that is cut off or does not match its
 CRC ends the journal. While a process works with it, the file is locked.
@@ -15,19 +15,19 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import struct
 import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from .container import Chunk, pack_entry, read_entry
+from .encode import Group
 from .errors import DamagedFileError, InputOutputError
 from .wire import Cursor, pack_varint
 
 MAGIC = b"CRAMZIPJ"
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
-
-Group = tuple[Chunk, ...]
 
 
 class Journal:
@@ -82,9 +82,9 @@ class Journal:
 
     def append(self, group: Group) -> None:
         """Put a group on disk; when this returns, it is safe."""
-        body = pack_varint(len(group))
-        body += b"".join(pack_entry(chunk.entry) for chunk in group)
-        body += b"".join(chunk.payload for chunk in group)
+        body = struct.pack("<d", group.capacity) + pack_varint(len(group.chunks))
+        body += b"".join(pack_entry(chunk.entry) for chunk in group.chunks)
+        body += b"".join(chunk.payload for chunk in group.chunks)
         self._records.append((os.lseek(self._file, 0, os.SEEK_CUR) + 8, len(body)))
         self._append(body)
 
@@ -106,7 +106,7 @@ class Journal:
 
     def __iter__(self) -> Iterator[Chunk]:
         for group in self.groups:
-            yield from group
+            yield from group.chunks
 
     def close(self, *, remove: bool) -> None:
         """Let go of the journal; for good with `remove`."""
@@ -118,8 +118,9 @@ class Journal:
 def _unpack(body: bytes) -> Group:
     cursor = Cursor(body, "journal")
     try:
+        (capacity,) = struct.unpack("<d", cursor.take(8))
         entries = [read_entry(cursor) for _ in range(cursor.varint())]
-        return tuple(Chunk(entry, cursor.take(entry.payload_size)) for entry in entries)
+        return Group(tuple(Chunk(entry, cursor.take(entry.payload_size)) for entry in entries), capacity)
     except DamagedFileError as error:
         raise InputOutputError(f"the journal cannot be read ({error}); delete it") from error
 

@@ -97,25 +97,27 @@ def draw_curve(work, target):
     figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
     axes.plot(tokens, train_bits, color="0.75", linewidth=0.8, label="training rows")
     axes.plot(*np.array(held_out).T, "o-", color="C0", markersize=3, label="held-out sample")
-    axes.set(xlabel="million tokens", ylabel="bits per byte", ylim=(None, train_bits[0] * 0.75))
-    axes.annotate(f"{held_out[-1][1]:.3f}", held_out[-1], (0, 8), textcoords="offset points")
+    axes.set(xlabel="million tokens", ylabel="bits per byte")
+    axes.set_ylim(0.8 * held_out[-1][1], 1.05 * held_out[0][1])  # the first minutes fall off the top
+    axes.annotate(f"{held_out[-1][1]:.3f}", held_out[-1], (0, 8), textcoords="offset points", ha="center")
     rate = axes.twinx()
     rate.plot(tokens, [line["lr"] for line in log], ":", color="C1", linewidth=1)
     rate.set_ylabel("learning rate (Muon)", color="C1")
     rate.set_ylim(0)
-    axes.legend(loc="upper center")
+    axes.legend(loc="upper center", frameon=False)
     figure.savefig(target, dpi=110, format="png")
 
 
 def table(head, rows):
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(str(cell).replace("|", r"\|") for cell in line) + " |" for line in lines)
 
 
 def model_card(name, about, work, state, shape, record):
     """The README of a model: every figure in it comes from the log, the recipe or the record."""
     recipe, last = json.loads((work / "recipe.json").read_text()), read_log(work)[-1]
     vocab, layers, hidden, heads, intermediate = shape
+    n_packed = len(np.memmap(work / "train.bin", dtype=np.uint16, mode="r"))
     facts = [
         (
             "architecture",
@@ -129,7 +131,7 @@ def model_card(name, about, work, state, shape, record):
         ),
         (
             "training",
-            f"{state['tokens'] / 1e6:.1f} million tokens, {state['step']} steps of "
+            f"{state['tokens'] / 1e6:.1f} million tokens (of {n_packed / 1e6:.0f} million), {state['step']} steps of "
             f"{recipe['batch']}, {state['seconds'] / 60:.0f} minutes, float32",
         ),
         (
@@ -146,7 +148,7 @@ def model_card(name, about, work, state, shape, record):
         "## Shape and recipe",
         table(["", ""], facts),
         "![bits per byte over training](loss.png)",
-        "Made with `examples/train_model.py`; the figure with its command `plot`, the following with `evaluate`.",
+        "Made with `examples/training/train_model.py`: the curve with its command `plot`, what follows with `evaluate`.",
     ]
     if record:
         rows = [
