@@ -11,7 +11,7 @@ from .cli import commands
 def main() -> None:
     """Run the command line. A polite kill cleans up like Ctrl-C does."""
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    commands(prog_name="cramzip")
+    commands()
 
 
 if __name__ == "__main__":

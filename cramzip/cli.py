@@ -233,7 +233,7 @@ def _model(given: dict[str, Any]) -> Callable[[], FrozenLM]:
 # -- commands --------------------------------------------------------------------------------------
 
 
-@click.group(cls=Commands, invoke_without_command=True, context_settings=HELP_SETTINGS)
+@click.group("cramzip", cls=Commands, invoke_without_command=True, context_settings=HELP_SETTINGS)
 @click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
 @click.pass_context
 def commands(ctx: click.Context) -> None:

@@ -6,6 +6,7 @@ Knows what the numbers mean, nothing of where they come from. Every name that co
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import sys
@@ -116,7 +117,7 @@ def closing_line(described: Description, seconds: float) -> str:
     """What became of one file: sizes, ratio, bits per byte, tokens per vector, corrections, time."""
     parts = [f"{described.original_size:,} -> {count(described.file_size, 'byte')}"]
     if described.original_size:
-        parts += [f"ratio {described.ratio:.3f}", f"{described.bits_per_byte:.3f} bits/byte"]
+        parts.append(f"ratio {_ratio(described)}")
     if described.n_vectors:
         parts += [
             f"{described.tokens_per_vector:.1f} tokens/vector",
@@ -125,6 +126,11 @@ def closing_line(described: Description, seconds: float) -> str:
     elif described.original_size:
         parts.append("stored")
     return ", ".join([*parts, f"{seconds:.1f} s"])
+
+
+def _ratio(described: Description) -> str:
+    per_byte = f", {described.bits_per_byte:.3f} bits/byte" if described.original_size else ""
+    return f"{described.ratio:.3f}{per_byte}"
 
 
 # -- list ------------------------------------------------------------------------------------------
@@ -160,7 +166,7 @@ def print_details(file: str, container: Container, described: Description) -> No
         ("original", count(described.original_size, "byte")),
         ("SHA-256", header.original_sha256.hex()),
         ("compressed", count(described.file_size, "byte")),
-        ("ratio", f"{described.ratio:.4f}, {described.bits_per_byte:.4f} bits/byte"),
+        ("ratio", _ratio(described)),
         ("chunks", ", ".join(f"{kinds[kind]:,} {kind}" for kind in sorted(kinds)) or "none"),
     ]
     if model := header.model:
@@ -216,9 +222,14 @@ def description_record(described: Description) -> dict[str, Any]:
     return {
         **asdict(described),
         "ratio": described.ratio,
-        "bits_per_byte": described.bits_per_byte,
-        "tokens_per_vector": described.tokens_per_vector,
+        "bits_per_byte": _or_none(described.bits_per_byte),
+        "tokens_per_vector": _or_none(described.tokens_per_vector),
     }
+
+
+def _or_none(number: float) -> float | None:
+    """JSON knows no NaN."""
+    return None if math.isnan(number) else number
 
 
 # -- bench -----------------------------------------------------------------------------------------

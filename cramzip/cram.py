@@ -33,7 +33,10 @@ FINAL_RATE = 0.02  # of the learning rate, at the last step
 MARGIN_SAFETY = 2.0  # times the gap that the decoder needs: cramming may compute in a lower precision
 FIRST_TOKENS, FIRST_WEIGHT = 2, 2.0  # nearly all that greedy decoding gets wrong are the first tokens
 
-DEFAULT_SLOTS = {"cpu": 32, "cuda": 512, "mps": 64}
+# By device: the most slots, the parameters that all slots together may run through in one step, and the logits.
+SLOT_LIMITS = {"cpu": (64, 2 * 10**9, 2**26), "cuda": (512, 2**40, 2**29), "mps": (64, 2**36, 2**27)}
+LEAST_SLOTS = 16  # unless the logits forbid it
+BITS_PER_TOKEN = 5.0  # a rough guess, for the memory that logits take
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,14 @@ class CramConfig:
     def noise_bound(self) -> float:
         return 2.0**-self.noise_exponent
 
-    def slots(self, device: str) -> int:
-        """How many chunks are optimised at once."""
-        return self.batch_size or DEFAULT_SLOTS[device]
+    def slots(self, lm: FrozenLM, chunk_bits: float) -> int:
+        """How many chunks of about `chunk_bits` are optimised at once."""
+        if self.batch_size:
+            return self.batch_size
+        most, parameters, logits = SLOT_LIMITS[lm.device]
+        by_size = max(LEAST_SLOTS, parameters // lm.n_parameters)
+        by_memory = int(logits / (max(1.0, chunk_bits / BITS_PER_TOKEN) * lm.vocabulary_size))
+        return max(1, min(most, by_size, by_memory))
 
 
 @dataclass(frozen=True)
@@ -94,28 +102,32 @@ def cram(
     rows: Sequence[Sequence[int]],
     config: CramConfig,
     *,
+    n_slots: int | None = None,
     n_vectors: int | None = None,
     seed: int = 0,
-    on_finished: Callable[[int], None] | None = None,
+    progress: Callable[[int, float], None] | None = None,
 ) -> list[CramResult]:
-    """Vectors for every row of token ids; results do not depend on the order of rows of one length.
+    """Vectors for every row of token ids, `n_slots` rows at a time (all of them unless given).
 
     A row stops when all its tokens are right by more than the noise allows, or after `config.steps`; its slot
-    goes to the next row. `on_finished` is called with the index of each row.
+    goes to the next row. `progress` is told the index of a row and what share of its work was done.
     """
     queue = sorted(range(len(rows)), key=lambda index: (len(rows[index]), index))
     slots = _Slots(lm, config, n_vectors or config.vectors, seed)
     results: dict[int, CramResult] = {}
     while queue or slots.rows:
-        free = min(config.slots(lm.device) - len(slots.rows), len(queue))
+        free = min((n_slots or len(rows)) - len(slots.rows), len(queue))
         if free:
             slots.add([(index, rows[index]) for index in queue[:free]])
             del queue[:free]
         slots.step()
+        if progress:
+            for index, _ in slots.rows:
+                progress(index, 1 / config.steps)
         for index, result in slots.take_finished():
             results[index] = result
-            if on_finished:
-                on_finished(index)
+            if progress:
+                progress(index, 1 - result.steps / config.steps)
     return [results[index] for index in range(len(rows))]
 
 

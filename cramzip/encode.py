@@ -26,8 +26,8 @@ from .wire import Bytes
 Progress = Callable[[int], None]
 
 SCORING_WINDOW = 512  # tokens that see each other while costs are estimated
-CHUNKS_PER_SLOT = 4  # chunks in a group for each slot, so that slots are refilled
-SEGMENT_BYTES = (2**12, 2**20)  # least and most in one text segment
+CHUNKS_PER_SLOT = 3  # chunks in a group for each slot, so that slots are refilled
+SEGMENT_BYTES = (2**10, 2**20)  # least and most in one text segment
 BYTES_PER_BIT = 0.5  # a rough guess at text under a good model, for the size of segments only
 MAX_CHUNK_TOKENS = 2**12
 DECODED_AT_ONCE = 64  # chunks
@@ -36,12 +36,14 @@ EXACT_RESTARTS = 2  # with other seeds, for chunks that are nearly exact
 NEARLY_EXACT = 1 / 8  # of the tokens wrong
 EXACT_VECTORS = 4  # most vectors for one token before it is stored
 
-AMBITION = 1.15  # chunks cost this much more than vectors have been found to hold; corrections do the rest
+# Chunks cost this much more than vectors have been found to hold. Where corrections do the rest, a longer chunk makes
+# a smaller file: a few corrections take less space than another float16 vector.
+AMBITION, EXACT_AMBITION = 2.0, 1.15
 CAPACITY_RANGE = (1 / 16, 16.0)  # of what was expected
 
 
 class Group(NamedTuple):
-    """The chunks of one segment, and what a vector holds (bits) after what was found out with them."""
+    """The chunks of one segment, and the bits of text that a vector is given after what they have taught."""
 
     chunks: tuple[Chunk, ...]
     capacity: float
@@ -71,7 +73,7 @@ def encode(
 
 
 class _Encoder:
-    """What carries over from one segment to the next: how many bits a vector has turned out to hold."""
+    """What carries over from one segment to the next: `capacity`, the bits of text to give to a vector."""
 
     def __init__(self, lm: FrozenLM, config: CramConfig, progress: Progress):
         room = (lm.context or MAX_CHUNK_TOKENS + config.vectors) - config.vectors
@@ -80,16 +82,18 @@ class _Encoder:
         self.lm, self.config, self.progress = lm, config, progress
         self.max_tokens = min(room, MAX_CHUNK_TOKENS)
         self.expected = self.capacity = prior_capacity(lm.width, lm.vocabulary_size, lm.n_layers)
+        self.n_slots = config.slots(lm, self.expected * config.vectors)
 
     def learn(self, held: float) -> None:
-        """Expect of the next vectors what these have held, in bits each."""
+        """Give the next vectors what these have held, in bits each, and somewhat more."""
         low, high = CAPACITY_RANGE
-        self.capacity = min(max(AMBITION * held, low * self.expected), high * self.expected)
+        ambition = EXACT_AMBITION if self.config.exact else AMBITION
+        self.capacity = min(max(ambition * held, low * self.expected), high * self.expected)
 
     def segment_size(self, start: int) -> int:
         """Bytes of text to take at once. The first segment is small, to learn from."""
-        slots = self.config.slots(self.lm.device) * (CHUNKS_PER_SLOT if start else 1)
-        expected = self.capacity * self.config.vectors * BYTES_PER_BIT * slots
+        n_chunks = self.n_slots * (CHUNKS_PER_SLOT if start else 1)
+        expected = self.capacity * self.config.vectors * BYTES_PER_BIT * n_chunks
         return int(min(max(expected, SEGMENT_BYTES[0]), SEGMENT_BYTES[1]))
 
     def encode_segment(self, data: memoryview, start: int) -> tuple[Iterable[Chunk], int]:
@@ -126,7 +130,16 @@ class _Encoder:
 
     def _cram(self, rows: list[list[int]]) -> list[CramResult]:
         sizes = [len(self.lm.tokenizer.decode(row)) for row in rows]
-        return cram(self.lm, rows, self.config, on_finished=lambda index: self.progress(sizes[index]))
+        done, told = 0.0, 0
+
+        def progress(index: int, share: float) -> None:
+            nonlocal done, told
+            done += sizes[index] * share
+            if (new := int(done + 0.5) - told) > 0:
+                self.progress(new)
+                told += new
+
+        return cram(self.lm, rows, self.config, n_slots=self.n_slots, progress=progress)
 
     def _correct(self, rows: list[list[int]], results: list[CramResult]) -> list[Chunk]:
         chunks = []
@@ -146,7 +159,9 @@ class _Encoder:
             batch = [job for job in pending if (job.n_vectors, job.attempt) == (n_vectors, attempt)]
             pending = [job for job in pending if (job.n_vectors, job.attempt) != (n_vectors, attempt)]
             tokens = [job.tokens for job in batch]
-            results = cram(self.lm, tokens, self.config, n_vectors=n_vectors, seed=attempt)
+            results = cram(
+                self.lm, tokens, self.config, n_slots=self.n_slots, n_vectors=n_vectors, seed=attempt
+            )
             needed = self._find_corrections(tokens, results)
             for job, result, fixes in zip(batch, results, needed, strict=True):
                 text = self.lm.tokenizer.decode(job.tokens)

@@ -85,8 +85,9 @@ class Journal:
         body = struct.pack("<d", group.capacity) + pack_varint(len(group.chunks))
         body += b"".join(pack_entry(chunk.entry) for chunk in group.chunks)
         body += b"".join(chunk.payload for chunk in group.chunks)
-        self._records.append((os.lseek(self._file, 0, os.SEEK_CUR) + 8, len(body)))
+        offset = os.lseek(self._file, 0, os.SEEK_CUR) + 8
         self._append(body)
+        self._records.append((offset, len(body)))
 
     def _append(self, body: bytes) -> None:
         frame = len(body).to_bytes(4, "little") + zlib.crc32(body).to_bytes(4, "little")

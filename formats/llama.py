@@ -159,10 +159,10 @@ class Llama:
             return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
 
         for layer in range(self.layers):
-            def linear(name, values):
+            def linear(name, values, layer=layer):
                 return self.weights[f"model.layers.{layer}.{name}.weight"] @ values
 
-            def norm(name, values):
+            def norm(name, values, layer=layer):
                 return self.norm(values, f"model.layers.{layer}.{name}.weight")
 
             h = norm("input_layernorm", x)                                  # (D,)

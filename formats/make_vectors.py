@@ -398,6 +398,9 @@ def invalid_vectors(crammer):
         ("id-empty", "Model_ID is empty", {"model_id": b""}),
         ("id-256-bytes", "Model_ID has 256 bytes", {"model_id": b"local:" + b"m" * 250}),
         ("id-latin-1", "Model_ID is not UTF-8", {"model_id": b"local:\xe9"}),
+        ("id-without-kind", "Model_ID does not say where the model was", {"model_id": b"tiny"}),
+        ("id-unknown-kind", "Model_ID is of an unknown kind", {"model_id": b"path:tiny"}),
+        ("id-without-name", "Model_ID names nothing", {"model_id": b"hf:"}),
         ("id-newline", "Model_ID holds a line feed", {"model_id": b"local:a\nb"}),
         ("revision-256-bytes", "Revision has 256 bytes", {**hub, "revision": b"r" * 256}),
         ("revision-latin-1", "Revision is not UTF-8", {**hub, "revision": b"\xe9"}),
@@ -477,7 +480,7 @@ def invalid_vectors(crammer):
         yield bad(f"vectors-{what}", f"the last value of the vector is {value[::-1].hex()}",
                   part(payload=recital.payload[:30] + value + recital.payload[32:]))
     for what, description, data in [
-        ("count-too-big", "41 corrections in 40 tokens", listed({t: 97 for t in range(41)})),
+        ("count-too-big", "41 corrections in 40 tokens", listed(dict.fromkeys(range(41), 97))),
         ("count-huge", "Count is 2^62, and the payload ends", varint(2**62)),
         ("count-not-shortest", "Count 0 is written in two bytes", b"\x80\x00"),
         ("count-too-long", "Count is written in ten bytes", b"\x80" * 9 + b"\x01"),

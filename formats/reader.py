@@ -186,6 +186,8 @@ def check_header(header):
                 "Name is no base name")
     if model := header.model:
         check_string(model.model_id, "Model_ID", 1, 255)
+        require(re.match(rb"(builtin|hf|local):.", model.model_id), "header",
+                "Model_ID does not begin with builtin:, hf: or local: and a name")
         check_string(model.revision, "Revision", 0, 255)
         check_range(model.vocabulary_size, "Vocabulary_Size", 1, 2**24, "header")
         check_range(model.vector_width, "Vector_Width", 1, 2**16, "header")
@@ -246,7 +248,7 @@ def parse_payloads(blob, at, chunks):
     require(end == len(blob), "length", f"the file has {len(blob)} bytes, not {end}")
     cursor = Cursor(blob, "length", at)
     payloads = [cursor.take(chunk.payload_size, "payload") for chunk in chunks]
-    for i, (chunk, payload) in enumerate(zip(chunks, payloads)):
+    for i, (chunk, payload) in enumerate(zip(chunks, payloads, strict=True)):
         require(zlib.crc32(payload) == chunk.payload_crc, "payload", f"Payload_CRC of chunk {i} differs")
     return payloads
 
@@ -347,7 +349,7 @@ def read(blob, folder=None):
         model, table = open_model(folder, block, crammed.values())
 
     parts = []
-    for i, (chunk, payload) in enumerate(zip(chunks, payloads)):
+    for i, (chunk, payload) in enumerate(zip(chunks, payloads, strict=True)):
         if chunk.kind == ZSTD:
             payload = decompress_zstd(payload, chunk.size)
         if chunk.kind == CRAMMED:

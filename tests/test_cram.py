@@ -45,9 +45,13 @@ def test_more_steps_are_never_worse(lm):
 
 def test_refilled_slots_give_results_for_every_row_in_order(lm):
     rows = [[80 + i] for i in range(9)]
-    seen = []
-    results = cram(lm, rows, CramConfig(effort=5, vectors=4, batch_size=2), on_finished=seen.append)
-    assert sorted(seen) == list(range(9))
+    done = [0.0] * 9
+
+    def progress(index, share):
+        done[index] += share
+
+    results = cram(lm, rows, CramConfig(effort=5, vectors=4), n_slots=2, progress=progress)
+    assert done == pytest.approx([1.0] * 9)
     assert sum(not fixes for fixes in corrections_of(lm, rows, results)) >= 8
 
 

@@ -83,7 +83,7 @@ def test_reference_reader_needs_no_model_to_find_damage_before_the_stage_model(v
     assert refusal.value.stage == vector["stage"]
 
 
-@pytest.mark.parametrize("arguments, code", [
+@pytest.mark.parametrize(("arguments", "code"), [
     ([VECTORS / "ok-crammed-recital.cram", MODEL], 0),
     ([VECTORS / "ok-raw-one-byte.cram"], 0),
     ([VECTORS / "no-such-file.cram"], 1),
@@ -95,7 +95,8 @@ def test_reference_reader_needs_no_model_to_find_damage_before_the_stage_model(v
 def test_reference_reader_exits_with_the_code_of_the_problem(arguments, code):
     run = subprocess.run([sys.executable, FORMATS / "reader.py", *arguments], capture_output=True)
     assert run.returncode == code
-    assert bool(run.stdout) == (code == 0) and bool(run.stderr) == (code != 0)
+    assert bool(run.stdout) == (code == 0)
+    assert bool(run.stderr) == (code != 0)
 
 
 # ---------------------------------------------------------------- the vectors themselves
@@ -214,7 +215,8 @@ def test_fingerprint_does_not_depend_on_the_cut_into_files(tmp_path):
 def test_sentencepiece_entries_stand_for_bytes_as_section_8_says(tmp_path):
     vocab = ["<unk>", "<s>", "\u2581the", "<0x0A>", "<0x0AB>", "\u2581\u2581", "é"]
     (tmp_path / "tokenizer.json").write_text(json.dumps({
-        "added_tokens": [{"id": 1, "content": "<s>", "special": True}, {"id": 8, "content": "\u2581x", "special": False}],
+        "added_tokens": [
+            {"id": 1, "content": "<s>", "special": True}, {"id": 8, "content": "\u2581x", "special": False}],
         "decoder": {"type": "Sequence", "decoders": [
             {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteFallback"}]},
         "model": {"type": "BPE", "unk_token": "<unk>", "vocab": {entry: i for i, entry in enumerate(vocab)}},

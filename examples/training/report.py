@@ -148,7 +148,7 @@ def model_card(name, about, work, state, shape, record):
         "## Shape and recipe",
         table(["", ""], facts),
         "![bits per byte over training](loss.png)",
-        "Made with `examples/training/train_model.py`: the curve with its command `plot`, what follows with `evaluate`.",
+        "Made with `examples/training/train_model.py`: the curve with `plot`, what follows with `evaluate`.",
     ]
     if record:
         rows = [

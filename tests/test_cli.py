@@ -1,0 +1,587 @@
+"""What users see: stdout, stderr, exit codes and files of every command, with the tiny model of formats/."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from models import TINY_MODEL
+
+from cramzip import __version__, container
+from cramzip.cli import commands
+
+MODEL = ("-m", TINY_MODEL)
+FAST = (*MODEL, "-1")
+TEXT = b"the cat sat on the mat.\n"
+NOISE = random.Random(0).randbytes(300)  # is stored, so that nothing has to be optimised
+
+AWKWARD = {
+    "empty": b"",
+    "one byte": b"x",
+    "newline": b"\n",
+    "nul": b"\0",
+    "text": TEXT,
+    "NULs in text": b"a\0b\0\0c",
+    "CRLF": b"one\r\ntwo\r\n",
+    "byte order mark": b"\xef\xbb\xbftext",
+    "invalid UTF-8": b"caf\xe9 \xff\xfe",
+    "cut character": "é".encode()[:1],
+    "joined emoji": "👩‍👩‍👧 🏳️‍🌈".encode(),
+    "combining": "e\u0301 Å".encode(),
+    "special tokens": b"<|endoftext|></s><s>[MASK]<unk>",
+    "white space": b" \t  \n\n  ",
+    "zeros": bytes(2**20),
+    "noise": NOISE,
+    "much noise": random.Random(1).randbytes(2**17),
+}
+
+
+def entries(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture(scope="session")
+def crammed(tmp_path_factory):
+    """A `.cram` file of TEXT with crammed and stored chunks, called text.txt."""
+    from click.testing import CliRunner
+
+    path = tmp_path_factory.mktemp("crammed") / "text.txt"
+    path.write_bytes(TEXT)
+    result = CliRunner().invoke(commands, ["c", *map(str, FAST), str(path)])
+    assert result.exit_code == 0, result.stderr
+    blob = path.with_suffix(".cram").read_bytes()
+    assert container.read(blob).header.model is not None
+    return blob
+
+
+# -- there and back --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", AWKWARD.values(), ids=AWKWARD)
+def test_every_file_comes_back(cramzip, folder, content):
+    Path("a.txt").write_bytes(content)
+    assert cramzip("c", *FAST, "a.txt").exit_code == 0
+    Path("a.txt").unlink()
+    assert cramzip("d", *MODEL, "a.cram").exit_code == 0
+    assert Path("a.txt").read_bytes() == content
+    assert entries(folder) == ["a.cram", "a.txt"]
+
+
+@pytest.mark.parametrize("content", [b"", TEXT, NOISE], ids=["empty", "text", "noise"])
+def test_stdin_to_stdout(cramzip, folder, content):
+    compressed = cramzip("c", *FAST, stdin=content)
+    assert compressed.exit_code == 0
+    restored = cramzip("d", *MODEL, stdin=compressed.stdout_bytes)
+    assert restored.exit_code == 0
+    assert restored.stdout_bytes == content
+    assert entries(folder) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--exact",), ("--vectors", "2"), ("--seed", "3"), ("--batch-size", "1"), ("--dtype", "bfloat16")],
+    ids=" ".join,
+)
+def test_no_option_of_compress_is_needed_to_decompress(cramzip, options):
+    compressed = cramzip("c", *FAST, *options, stdin=b"the cat")
+    assert compressed.exit_code == 0
+    assert cramzip("d", *MODEL, stdin=compressed.stdout_bytes).stdout_bytes == b"the cat"
+
+
+def test_the_same_command_gives_the_same_file(cramzip, crammed):
+    Path("text.txt").write_bytes(TEXT)
+    cramzip("compress", *FAST, "text.txt", "-o", "again")
+    assert Path("again").read_bytes() == crammed
+
+
+def test_several_files(cramzip, folder):
+    names = ["a", "b", "c"]
+    for name in names:
+        Path(name).write_bytes(NOISE + name.encode())
+    assert cramzip("c", *FAST, *names).exit_code == 0
+    restored = cramzip("d", "-c", "a.cram", "b.cram", "c.cram")
+    assert restored.stdout_bytes == b"".join(NOISE + name.encode() for name in names)
+
+
+def test_a_name_with_a_dash_in_front(cramzip, folder):
+    Path("-1").write_bytes(NOISE)
+    assert cramzip("c", *FAST, "--", "-1").exit_code == 0
+    assert entries(folder) == ["-1", "-1.cram"]
+
+
+# -- what is said ----------------------------------------------------------------------------------
+
+
+def test_compress_ends_with_one_line(cramzip):
+    Path("a.txt").write_bytes(TEXT)
+    result = cramzip("c", *FAST, "a.txt")
+    assert result.stdout == ""
+    assert re.fullmatch(
+        r"a\.txt -> a\.cram: 24 -> \d+ bytes, ratio 0\.\d{3}, \d+\.\d{3} bits/byte, "
+        r"\d\.\d tokens/vector, \d+ corrections?, \d+\.\d s\n",
+        result.stderr,
+    )
+
+
+def test_compress_says_what_was_merely_stored(cramzip):
+    Path("a").write_bytes(NOISE)
+    result = cramzip("c", *FAST, "a")
+    assert re.fullmatch(r"a -> a\.cram: 300 -> 3\d\d bytes, ratio 0\.\d+, .* bits/byte, stored, .* s\n", result.stderr)
+
+
+def test_an_empty_file_is_no_division_by_zero(cramzip):
+    Path("a").write_bytes(b"")
+    result = cramzip("c", *FAST, "a")
+    assert re.fullmatch(r"a -> a\.cram: 0 -> 5\d bytes, \d\.\d s\n", result.stderr)
+    assert cramzip("l", "a.cram").exit_code == 0
+    assert cramzip("l", "-v", "a.cram").exit_code == 0
+    assert json.loads(cramzip("l", "--json", "a.cram").stdout)["files"][0]["bits_per_byte"] is None
+
+
+def test_decompress_ends_with_one_line(cramzip, crammed):
+    Path("text.cram").write_bytes(crammed)
+    result = cramzip("decompress", *MODEL, "text.cram")
+    assert result.stdout == ""
+    assert re.fullmatch(r"text\.cram -> text\.txt: 24 bytes, \d+\.\d s\n", result.stderr)
+
+
+def test_test_decodes_and_writes_nothing(cramzip, crammed, folder):
+    Path("text.cram").write_bytes(crammed)
+    result = cramzip("t", *MODEL, "text.cram")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert re.fullmatch(r"text\.cram: ok, 24 bytes, \d+\.\d s\n", result.stderr)
+    assert entries(folder) == ["text.cram"]
+
+
+def test_quiet_is_silent(cramzip):
+    Path("a").write_bytes(NOISE)
+    for arguments in (("c", *FAST, "a"), ("t", "a.cram"), ("d", "-f", "a.cram")):
+        result = cramzip(*arguments, "-q")
+        assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_verbose_names_the_model(cramzip):
+    Path("a").write_bytes(NOISE)
+    assert "model local:model, 15,440 parameters, on cpu\n" in cramzip("c", *FAST, "-v", "a").stderr
+
+
+def test_progress_is_shown_on_request(cramzip):
+    Path("a").write_bytes(NOISE)
+    assert "B/s" in cramzip("c", *FAST, "--progress", "a").stderr
+
+
+def test_version(cramzip):
+    for option in ("-V", "--version"):
+        assert cramzip(option).stdout == f"cramzip {__version__}\n"
+
+
+def test_help_shows_each_command_once(cramzip):
+    shown = cramzip("-h").stdout
+    for line in ("c, compress", "d, decompress", "t, test", "l, list", "bench"):
+        assert shown.count(line) == 1
+
+
+def test_help_of_compress_shows_the_levels_once(cramzip):
+    shown = cramzip("c", "--help").stdout
+    assert "-1 ... -9" in shown
+    assert "-2" not in shown
+
+
+def test_without_a_command_there_is_help(cramzip):
+    result = cramzip()
+    assert result.exit_code == 2
+    assert "compress" in result.stderr
+
+
+# -- list ------------------------------------------------------------------------------------------
+
+
+def test_list_needs_no_model(cramzip, crammed):
+    Path("text.cram").write_bytes(crammed)
+    result = cramzip("l", "text.cram")
+    assert (result.exit_code, result.stderr) == (0, "")
+    heading, _, row = result.stdout.splitlines()
+    assert heading.split() == "Chunks Crammed Compressed Original Ratio Bits/byte Model Name File".split()
+    assert row.split()[2:4] == [f"{len(crammed):,}", "24"]
+    assert row.split()[-3:] == ["local:model", "text.txt", "text.cram"]
+
+
+def test_list_tells_everything_when_asked(cramzip, crammed):
+    Path("text.cram").write_bytes(crammed)
+    shown = cramzip("l", "-v", "text.cram").stdout
+    header = container.read(crammed).header
+    for fact in ("text.txt", header.original_sha256.hex(), header.model.fingerprint.hex(), "2^-8", "% of the file"):
+        assert fact in shown
+
+
+def test_list_for_machines(cramzip, crammed):
+    Path("text.cram").write_bytes(crammed)
+    document = json.loads(cramzip("list", "--json", "text.cram").stdout)
+    (one,) = document["files"]
+    assert one["file"] == "text.cram"
+    assert one["name"] == "text.txt"
+    assert one["original_size"] == len(TEXT)
+    parts = ("header_bytes", "vector_bytes", "correction_bytes", "stored_bytes")
+    assert sum(one[part] for part in parts) == one["file_size"] == len(crammed)
+    assert one["model"]["id"] == "local:model"
+
+
+def test_list_goes_on_after_a_bad_file(cramzip, crammed):
+    Path("good.cram").write_bytes(crammed)
+    Path("bad.cram").write_bytes(crammed[:-1])
+    result = cramzip("l", "bad.cram", "good.cram")
+    assert result.exit_code == 3
+    assert "good.cram" in result.stdout
+    assert result.stderr.startswith("cramzip: bad.cram: length: truncated")
+
+
+def test_names_in_a_file_cannot_steer_the_terminal(cramzip):
+    name = "\x9b2J\u202e[red]gnp.txt"
+    Path(name).write_bytes(NOISE)
+    cramzip("c", *FAST, name, "-o", "a.cram")
+    for arguments in (("l", "a.cram"), ("l", "-v", "a.cram"), ("d", "a.cram"), ("d", "-f", "a.cram")):
+        result = cramzip(*arguments)
+        assert not set("\x9b\u202e") & set(result.stdout + result.stderr)
+        assert "\\x9b2J\\u202e[red]gnp.txt" in result.stdout + result.stderr
+
+
+# -- where results go ------------------------------------------------------------------------------
+
+
+def test_nothing_is_overwritten_silently(cramzip):
+    Path("a").write_bytes(NOISE)
+    Path("a.cram").write_bytes(b"precious")
+    result = cramzip("c", *FAST, "a")
+    assert result.exit_code == 1
+    assert result.stderr == "cramzip: a: a.cram exists already; -f overwrites it\n"
+    assert Path("a.cram").read_bytes() == b"precious"
+    assert cramzip("c", *FAST, "-f", "a").exit_code == 0
+    assert cramzip("d", "a.cram").exit_code == 1
+    assert cramzip("d", "-f", "a.cram").exit_code == 0
+
+
+@pytest.mark.parametrize(("answer", "code"), [("n", 1), ("y", 0)])
+def test_at_a_terminal_the_user_is_asked(terminal, folder, answer, code):
+    Path("a").write_bytes(NOISE)
+    Path("a.cram").write_bytes(b"precious")
+    with terminal() as user:
+        user.write(f"{answer}\n".encode())
+        with pytest.raises(SystemExit) as caught:
+            commands(["c", *map(str, FAST), "a"])
+        assert caught.value.code == code
+        assert b"a.cram exists already; overwrite it? [y/N]" in user.read(10_000)
+    assert (Path("a.cram").read_bytes() == b"precious") == (answer == "n")
+
+
+def test_compressed_data_does_not_go_to_a_terminal(terminal, folder):
+    Path("a").write_bytes(NOISE)
+    with terminal() as user:
+        with pytest.raises(SystemExit) as caught:
+            commands(["c", *map(str, FAST), "-c", "a"])
+        assert caught.value.code == 2
+        shown = user.read(10_000)
+    assert b"terminal" in shown
+    assert container.MAGIC not in shown
+
+
+def test_no_input_is_read_from_a_terminal(terminal, folder):
+    with terminal() as user:
+        with pytest.raises(SystemExit) as caught:
+            commands(["d"])
+        assert caught.value.code == 2
+        assert b"no input" in user.read(10_000)
+
+
+def test_the_source_stays_unless_it_is_to_go(cramzip, folder):
+    Path("a").write_bytes(NOISE)
+    assert cramzip("c", *FAST, "-k", "a").exit_code == 0
+    assert entries(folder) == ["a", "a.cram"]
+    assert cramzip("c", *FAST, "-f", "--rm", "a").exit_code == 0
+    assert entries(folder) == ["a.cram"]
+    assert cramzip("d", "--rm", "a.cram").exit_code == 0
+    assert entries(folder) == ["a"]
+
+
+def test_the_source_stays_when_something_fails(cramzip, folder, crammed):
+    Path("a.cram").write_bytes(crammed[:-1])
+    assert cramzip("d", "--rm", *MODEL, "a.cram").exit_code == 3
+    assert entries(folder) == ["a.cram"]
+
+
+def test_mode_and_times_are_copied(cramzip):
+    Path("a").write_bytes(NOISE)
+    Path("a").chmod(0o604)
+    os.utime("a", ns=(10**18, 10**18))
+    cramzip("c", *FAST, "a")
+    cramzip("d", "a.cram", "-o", "b")
+    for name in ("a.cram", "b"):
+        assert Path(name).stat().st_mode & 0o777 == 0o604
+        assert Path(name).stat().st_mtime_ns == 10**18
+
+
+def test_the_original_name_is_restored(cramzip, folder):
+    Path("book.txt").write_bytes(NOISE)
+    cramzip("c", *FAST, "--rm", "book.txt", "-o", "somewhere")
+    assert cramzip("d", "--rm", "somewhere").exit_code == 0
+    assert entries(folder) == ["book.txt"]
+
+
+def test_a_name_that_is_left_out_stands_in_the_name_of_the_file(cramzip, folder):
+    Path("book.txt").write_bytes(NOISE)
+    cramzip("c", *FAST, "--rm", "--no-name", "book.txt")
+    assert entries(folder) == ["book.txt.cram"]
+    assert b"book" not in Path("book.txt.cram").read_bytes()
+    cramzip("d", "--rm", "book.txt.cram")
+    assert entries(folder) == ["book.txt"]
+
+
+def test_without_any_name_the_user_has_to_give_one(cramzip):
+    Path("download").write_bytes(cramzip("c", *FAST, stdin=NOISE).stdout_bytes)
+    result = cramzip("d", "download")
+    assert result.exit_code == 2
+    assert "-o" in result.stderr
+    assert cramzip("d", "download", "-o", "a").exit_code == 0
+    assert Path("a").read_bytes() == NOISE
+
+
+def test_a_file_whose_name_is_no_name_for_a_header(cramzip):
+    for name in (os.fsdecode(b"caf\xe9.txt"), "two\nlines", "back\\slash"):
+        Path(name).write_bytes(NOISE)
+        assert cramzip("c", *FAST, name, "-o", "a.cram", "-f").exit_code == 0
+        assert container.read(Path("a.cram").read_bytes()).header.name is None
+
+
+def test_devices_can_be_written_to(cramzip):
+    Path("a").write_bytes(NOISE)
+    assert cramzip("c", *FAST, "a", "-o", "/dev/null").exit_code == 0
+    assert Path("/dev/null").is_char_device()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("c", "a", "b", "-o", "x"), "-o takes the result of one file"),
+        (("c", "a", "b", "-c"), "--stdout takes one file"),
+        (("c", "a", "-c", "-o", "x"), "exclude each other"),
+        (("c", "a", "-c", "--rm"), "--rm"),
+        (("c", "--vectors", "0", "a"), "--vectors"),
+        (("c", "--dtype", "int8", "a"), "--dtype"),
+        (("c", "--frobnicate", "a"), "--frobnicate"),
+        (("frobnicate",), "frobnicate"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_senseless_arguments_are_refused_in_one_line(cramzip, arguments, message):
+    result = cramzip(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("cramzip: ")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+
+
+# -- failures --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("missing", "cramzip: missing: No such file or directory\n"),
+        (".", "cramzip: .: is a directory\n"),
+        ("/dev/zero", "cramzip: /dev/zero: is neither a file nor a pipe\n"),
+    ],
+)
+@pytest.mark.parametrize("command", ["c", "d", "t", "l"])
+def test_inputs_that_cannot_be_read(cramzip, command, path, message):
+    result = cramzip(command, path)
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", message)
+
+
+def test_the_other_files_are_done_after_a_failure(cramzip, folder):
+    Path("a").write_bytes(NOISE)
+    Path("b").write_bytes(NOISE)
+    result = cramzip("c", *FAST, "a", "missing", "b")
+    assert result.exit_code == 1
+    assert entries(folder) == ["a", "a.cram", "b", "b.cram"]
+    Path("a.cram").write_bytes(b"damaged")
+    result = cramzip("d", "-f", "a.cram", "missing", "b.cram")
+    assert result.exit_code == 3
+    assert result.stderr.splitlines()[-1].startswith("b.cram -> b: 300 bytes")
+
+
+def test_a_missing_model_is_an_error_of_its_own(cramzip):
+    Path("a").write_bytes(NOISE)
+    result = cramzip("c", "-m", "./no/such/model", "a")
+    assert result.exit_code == 4
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_local_model_has_to_be_pointed_at(cramzip, crammed, folder):
+    Path("text.cram").write_bytes(crammed)
+    result = cramzip("d", "text.cram")
+    assert result.exit_code == 4
+    assert "-m" in result.stderr
+    assert entries(folder) == ["text.cram"]
+
+
+def test_another_model_is_refused_with_both_fingerprints(cramzip, crammed, folder):
+    other = folder / "other"
+    other.mkdir()
+    for file in TINY_MODEL.iterdir():
+        (other / file.name).write_bytes(file.read_bytes())
+    weights = bytearray((other / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (other / "model.safetensors").write_bytes(weights)
+    Path("text.cram").write_bytes(crammed)
+    result = cramzip("d", "-m", other, "text.cram")
+    assert result.exit_code == 4
+    assert len(re.findall("[0-9a-f]{64}", result.stderr)) == 2
+    assert not Path("text.txt").exists()
+
+
+def test_a_file_cannot_cause_a_download(cramzip, crammed, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    file = container.read(crammed)
+    model = file.header.model.__class__(
+        **{name: getattr(file.header.model, name) for name in file.header.model.__dataclass_fields__}
+        | {"model_id": "hf:nobody/nothing-that-exists"}
+    )
+    with Path("a.cram").open("wb") as sink:
+        header = container.Header(file.header.original_size, file.header.original_sha256, "a.txt", model)
+        container.write(sink, header, list(file))
+    result = cramzip("d", "a.cram")
+    assert result.exit_code == 4
+    assert "--download" in result.stderr
+    assert cramzip("d", *MODEL, "a.cram").exit_code == 0
+
+
+def test_damage_is_found_before_anything_is_written(cramzip, crammed, folder):
+    rng = random.Random(0)
+    for place in rng.sample(range(len(crammed)), 12):
+        damaged = bytearray(crammed)
+        damaged[place] ^= 1 << rng.randrange(8)
+        Path("a.cram").write_bytes(damaged)
+        for command in ("d", "t", "l"):
+            result = cramzip(command, "a.cram")
+            assert result.exit_code == 3
+            assert result.stderr.startswith("cramzip: a.cram: ")
+            assert result.stderr.count("\n") == 1
+    assert entries(folder) == ["a.cram"]
+
+
+def test_damage_that_only_decoding_finds_is_found(cramzip, crammed, folder):
+    file = container.read(crammed)
+    header = container.Header(file.header.original_size, bytes(32), "a.txt", file.header.model)
+    with Path("a.cram").open("wb") as sink:
+        container.write(sink, header, list(file))
+    for command in ("d", "t"):
+        result = cramzip(command, *MODEL, "a.cram")
+        assert result.exit_code == 3
+        assert "Original_SHA256" in result.stderr
+    assert entries(folder) == ["a.cram"]
+
+
+def test_a_genomics_file_is_recognised(cramzip):
+    Path("a.cram").write_bytes(b"CRAM\x03\x00" + NOISE)
+    result = cramzip("d", "a.cram")
+    assert result.exit_code == 3
+    assert "samtools" in result.stderr
+
+
+def test_debug_shows_where_an_error_came_from(folder):
+    from click.testing import CliRunner
+
+    result = CliRunner().invoke(commands, ["d", "--debug", "missing"])
+    assert result.exit_code == 1
+    assert "Traceback" in result.stderr
+
+
+def test_two_processes_do_not_write_the_same_output(cramzip, folder):
+    from cramzip.journal import Journal
+
+    Path("a").write_bytes(NOISE)
+    journal = Journal(folder / ".a.cram.journal", bytes(32))
+    result = cramzip("c", *FAST, "a")
+    journal.close(remove=True)
+    assert result.exit_code == 1
+    assert "another cramzip" in result.stderr
+
+
+# -- interruption ----------------------------------------------------------------------------------
+
+LONG = random.Random(2).randbytes(3 * 2**22) + TEXT * 3  # three stored groups, then one that is crammed
+
+
+def start(*arguments):
+    environment = os.environ | {"PYTHONPATH": str(TINY_MODEL.parent.parent)}
+    command = [sys.executable, "-m", "cramzip", *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_groups(n):
+    """Wait until `n` groups of LONG are in the journal."""
+    journal = Path(".long.cram.journal")
+    deadline = time.monotonic() + 120
+    while not (journal.exists() and journal.stat().st_size > n * 2**22):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_killed_jobs_go_on_where_they_stopped_and_give_the_same_file(cramzip, folder):
+    Path("long").write_bytes(LONG)
+    assert cramzip("c", *FAST, "long", "-o", "uninterrupted").exit_code == 0
+
+    process = start("c", *FAST, "long")
+    wait_for_groups(1)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert entries(folder) == [".long.cram.journal", "long", "uninterrupted"]
+
+    process = start("c", *FAST, "long")
+    wait_for_groups(2)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate()[1]
+    assert process.returncode == 130
+    assert re.search(r"long\.cram: continuing after [48],\d{3},\d{3} of 12,582,984 bytes\n", said)
+    assert "the same command continues from there\n" in said
+    assert said.endswith("cramzip: interrupted\n")
+    assert entries(folder) == [".long.cram.journal", "long", "uninterrupted"]
+
+    result = cramzip("c", *FAST, "long")
+    assert result.exit_code == 0
+    assert "continuing after" in result.stderr
+    assert Path("long.cram").read_bytes() == Path("uninterrupted").read_bytes()
+    assert entries(folder) == ["long", "long.cram", "uninterrupted"]
+
+
+def test_the_journal_of_other_options_is_not_continued(cramzip, folder):
+    from cramzip.journal import Journal
+
+    Path("a").write_bytes(NOISE)
+    Journal(folder / ".a.cram.journal", bytes(32)).close(remove=False)
+    result = cramzip("c", *FAST, "a")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("a.cram: a journal of other input, options or versions was there")
+    assert entries(folder) == ["a", "a.cram"]
+
+
+def test_a_closed_pipe_is_no_reason_for_words(cramzip, folder):
+    Path("a").write_bytes(random.Random(3).randbytes(2**20))
+    cramzip("c", *FAST, "a")
+    environment = os.environ | {"PYTHONPATH": str(TINY_MODEL.parent.parent)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cramzip", "d", "-q", "-c", "a.cram"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() != 0

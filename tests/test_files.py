@@ -1,0 +1,258 @@
+import fcntl
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from cramzip import files
+from cramzip.errors import InputOutputError, UsageError
+from cramzip.files import Output
+
+
+def no(question):
+    return False
+
+
+def yes(question):
+    return True
+
+
+def entries(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", [b"", b"x", os.urandom(3 * files.BLOCK + 1)], ids=["empty", "byte", "blocks"])
+def test_a_source_is_what_the_file_holds(folder, content):
+    Path("a").write_bytes(content)
+    source = files.read("a")
+    assert bytes(source.data) == content
+    assert source.size == len(content)
+
+
+def test_a_source_outlives_its_file(folder):
+    Path("a").write_bytes(b"as it was")
+    source = files.read("a")
+    Path("a").write_bytes(b"")
+    assert bytes(source.data) == b"as it was"
+
+
+def test_a_changed_file_is_noticed(folder):
+    Path("a").write_bytes(b"as it was")
+    source = files.read("a")
+    source.check_unchanged("nothing happens")
+    Path("a").write_bytes(b"as it is now")
+    with pytest.raises(InputOutputError, match="changed in the meantime; too bad"):
+        source.check_unchanged("too bad")
+
+
+def test_a_replaced_file_is_noticed(folder):
+    Path("a").write_bytes(b"as it was")
+    source = files.read("a")
+    Path("b").write_bytes(b"as it was")
+    os.utime("b", ns=(source.status.st_atime_ns, source.status.st_mtime_ns))
+    Path("b").replace("a")
+    with pytest.raises(InputOutputError):
+        source.check_unchanged("")
+
+
+def test_a_named_pipe_is_read_to_its_end(folder):
+    os.mkfifo("pipe")
+    if not (child := os.fork()):
+        Path("pipe").write_bytes(b"through the pipe")
+        os._exit(0)
+    source = files.read("pipe")
+    os.waitpid(child, 0)
+    assert bytes(source.data) == b"through the pipe"
+    assert source.name is None
+
+
+@pytest.mark.parametrize("path", [".", "/dev/null"])
+def test_folders_and_devices_are_no_input(folder, path):
+    with pytest.raises(InputOutputError):
+        files.read(path)
+
+
+def test_a_name_that_is_not_utf8_is_no_name(folder):
+    name = os.fsdecode(b"caf\xe9.txt")
+    Path(name).write_bytes(b"")
+    assert files.read(name).name is None
+
+
+# -- names -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "kept", "left_out"),
+    [
+        ("book.txt", "book.cram", "book.txt.cram"),
+        ("dir.d/README", "dir.d/README.cram", "dir.d/README.cram"),
+        ("a.tar.gz", "a.tar.cram", "a.tar.gz.cram"),
+        (".hidden", ".hidden.cram", ".hidden.cram"),
+        ("book.cram", "book.cram.cram", "book.cram.cram"),
+    ],
+)
+def test_the_name_of_the_compressed_file(path, kept, left_out):
+    assert files.compressed_path(Path(path), keeps_name=True) == Path(kept)
+    assert files.compressed_path(Path(path), keeps_name=False) == Path(left_out)
+
+
+@pytest.mark.parametrize(
+    ("path", "header_name", "expected"),
+    [
+        ("d/book.cram", "book.txt", "d/book.txt"),
+        ("d/renamed.cram", "book.txt", "d/book.txt"),
+        ("d/download", "book.txt", "d/book.txt"),
+        ("d/book.txt.cram", None, "d/book.txt"),
+        (".bashrc.cram", ".bashrc", ".bashrc"),
+    ],
+)
+def test_the_name_of_the_original(path, header_name, expected):
+    assert files.original_path(Path(path), header_name) == Path(expected)
+
+
+@pytest.mark.parametrize(("path", "header_name"), [("download", None), ("holiday.cram", ".bashrc")])
+def test_names_that_the_user_has_to_choose(path, header_name):
+    with pytest.raises(UsageError, match="-o"):
+        files.original_path(Path(path), header_name)
+
+
+def test_companions_of_very_long_names_can_be_made(folder):
+    path = folder / ("n" * 250 + ".cram")
+    with Output(path) as output:
+        output.commit()
+    files.beside(path, ".journal").touch()
+    assert path.exists()
+
+
+# -- permission ------------------------------------------------------------------------------------
+
+
+def source(folder):
+    Path("source").write_bytes(b"original")
+    return files.read("source")
+
+
+def test_a_free_path_is_no_question(folder):
+    assert files.check_target(Path("new"), source(folder), force=False, ask=no) is False
+
+
+def test_an_existing_file_is_overwritten_only_with_consent(folder):
+    Path("old").touch()
+    with pytest.raises(InputOutputError, match="-f"):
+        files.check_target(Path("old"), source(folder), force=False, ask=no)
+    assert files.check_target(Path("old"), source(folder), force=False, ask=yes)
+    assert files.check_target(Path("old"), source(folder), force=True, ask=no)
+
+
+def test_the_source_is_never_overwritten(folder):
+    Path("link").symlink_to("source")
+    for name in ("source", "./source", "link"):
+        with pytest.raises(InputOutputError, match="same file"):
+            files.check_target(Path(name), source(folder), force=True, ask=yes)
+
+
+@pytest.mark.parametrize("path", [".", "missing/file"])
+def test_impossible_targets_are_refused_at_once(folder, path):
+    with pytest.raises(InputOutputError, match="directory"):
+        files.check_target(Path(path), source(folder), force=True, ask=yes)
+
+
+# -- writing ---------------------------------------------------------------------------------------
+
+
+def test_an_output_appears_whole_or_not_at_all(folder):
+    with Output(folder / "a") as output:
+        output.file.write(b"result")
+        (part,) = entries(folder)
+        assert part.startswith(".a.")
+        assert part.endswith(".part")
+        assert stat.S_IMODE((folder / part).stat().st_mode) == 0o600
+        output.commit()
+    assert entries(folder) == ["a"]
+    assert Path("a").read_bytes() == b"result"
+
+
+def test_without_a_commit_nothing_remains(folder):
+    Path("a").write_bytes(b"old")
+    with suppress(KeyboardInterrupt), Output(folder / "a", overwrite=True) as output:
+        output.file.write(b"half of the resu")
+        raise KeyboardInterrupt
+    assert entries(folder) == ["a"]
+    assert Path("a").read_bytes() == b"old"
+
+
+def test_a_file_that_appears_in_the_meantime_is_not_overwritten(folder):
+    with Output(folder / "a") as output:
+        Path("a").write_bytes(b"somebody else's")
+        with pytest.raises(InputOutputError, match="meantime"):
+            output.commit()
+    assert Path("a").read_bytes() == b"somebody else's"
+
+
+def test_mode_and_times_are_those_of_the_source(folder):
+    Path("source").touch()
+    Path("source").chmod(0o640)
+    os.utime("source", ns=(10**18, 10**18 + 12345))
+    with Output(folder / "a") as output:
+        output.commit(Path("source").stat())
+    found = Path("a").stat()
+    assert stat.S_IMODE(found.st_mode) == 0o640
+    assert found.st_mtime_ns == 10**18 + 12345
+
+
+def test_set_user_id_is_not_copied(folder):
+    Path("source").touch()
+    Path("source").chmod(0o4755)
+    with Output(folder / "a") as output:
+        output.commit(Path("source").stat())
+    assert stat.S_IMODE(Path("a").stat().st_mode) == 0o755
+
+
+def test_without_a_source_the_umask_counts(folder):
+    previous = os.umask(0o027)
+    try:
+        with Output(folder / "a") as output:
+            output.commit()
+    finally:
+        os.umask(previous)
+    assert stat.S_IMODE(Path("a").stat().st_mode) == 0o640
+
+
+def test_a_link_is_replaced_and_what_it_points_to_is_left_alone(folder):
+    Path("precious").write_bytes(b"precious")
+    Path("link").symlink_to("precious")
+    with Output(folder / "link", overwrite=True) as output:
+        output.commit()
+    assert Path("precious").read_bytes() == b"precious"
+    assert not Path("link").is_symlink()
+
+
+def test_devices_are_written_into_and_not_replaced(folder):
+    with Output(Path("/dev/null"), overwrite=True) as output:
+        output.file.write(b"gone")
+        output.commit()
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+
+
+def test_what_a_killed_process_left_is_removed(folder):
+    Path(".a.leftover.part").write_bytes(b"half of the resu")
+    with Output(folder / "a") as output:
+        output.commit()
+    assert entries(folder) == ["a"]
+
+
+def test_what_a_living_process_writes_is_left_alone(folder):
+    with Path(".a.living.part").open("wb") as living:
+        fcntl.flock(living, fcntl.LOCK_EX)
+        with Output(folder / "a") as output:
+            output.commit()
+        assert entries(folder) == [".a.living.part", "a"]
+
+
+def test_the_example_texts_are_found(folder):
+    assert all(Path(text).is_file() for text in files.example_texts())

@@ -1,0 +1,77 @@
+"""The house: imports only go down, and the outer doors open without the heavy furniture."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "cramzip"
+LAYERS = (
+    ("errors",),
+    ("wire",),
+    ("container", "quantize", "corrections", "tokens", "fingerprint", "chunking"),
+    ("payload", "lm"),
+    ("cram", "decode"),
+    ("encode",),
+    ("codec",),
+    ("describe",),
+    ("bench",),
+    ("files", "journal", "console"),
+    ("jobs",),
+    ("cli",),
+    ("__main__",),
+)
+HEAVY = ("torch", "transformers", "numpy", "tokenizers", "huggingface_hub", "rich", "tqdm")
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+
+
+def layer(module):
+    return next(index for index, rooms in enumerate(LAYERS) if module in rooms)
+
+
+def imported_rooms(module):
+    """Rooms that a module imports, anywhere in it."""
+    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            yield from (name for name in names if name in MODULES)
+
+
+def heavy_modules_after(statement):
+    code = f"{statement}\nimport sys\nprint(*(name for name in {HEAVY!r} if name in sys.modules))"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return finished.stdout.splitlines()[-1].split()
+
+
+def test_every_module_has_a_layer():
+    assert sorted(room for rooms in LAYERS for room in rooms) == MODULES
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_only_go_down(module):
+    upwards = [room for room in imported_rooms(module) if layer(room) >= layer(module)]
+    assert not upwards
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    assert heavy_modules_after("import cramzip") == []
+
+
+def test_reading_a_container_loads_nothing_heavy():
+    assert heavy_modules_after("import cramzip.container") == []
+
+
+def test_help_loads_nothing_heavy():
+    run = "from cramzip.cli import commands\ntry: commands(['compress', '--help'])\nexcept SystemExit: pass"
+    assert heavy_modules_after(run) == []
+
+
+def test_only_the_command_line_exits_and_prints():
+    for module in MODULES:
+        if module in ("cli", "__main__", "console"):
+            continue
+        for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
+            if isinstance(node, ast.Call):
+                assert ast.unparse(node.func) not in ("print", "sys.exit", "exit", "click.echo"), module
