@@ -1,12 +1,9 @@
-"""The command line: options to jobs, errors to exit codes. Heavy imports happen inside the commands."""
+"""The command line: from options to jobs. Heavy imports happen inside the commands."""
 
 from __future__ import annotations
 
 import json
-import sys
-import traceback
-import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,111 +11,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from . import __version__
-from .console import Console, bench_record, list_record, print_bench, print_details, print_list
-from .errors import CramError, UsageError, VerificationError
+from .console import Console
+from .errors import UsageError, VerificationError
 from .files import STDIN, example_texts
+from .shell import EXIT_USAGE, Commands, each
+from .tables import bench_record, list_record, print_bench, print_details, print_list
 
 if TYPE_CHECKING:
-    from .console import Listed
     from .cram import CramConfig
     from .jobs import Destination
     from .lm import FrozenLM
+    from .tables import Listed
 
-EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
-ALIASES = {"c": "compress", "d": "decompress", "t": "test", "l": "list"}
 HELP_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 STDOUT_NAMES = ("-", "/dev/stdout")
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
-
-
-# -- errors ----------------------------------------------------------------------------------------
-
-
-def report(error: BaseException, subject: str, *, debug: bool) -> int:
-    """Tell of `error` in one line, and return the exit code of its class."""
-    if debug:
-        traceback.print_exception(error)
-    code = error.exit_code if isinstance(error, CramError) else EXIT_FAILURE
-    if isinstance(error, OSError) and error.filename is not None and str(error.filename) != subject:
-        subject = f"{subject}: {error.filename}" if subject else str(error.filename)
-    Console().complain(subject, _explain(error))
-    return code
-
-
-def _explain(error: BaseException) -> str:
-    first_line = (str(error).splitlines() or [""])[0]
-    if isinstance(error, CramError):
-        return first_line
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in first_line:
-        return "not enough memory; a smaller --batch-size needs less"
-    return f"unexpected {type(error).__name__}: {first_line} (--debug shows where)"
-
-
-def each(arguments: Iterable[str], work: Callable[[str], None], *, debug: bool) -> int:
-    """Do `work` on every file, the bad ones notwithstanding; the exit code of the first failure, or 0."""
-    first_code = 0
-    for argument in arguments:
-        try:
-            work(argument)
-        except (BrokenPipeError, KeyboardInterrupt):
-            raise
-        except Exception as error:
-            code = report(error, "(stdin)" if argument == STDIN else argument, debug=debug)
-            first_code = first_code or code
-    return first_code
-
-
-class Command(click.Command):
-    """A command whose errors are one line each."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        debug = ctx.params["debug"]
-        with warnings.catch_warnings():
-            if not debug:
-                warnings.simplefilter("ignore")
-            try:
-                return super().invoke(ctx)
-            except (click.exceptions.Exit, click.ClickException, BrokenPipeError):
-                raise
-            except Exception as error:
-                return report(error, "", debug=debug)
-
-
-class Commands(click.Group):
-    """Commands with short aliases, each shown once."""
-
-    command_class = Command
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)  # in the order of this file
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        short = {name: alias for alias, name in ALIASES.items()}
-        rows = [
-            (f"{short[name]}, {name}" if name in short else f"   {name}", command.get_short_help_str(80))
-            for name, command in self.commands.items()
-        ]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
-
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        kwargs["standalone_mode"] = False
-        try:
-            code = super().main(*args, **kwargs)
-        except click.UsageError as error:
-            help_at = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
-            Console().complain("", f"{error.format_message()}{help_at}")
-            code = EXIT_USAGE
-        except click.Abort:
-            Console().complain("", "interrupted")
-            code = EXIT_INTERRUPTED
-        sys.exit(code)
 
 
 # -- options ---------------------------------------------------------------------------------------
@@ -168,7 +76,7 @@ cramming_options = options(
     model_option,
     option("--revision", metavar="REV", help="Commit, tag or branch of a Hugging Face model."),
     *(option(f"-{n}", "effort", flag_value=n, type=int, cls=EffortOption) for n in range(1, 10)),
-    option("--vectors", type=click.IntRange(1, 4096), default=1, metavar="M", help="Vectors per chunk; 1 unless given."),
+    option("--vectors", type=click.IntRange(1, 4096), default=1, metavar="M", help="Vectors per chunk (1)."),
     option("--exact", is_flag=True, help="No corrections: vectors alone must recite the text."),
     option("--seed", type=click.IntRange(0), default=0, metavar="N", help="Another start for the optimiser."),
     batch_option,

@@ -15,10 +15,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional
 
 from .errors import UsageError
-from .lm import FrozenLM, pad
+from .lm import FrozenLM, pad, token_costs
 from .quantize import QuantizedMem, quantize, round_trip
 
 STEPS = {1: 30, 2: 50, 3: 80, 4: 120, 5: 180, 6: 300, 7: 600, 8: 1500, 9: 5000}  # by effort
@@ -78,7 +77,7 @@ class CramConfig:
         if self.batch_size:
             return self.batch_size
         most, parameters, logits = SLOT_LIMITS[lm.device]
-        by_size = max(LEAST_SLOTS, parameters // lm.n_parameters)
+        by_size = max(LEAST_SLOTS, int(parameters // lm.n_parameters))
         by_memory = int(logits / (max(1.0, chunk_bits / BITS_PER_TOKEN) * lm.vocabulary_size))
         return max(1, min(most, by_size, by_memory))
 
@@ -183,7 +182,7 @@ class _Slots:
         with self._precision():
             logits = self.lm.logits(inputs)
         predictions = logits[:, self.n_vectors - 1 :].float()  # (S, T, V): the last [mem] predicts token 0
-        cost = functional.cross_entropy(predictions.transpose(1, 2), self.tokens, reduction="none")  # (S, T)
+        cost = token_costs(predictions, self.tokens)  # (S, T)
         self._remember(predictions.detach(), cost.detach())
         (gradient,) = torch.autograd.grad((cost * self.weight).sum(), x)
         self._move(gradient)

@@ -24,7 +24,7 @@ from .wire import Bytes
 
 SUFFIX = ".cram"
 PART = ".part"
-STDIN = "-"
+STDIN, STDIN_LABEL = "-", "(stdin)"
 BLOCK = 2**20
 MAX_NAME_BYTES = 200  # leaves room for what a hidden file beside it needs
 
@@ -60,14 +60,27 @@ class Source:
             return None
         return self.path.name
 
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether the file is still what was read."""
+        if self.path is None or self.status is None:
+            return True
+        try:
+            now = self.path.stat()
+        except FileNotFoundError:
+            return False
+        fields = ("st_dev", "st_ino", "st_size", "st_mtime_ns")
+        return all(getattr(now, field) == getattr(self.status, field) for field in fields)
+
     def check_unchanged(self, consequence: str) -> None:
         """Raises InputOutputError, with the `consequence`, if the file is no longer what was read."""
-        if self.path is None or self.status is None:
-            return
-        now = self.path.stat()
-        for field in ("st_dev", "st_ino", "st_size", "st_mtime_ns"):
-            if getattr(now, field) != getattr(self.status, field):
-                raise InputOutputError(f"the file was changed in the meantime; {consequence}")
+        if not self.is_unchanged:
+            raise InputOutputError(f"the file was changed in the meantime; {consequence}")
+
+
+def label(argument: str) -> str:
+    """How messages call the input `argument`."""
+    return STDIN_LABEL if argument == STDIN else argument
 
 
 def read(argument: str) -> Source:

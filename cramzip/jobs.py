@@ -28,12 +28,11 @@ from .describe import Description
 from .describe import describe as take_apart
 from .encode import encode
 from .errors import DamagedFileError, MissingModelError, UsageError, VerificationError
-from .files import Output, Source
+from .files import Output, Source, label
 from .journal import Journal
 from .lm import FrozenLM
 from .wire import Bytes
 
-STDIN_LABEL = "(stdin)"
 STDOUT_LABEL = "(stdout)"
 
 LoadModel = Callable[[], FrozenLM]
@@ -48,10 +47,6 @@ class Destination:
     stdout: bool = False
     force: bool = False
     remove_source: bool = False
-
-
-def label(argument: str) -> str:
-    return STDIN_LABEL if argument == files.STDIN else argument
 
 
 def model_finder(where: str | None, device: str, console: Console, *, download: bool) -> FindModel:
@@ -120,7 +115,7 @@ def compress(
 def _journal(
     path: Path | None, source: Source, model: FrozenLM, config: CramConfig, console: Console
 ) -> Iterator[Journal]:
-    """The journal of this job. It stays behind if the job is interrupted, and only if there is something in it."""
+    """The journal of this job. It stays behind if the job is interrupted and it can be of use."""
     beside = None if path is None or files.is_stream(path) else files.beside(path, ".journal")
     journal = Journal(beside, _identity(source, model, config))
     if journal.discarded:
@@ -129,12 +124,11 @@ def _journal(
         console.say(f"{path}: continuing after {journal.resumed_bytes:,} of {count(source.size, 'byte')}")
     try:
         yield journal
-    except (VerificationError, DamagedFileError):
-        journal.close(remove=True)
-        raise
-    except BaseException:
-        journal.close(remove=not len(journal))
-        if len(journal) and beside is not None:
+    except BaseException as error:
+        useless = isinstance(error, VerificationError | DamagedFileError) or not source.is_unchanged
+        remove = useless or not len(journal)
+        journal.close(remove=remove)
+        if beside is not None and not remove:
             console.say(f"{path}: finished chunks are kept in {beside.name}; the same command continues from there")
         raise
     journal.close(remove=True)

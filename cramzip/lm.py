@@ -133,7 +133,8 @@ class FrozenLM:
         self.context: int | None = getattr(config, "max_position_embeddings", None)
         self.n_layers: int = getattr(config, "num_hidden_layers", 0)
         self.n_parameters = sum(parameter.numel() for parameter in self._model.parameters())
-        self.vocabulary_size, self.width = self._probe()
+        with _quiet_transformers():  # some models report on the kernels they lack when they are first run
+            self.vocabulary_size, self.width = self._probe()
         self.tokenizer = ByteExactTokenizer(_load_tokenizer(source), self.vocabulary_size)
         self.tokenizer_hash = self.tokenizer.hash
         self.embedding_scale = self._measure_scale()
@@ -201,8 +202,7 @@ class FrozenLM:
         return costs.cpu().numpy()
 
     def _costs(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        logits = self.logits(self.embed(inputs)).float()
-        return functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none")  # (B, T)
+        return token_costs(self.logits(self.embed(inputs)).float(), targets)
 
     @torch.inference_mode()
     def _probe(self) -> tuple[int, int]:
@@ -221,6 +221,12 @@ class FrozenLM:
         n_rows = min(self.vocabulary_size, len(self.tokenizer.table))
         sample = torch.linspace(0, n_rows - 1, min(n_rows, SCALE_SAMPLE), device=self.device).long()
         return float(self.embed(sample).float().std())
+
+
+def token_costs(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """-log p of `targets` (B, T) under `logits` (B, T, V), in nats: (B, T)."""
+    costs = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    return costs.view(targets.shape)
 
 
 def pad(rows: Sequence[Sequence[int]], length: int, value: int = 0) -> torch.Tensor:

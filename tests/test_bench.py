@@ -50,18 +50,18 @@ def test_nothing_is_printed(capsys, measurements):
     [
         ("gzip -9", ["gzip", "-9n"]),
         ("bzip2 -9", ["bzip2", "-9"]),
-        ("zstd --ultra -22", ["zstd", "--ultra", "-22", "--stream-size=16000", "-q"]),
+        ("zstd --ultra -22", ["zstd", "--ultra", "-22", "-q"]),
         ("brotli -q 11", ["brotli", "-q", "11"]),
         ("xz -9e", ["xz", "-9e"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_rivals_are_as_strong_as_their_command_lines(codec, command):
+def test_rivals_are_at_least_as_strong_as_their_command_lines(codec, command):
     if shutil.which(command[0]) is None:
         pytest.skip(f"{command[0]} is not installed")
-    data = b"".join(b"%d squared is %d.\n" % (n, n * n) for n in range(1000))[:16000]
+    data = b"".join(b"%d squared is %d.\n" % (n, n * n) for n in range(1000))
     theirs = subprocess.run([*command, "-c"], input=data, capture_output=True, check=True).stdout
-    assert abs(len(RIVALS[codec][0](data)) - len(theirs)) <= 8
+    assert len(RIVALS[codec][0](data)) <= len(theirs) + 8
 
 
 def test_a_codec_that_lies_is_found_out(monkeypatch):

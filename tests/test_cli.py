@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,13 @@ def test_several_files(cramzip, folder):
     assert restored.stdout_bytes == b"".join(NOISE + name.encode() for name in names)
 
 
+@pytest.mark.parametrize(("levels", "effort"), [((), 5), (("-3",), 3), (("-3", "-1"), 1), (("-1", "-9", "-2"), 2)])
+def test_the_last_level_counts(cramzip, levels, effort):
+    Path("a").write_bytes(NOISE)
+    document = json.loads(cramzip("bench", "--json", *MODEL, *levels, "a").stdout)
+    assert document["config"]["effort"] == effort
+
+
 def test_a_name_with_a_dash_in_front(cramzip, folder):
     Path("-1").write_bytes(NOISE)
     assert cramzip("c", *FAST, "--", "-1").exit_code == 0
@@ -207,7 +215,7 @@ def test_list_needs_no_model(cramzip, crammed):
     result = cramzip("l", "text.cram")
     assert (result.exit_code, result.stderr) == (0, "")
     heading, _, row = result.stdout.splitlines()
-    assert heading.split() == "Chunks Crammed Compressed Original Ratio Bits/byte Model Name File".split()
+    assert re.sub(" +", " ", heading) == "Chunks Crammed Compressed Original Ratio Bits/byte Model Name File"
     assert row.split()[2:4] == [f"{len(crammed):,}", "24"]
     assert row.split()[-3:] == ["local:model", "text.txt", "text.cram"]
 
@@ -445,20 +453,30 @@ def test_another_model_is_refused_with_both_fingerprints(cramzip, crammed, folde
     assert not Path("text.txt").exists()
 
 
-def test_a_file_cannot_cause_a_download(cramzip, crammed, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+@pytest.fixture
+def hub_file(folder, crammed):
+    """`a.cram`, which says that its model comes from Hugging Face."""
     file = container.read(crammed)
-    model = file.header.model.__class__(
-        **{name: getattr(file.header.model, name) for name in file.header.model.__dataclass_fields__}
-        | {"model_id": "hf:nobody/nothing-that-exists"}
-    )
+    model = replace(file.header.model, model_id="hf:nobody/nothing-that-exists")
     with Path("a.cram").open("wb") as sink:
-        header = container.Header(file.header.original_size, file.header.original_sha256, "a.txt", model)
-        container.write(sink, header, list(file))
-    result = cramzip("d", "a.cram")
+        container.write(sink, replace(file.header, model=model), list(file))
+    return "a.cram"
+
+
+def test_a_file_cannot_cause_a_download(cramzip, hub_file):
+    result = cramzip("d", hub_file)
     assert result.exit_code == 4
     assert "--download" in result.stderr
-    assert cramzip("d", *MODEL, "a.cram").exit_code == 0
+    assert cramzip("d", *MODEL, hub_file).exit_code == 0
+
+
+def test_a_download_is_offered_at_a_terminal(terminal, hub_file):
+    with terminal() as user:
+        user.write(b"n\n")
+        with pytest.raises(SystemExit) as caught:
+            commands(["d", hub_file])
+        assert caught.value.code == 4
+        assert b"download it from Hugging Face? [y/N]" in user.read(10_000)
 
 
 def test_damage_is_found_before_anything_is_written(cramzip, crammed, folder):
@@ -477,9 +495,8 @@ def test_damage_is_found_before_anything_is_written(cramzip, crammed, folder):
 
 def test_damage_that_only_decoding_finds_is_found(cramzip, crammed, folder):
     file = container.read(crammed)
-    header = container.Header(file.header.original_size, bytes(32), "a.txt", file.header.model)
     with Path("a.cram").open("wb") as sink:
-        container.write(sink, header, list(file))
+        container.write(sink, replace(file.header, original_sha256=bytes(32)), list(file))
     for command in ("d", "t"):
         result = cramzip(command, *MODEL, "a.cram")
         assert result.exit_code == 3

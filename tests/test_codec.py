@@ -93,7 +93,7 @@ def test_progress_adds_up_to_the_size_of_the_data(lm):
 
 
 def test_the_overhead_of_a_one_chunk_file_is_under_200_bytes(lm):
-    blob = cramzip.compress(b"Hello, Ishmael", lm, CramConfig(effort=1, vectors=64), name="book.txt")
+    blob = cramzip.compress(b"Hello, Ishmael", lm, CramConfig(effort=1, vectors=128), name="book.txt")
     description = describe.describe(blob)
     assert (description.n_crammed, description.n_stored) == (1, 0)
     assert description.header_bytes < 200
@@ -115,7 +115,7 @@ def test_vectors_of_a_file_are_tensors_that_can_be_decoded(lm, blob):
 
 
 def test_the_entropy_bound_is_the_cost_of_the_chunks_under_the_model(lm):
-    blob = cramzip.compress(b"Hello, Ishmael", lm, CramConfig(effort=1, vectors=64))
+    blob = cramzip.compress(b"Hello, Ishmael", lm, CramConfig(effort=1, vectors=128))
     ids = lm.tokenizer.encode(b"Hello, Ishmael")[0].ids
     expected = lm.score([ids])[0].sum() / torch.log(torch.tensor(2.0)).item()
     assert describe.entropy_bound(blob, lm) == pytest.approx(expected, rel=1e-5)

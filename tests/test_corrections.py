@@ -29,10 +29,9 @@ def test_every_truncation_is_found(fixes, data):
 def test_only_what_pack_writes_is_read(data):
     try:
         fixes = corrections.unpack(data, 20, 500)
-    except DamagedFileError as error:
-        assert error.stage == "corrections"
-    else:
-        assert corrections.pack(fixes) == data
+    except DamagedFileError:
+        return
+    assert corrections.pack(fixes) == data
 
 
 def test_the_example_of_the_specification():

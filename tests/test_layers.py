@@ -1,6 +1,7 @@
 """The house: imports only go down, and the outer doors open without the heavy furniture."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ LAYERS = (
     ("describe",),
     ("bench",),
     ("files", "journal", "console"),
-    ("jobs",),
+    ("tables", "jobs", "shell"),
     ("cli",),
     ("__main__",),
 )
@@ -70,8 +71,19 @@ def test_help_loads_nothing_heavy():
 
 def test_only_the_command_line_exits_and_prints():
     for module in MODULES:
-        if module in ("cli", "__main__", "console"):
+        if module in ("cli", "__main__", "console", "tables", "shell"):
             continue
         for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
             if isinstance(node, ast.Call):
                 assert ast.unparse(node.func) not in ("print", "sys.exit", "exit", "click.echo"), module
+
+
+def test_the_readme_shows_every_room_in_its_layer():
+    readme = (PACKAGE.parent / "README.md").read_text()
+    tree = readme[readme.index("cramzip/\n") : readme.index("formats/  ")]
+    shown = re.findall(r"^ *(\d+)? +(\w+)\.py ", tree, re.MULTILINE)
+    found, number = {}, None
+    for label, module in shown:
+        number = int(label) if label else number
+        found[module] = number
+    assert found == {module: layer(module) for module in MODULES}

@@ -24,7 +24,7 @@ def model(request, tmp_path_factory):
 
 
 def test_every_architecture_gives_a_text_back(model):
-    blob = compress(TEXT, model, CramConfig(effort=3, vectors=4))
+    blob = compress(TEXT, model, CramConfig(effort=2, vectors=8))
     assert describe.describe(blob).n_crammed > 0
     assert decompress(blob, model) == TEXT
 
