@@ -14,9 +14,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .codec import compress, decompress
+    from .codec import compress, decompress, read
     from .cram import CramConfig
-    from .describe import read
     from .errors import CramError
     from .lm import FrozenLM, load
 
@@ -30,7 +29,7 @@ _HOMES = {
     "compress": "codec",
     "decompress": "codec",
     "load": "lm",
-    "read": "describe",
+    "read": "codec",
 }
 
 

@@ -5,20 +5,25 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import brotli
 import zstandard
 
-from . import codec
+from . import codec, payload
+from .container import Kind
 from .cram import CramConfig
-from .describe import Description, describe, entropy_bound
+from .describe import Description, describe
 from .lm import FrozenLM
+from .wire import Bytes
 
 CRAMZIP = "cramzip"
 TOTAL = "total"
+RECITED_AT_ONCE = 64  # chunks
 LEAST_SECONDS = 0.1  # runs of a fast codec are repeated until they have taken this long together
 
 Function = Callable[[bytes], bytes]
@@ -128,6 +133,21 @@ def measure_cramzip(
         entropy_bound(blob, lm),
         describe(blob),
     )
+
+
+def entropy_bound(blob: Bytes, lm: FrozenLM | None) -> float:
+    """Bits that an ideal arithmetic coder would need with this model and these chunks; stored ones as they are."""
+    file = payload.check(blob)
+    codec.check_model(file, lm)
+    bits = 0.0
+    chunks = iter(file)
+    while window := list(islice(chunks, RECITED_AT_ONCE)):
+        bits += sum(8 * chunk.entry.payload_size for chunk in window if chunk.entry.kind is not Kind.CRAMMED)
+        rows = [row for row in codec.recite(file, window, lm) if row is not None]
+        if rows:
+            assert lm is not None
+            bits += sum(float(cost.sum()) for cost in lm.score(rows)) / math.log(2)
+    return bits
 
 
 def totals(measurements: Sequence[Measurement]) -> list[Measurement]:

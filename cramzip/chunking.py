@@ -79,9 +79,7 @@ def is_inside_character(data: Bytes, position: int) -> bool:
     return 0 < position < len(data) and data[position] & 0xC0 == 0x80
 
 
-def cut(
-    contents: Sequence[bytes], costs: np.ndarray, capacity: float, max_tokens: int, max_bytes: int
-) -> list[slice]:
+def cut(contents: Sequence[bytes], costs: np.ndarray, capacity: float, max_tokens: int, max_bytes: int) -> list[slice]:
     """Cut tokens into chunks that cost about the same, each at most `capacity` bits where that is possible.
 
     `contents` are the bytes and `costs` (T,) the bits of the tokens. A chunk has 1 to `max_tokens` tokens,

@@ -227,10 +227,17 @@ def test(files: tuple[str, ...], **given: Any) -> int:
 @loudness_options
 def list_(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
     """Describe .cram files; needs no model."""
-    from . import jobs
+    from .container import read_table
+    from .describe import describe
+    from .files import label, read
 
     listed: list[Listed] = []
-    code = each(files or (STDIN,), lambda file: listed.append(jobs.describe(file)), debug=given["debug"])
+
+    def work(file: str) -> None:
+        data = read(file).data
+        listed.append((label(file), read_table(data), describe(data)))
+
+    code = each(files or (STDIN,), work, debug=given["debug"])
     if as_json:
         click.echo(json.dumps({"cramzip": __version__, "files": [list_record(*one) for one in listed]}, indent=2))
     elif given["verbose"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -15,6 +16,7 @@ from .decode import FREE, greedy_decode
 from .encode import Progress, encode
 from .errors import DamagedFileError, VerificationError, WrongModelError
 from .lm import FrozenLM, pad
+from .payload import check
 from .wire import Bytes
 
 DECODED_AT_ONCE = {"cpu": 64, "cuda": 512, "mps": 128}  # chunks
@@ -131,15 +133,6 @@ def decode(
         )
 
 
-def check(blob: Bytes) -> Container:
-    """Every check that needs no model: stages `magic` to `corrections`."""
-    file = container.read(blob)
-    for chunk in file:
-        if chunk.entry.kind is Kind.CRAMMED:
-            payload.unpack(chunk, file.header.model)  # type: ignore[arg-type]
-    return file
-
-
 def check_model(file: Container, lm: FrozenLM | None) -> None:
     """Raise WrongModelError unless `lm` is the model of the file and its chunks fit into the model's context."""
     needed = file.header.model
@@ -192,3 +185,28 @@ def recite(file: Container, chunks: Sequence[Chunk], lm: FrozenLM | None) -> lis
         for index, row in zip(indices, decoded, strict=True):
             tokens[index] = row[: chunks[index].entry.n_tokens]
     return tokens
+
+
+@dataclass(frozen=True)
+class CramFile:
+    """A file taken apart: header, chunk table, and the vectors (M, D) of chunk i as `vectors[i]`, None if stored."""
+
+    header: Header
+    entries: tuple[container.Entry, ...]
+    vectors: tuple[torch.Tensor | None, ...]
+    corrections: tuple[dict[int, int] | None, ...]
+
+
+def read(blob: Bytes) -> CramFile:
+    """Take a file apart without a model. Raises DamagedFileError."""
+    file = container.read(blob)
+    unpacked = [
+        payload.unpack(chunk, file.header.model) if file.header.model and chunk.entry.kind is Kind.CRAMMED else None
+        for chunk in file
+    ]
+    return CramFile(
+        file.header,
+        file.entries,
+        tuple(quantize.dequantize(parts[0]) if parts else None for parts in unpacked),
+        tuple(parts[1] if parts else None for parts in unpacked),
+    )

@@ -106,9 +106,7 @@ def stored_chunk(content: Bytes) -> Chunk:
 def crammed_chunk(content: Bytes, n_tokens: int, n_vectors: int, payload: bytes) -> Chunk:
     """A chunk whose `payload` (vectors, then corrections) recites `content`."""
     crc = zlib.crc32(content)
-    entry = Entry(
-        Kind.CRAMMED, len(content), len(payload), zlib.crc32(payload), crc, n_tokens, n_vectors
-    )
+    entry = Entry(Kind.CRAMMED, len(content), len(payload), zlib.crc32(payload), crc, n_tokens, n_vectors)
     return Chunk(entry, payload)
 
 

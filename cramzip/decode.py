@@ -80,6 +80,5 @@ def find_corrections(
     assert decoded.gaps is not None
     unsafe = (decoded.predictions != truth.to(lm.device)) | ~(decoded.gaps > 2 * noise_bound)
     return [
-        {t: row[t] for t in unsafe[index, : len(row)].nonzero().flatten().tolist()}
-        for index, row in enumerate(rows)
+        {t: row[t] for t in unsafe[index, : len(row)].nonzero().flatten().tolist()} for index, row in enumerate(rows)
     ]

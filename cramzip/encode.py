@@ -26,7 +26,7 @@ from .wire import Bytes
 Progress = Callable[[int], None]
 
 SCORING_WINDOW = 512  # tokens that see each other while costs are estimated
-CHUNKS_PER_SLOT = 3  # chunks in a group for each slot, so that slots are refilled
+CHUNKS_PER_SLOT = 2  # chunks in a group for each slot, so that slots are refilled
 SEGMENT_BYTES = (2**10, 2**20)  # least and most in one text segment
 BYTES_PER_BIT = 0.5  # a rough guess at text under a good model, for the size of segments only
 MAX_CHUNK_TOKENS = 2**12
@@ -159,9 +159,7 @@ class _Encoder:
             batch = [job for job in pending if (job.n_vectors, job.attempt) == (n_vectors, attempt)]
             pending = [job for job in pending if (job.n_vectors, job.attempt) != (n_vectors, attempt)]
             tokens = [job.tokens for job in batch]
-            results = cram(
-                self.lm, tokens, self.config, n_slots=self.n_slots, n_vectors=n_vectors, seed=attempt
-            )
+            results = cram(self.lm, tokens, self.config, n_slots=self.n_slots, n_vectors=n_vectors, seed=attempt)
             needed = self._find_corrections(tokens, results)
             for job, result, fixes in zip(batch, results, needed, strict=True):
                 text = self.lm.tokenizer.decode(job.tokens)

@@ -18,13 +18,12 @@ from pathlib import Path
 
 import torch
 
-from . import __version__, codec, container, files, lm
+from . import __version__, codec, container, files, lm, payload
 from . import bench as measure
 from .bench import Measurement
 from .console import Console, closing_line, count
-from .container import Container, Kind, ModelBlock
+from .container import Kind, ModelBlock
 from .cram import CramConfig
-from .describe import Description
 from .describe import describe as take_apart
 from .encode import encode
 from .errors import DamagedFileError, MissingModelError, UsageError, VerificationError
@@ -177,7 +176,7 @@ def decompress(
     """Write the original of one `.cram` file; nothing appears unless all of it is right."""
     start = time.perf_counter()
     source = files.read(argument)
-    header = codec.check(source.data).header
+    header = payload.check(source.data).header
     path = _target(source, destination, lambda path: files.original_path(path, header.name))
     overwrite = _may_write(path, source, destination, console)
     model = find_model(header.model) if header.model else None
@@ -197,19 +196,13 @@ def check(argument: str, find_model: FindModel, console: Console, *, batch_size:
     """Decode one `.cram` file and throw the result away. Raises DamagedFileError if `decompress` would."""
     start = time.perf_counter()
     source = files.read(argument)
-    header = codec.check(source.data).header
+    header = payload.check(source.data).header
     model = find_model(header.model) if header.model else None
     with console.progress(label(argument), header.original_size) as progress:
         for _ in codec.decode(source.data, model, batch_size=batch_size, progress=progress):
             pass
     seconds = time.perf_counter() - start
     console.say(f"{label(argument)}: ok, {count(header.original_size, 'byte')}, {seconds:.1f} s")
-
-
-def describe(argument: str) -> tuple[str, Container, Description]:
-    """What one `.cram` file says and what its parts cost. Needs no model."""
-    source = files.read(argument)
-    return label(argument), container.read_table(source.data), take_apart(source.data)
 
 
 # -- bench -----------------------------------------------------------------------------------------

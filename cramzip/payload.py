@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from . import corrections, quantize
-from .container import Chunk, Entry, ModelBlock
+from . import container, corrections, quantize
+from .container import Chunk, Container, Kind, ModelBlock
 from .corrections import Corrections
 from .quantize import QuantizedMem
 from .wire import Bytes
@@ -29,6 +29,11 @@ def split(chunk: Chunk, width: int) -> tuple[Bytes, Bytes]:
     return chunk.payload[:size], chunk.payload[size:]
 
 
-def smallest_size(entry: Entry, width: int) -> int:
-    """Bytes of a payload without corrections."""
-    return quantize.packed_size(entry.n_vectors, width) + 1
+def check(blob: Bytes) -> Container:
+    """A whole file, after every check that needs no model: stages `magic` to `corrections`."""
+    file = container.read(blob)
+    for chunk in file:
+        if chunk.entry.kind is Kind.CRAMMED:
+            assert file.header.model is not None  # stage `table`
+            unpack(chunk, file.header.model)
+    return file

@@ -1,18 +1,22 @@
 """Float vectors to integer codes and back.
 
 The codes are what a file holds, and the only thing that decoding ever sees: whatever is verified is
-verified on `dequantize(quantize(mem))`. Coding 1 of section 6.1 of formats/cram.md: binary16.
+verified on `dequantize(quantize(mem))`. torch is imported for tensors only: to list a file takes none.
+Coding 1 of section 6.1 of formats/cram.md: binary16.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from .errors import DamagedFileError
 from .wire import Bytes
+
+if TYPE_CHECKING:
+    import torch
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 
@@ -38,6 +42,8 @@ def quantize(mem: torch.Tensor) -> QuantizedMem:
 
 def dequantize(quantized: QuantizedMem) -> torch.Tensor:
     """Vectors (M, D) in float32, on the CPU."""
+    import torch
+
     return torch.from_numpy(quantized.codes.view("<f2").astype(np.float32))
 
 

@@ -41,7 +41,7 @@ def token_table(folder):
     tokenizer = json.loads((Path(folder) / "tokenizer.json").read_text("utf-8"))
     model, decoder = tokenizer["model"], tokenizer["decoder"] or {}
     vocab = model["vocab"]
-    if isinstance(vocab, list):     # Unigram: [[entry, score], ...]
+    if isinstance(vocab, list):  # Unigram: [[entry, score], ...]
         vocab = {entry: i for i, (entry, _) in enumerate(vocab)}
     unknown = model.get("unk_token", model.get("unk_id"))
     steps = decoder.get("decoders", [decoder])
@@ -112,7 +112,7 @@ def to_float32(tensor):
     if tensor["dtype"] not in kinds:
         raise Unsupported(f"this reader knows weights of {', '.join(kinds)}, not {tensor['dtype']}")
     values = np.frombuffer(tensor["data"], kinds[tensor["dtype"]]).reshape(tensor["shape"])
-    if tensor["dtype"] == "BF16":   # the upper half of a float32
+    if tensor["dtype"] == "BF16":  # the upper half of a float32
         values = (values.astype("<u4") << 16).view("<f4")
     return values.astype(np.float32)
 
@@ -127,8 +127,12 @@ class Llama:
         rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
         if config["model_type"] != "llama":
             raise Unsupported(f"this reader runs Llama only, not {config['model_type']}")
-        if (rope.get("rope_type", rope.get("type", "default")) != "default" or config.get("attention_bias")
-                or config.get("mlp_bias") or config.get("hidden_act", "silu") != "silu"):
+        if (
+            rope.get("rope_type", rope.get("type", "default")) != "default"
+            or config.get("attention_bias")
+            or config.get("mlp_bias")
+            or config.get("hidden_act", "silu") != "silu"
+        ):
             raise Unsupported("this reader runs plain Llamas only: no scaled RoPE, no biases, silu")
 
         self.weights = {name: to_float32(tensor) for name, tensor in tensors}
@@ -143,7 +147,7 @@ class Llama:
         self.epsilon = config["rms_norm_eps"]
         theta = rope.get("rope_theta", config.get("rope_theta", 10000.0))
         exponents = np.arange(0, self.head_dim, 2, dtype=np.float32) / self.head_dim
-        self.frequencies = 1 / np.float32(theta) ** exponents               # (head_dim / 2,)
+        self.frequencies = 1 / np.float32(theta) ** exponents  # (head_dim / 2,)
 
     def empty_cache(self, positions):
         """Room for the keys and values of so many positions: (layer, 2, kv_head, position, head_dim)."""
@@ -154,34 +158,35 @@ class Llama:
         angle = position * self.frequencies
         cos, sin = np.cos(angle), np.sin(angle)
 
-        def rotate(heads):              # (head, head_dim): dimension i turns with dimension i + head_dim / 2
+        def rotate(heads):  # (head, head_dim): dimension i turns with dimension i + head_dim / 2
             a, b = np.split(heads, 2, axis=-1)
             return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
 
         for layer in range(self.layers):
+
             def linear(name, values, layer=layer):
                 return self.weights[f"model.layers.{layer}.{name}.weight"] @ values
 
             def norm(name, values, layer=layer):
                 return self.norm(values, f"model.layers.{layer}.{name}.weight")
 
-            h = norm("input_layernorm", x)                                  # (D,)
+            h = norm("input_layernorm", x)  # (D,)
             query = rotate(linear("self_attn.q_proj", h).reshape(self.heads, self.head_dim))
             cache[layer, 0, :, position] = rotate(linear("self_attn.k_proj", h).reshape(self.kv_heads, -1))
             cache[layer, 1, :, position] = linear("self_attn.v_proj", h).reshape(self.kv_heads, -1)
-            keys, values = cache[layer, :, :, : position + 1]               # (kv_head, position, head_dim)
-            grouped = query.reshape(self.kv_heads, -1, self.head_dim)       # (kv_head, group, head_dim)
+            keys, values = cache[layer, :, :, : position + 1]  # (kv_head, position, head_dim)
+            grouped = query.reshape(self.kv_heads, -1, self.head_dim)  # (kv_head, group, head_dim)
             scores = grouped @ keys.transpose(0, 2, 1) / np.float32(self.head_dim**0.5)
-            scores = np.exp(scores - scores.max(-1, keepdims=True))         # (kv_head, group, position)
-            attended = scores / scores.sum(-1, keepdims=True) @ values      # (kv_head, group, head_dim)
+            scores = np.exp(scores - scores.max(-1, keepdims=True))  # (kv_head, group, position)
+            attended = scores / scores.sum(-1, keepdims=True) @ values  # (kv_head, group, head_dim)
             x = x + linear("self_attn.o_proj", attended.ravel())
 
             h = norm("post_attention_layernorm", x)
             gate = linear("mlp.gate_proj", h)
-            with np.errstate(over="ignore"):                                # silu(-100) is 0 all the same
+            with np.errstate(over="ignore"):  # silu(-100) is 0 all the same
                 gate = gate / (1 + np.exp(-gate))
             x = x + linear("mlp.down_proj", gate * linear("mlp.up_proj", h))
-        return self.head @ self.norm(x, "model.norm.weight")                # (V,)
+        return self.head @ self.norm(x, "model.norm.weight")  # (V,)
 
     def norm(self, x, name):
         return self.weights[name] * (x / np.sqrt(np.mean(x * x) + np.float32(self.epsilon)))

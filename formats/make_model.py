@@ -40,10 +40,26 @@ CONFIG = {
     "use_cache": True,
     "vocab_size": 288,
 }
-MERGES = ["Ġ t", "h e", "Ġ a", "i n", "e r", "Ġt he", "o n", "a n", "r e", "Ġ o", "a t", "e n", "e d", "Ġo f",
-          "in g", "Ġ w"]
+MERGES = [
+    "Ġ t",
+    "h e",
+    "Ġ a",
+    "i n",
+    "e r",
+    "Ġt he",
+    "o n",
+    "a n",
+    "r e",
+    "Ġ o",
+    "a t",
+    "e n",
+    "e d",
+    "Ġo f",
+    "in g",
+    "Ġ w",
+]
 END = 272
-CITIES = 273    # a token so long that a text with it is worth cramming, even with this model
+CITIES = 273  # a token so long that a text with it is worth cramming, even with this model
 CITIES_TEXT = (
     "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of "
     "foolishness, it was the epoch of belief, it was the epoch of incredulity, it was the season of Light, "
@@ -104,7 +120,7 @@ def weights():
         return np.float64(np.float16((2 * random.random_sample((rows, columns)) - 1) * scale))
 
     def gains():
-        return (0.75 + 0.5 * random.randint(0, 32, width) / 32)
+        return 0.75 + 0.5 * random.randint(0, 32, width) / 32
 
     head = matrix(vocab, width, 3.5)
     readable = np.isin(np.arange(vocab), [*range(0x20, 0x7F), *range(0x100, END)])
@@ -116,9 +132,13 @@ def weights():
     }
     for layer in range(CONFIG["num_hidden_layers"]):
         for name, rows, columns in [
-            ("self_attn.q_proj", queries, width), ("self_attn.k_proj", keys, width),
-            ("self_attn.v_proj", keys, width), ("self_attn.o_proj", width, queries),
-            ("mlp.gate_proj", inner, width), ("mlp.up_proj", inner, width), ("mlp.down_proj", width, inner),
+            ("self_attn.q_proj", queries, width),
+            ("self_attn.k_proj", keys, width),
+            ("self_attn.v_proj", keys, width),
+            ("self_attn.o_proj", width, queries),
+            ("mlp.gate_proj", inner, width),
+            ("mlp.up_proj", inner, width),
+            ("mlp.down_proj", width, inner),
         ]:
             tensors[f"model.layers.{layer}.{name}.weight"] = ("F16", matrix(rows, columns, 3 / columns**0.5))
         for name in ("input_layernorm", "post_attention_layernorm"):
@@ -127,7 +147,7 @@ def weights():
 
 
 def to_bytes(dtype, values):
-    if dtype == "BF16":     # exact: the gains have six significant bits
+    if dtype == "BF16":  # exact: the gains have six significant bits
         return (values.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
     return values.astype({"F16": "<f2", "F32": "<f4"}[dtype]).tobytes()
 

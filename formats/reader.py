@@ -178,16 +178,23 @@ def parse_model_block(cursor):
 
 def check_header(header):
     require(not header.flags & RESERVED_FLAGS, "header", f"Flags {header.flags:#04x} has a reserved bit set")
-    require((header.original_size == 0) == (header.chunk_count == 0), "header",
-            f"Original_Size is {header.original_size}, Chunk_Count {header.chunk_count}: both or none are 0")
+    require(
+        (header.original_size == 0) == (header.chunk_count == 0),
+        "header",
+        f"Original_Size is {header.original_size}, Chunk_Count {header.chunk_count}: both or none are 0",
+    )
     if header.name is not None:
         check_string(header.name, "Name", 1, 255)
-        require(header.name not in (b".", b"..") and not re.search(rb"[/\\]", header.name), "header",
-                "Name is no base name")
+        require(
+            header.name not in (b".", b"..") and not re.search(rb"[/\\]", header.name), "header", "Name is no base name"
+        )
     if model := header.model:
         check_string(model.model_id, "Model_ID", 1, 255)
-        require(re.match(rb"(builtin|hf|local):.", model.model_id), "header",
-                "Model_ID does not begin with builtin:, hf: or local: and a name")
+        require(
+            re.match(rb"(builtin|hf|local):.", model.model_id),
+            "header",
+            "Model_ID does not begin with builtin:, hf: or local: and a name",
+        )
         check_string(model.revision, "Revision", 0, 255)
         check_range(model.vocabulary_size, "Vocabulary_Size", 1, 2**24, "header")
         check_range(model.vector_width, "Vector_Width", 1, 2**16, "header")
@@ -201,8 +208,11 @@ def parse_table(blob, at, header):
     """-> (chunks, offset behind the table)."""
     cursor = Cursor(blob, "table", at)
     entries = cursor.take(header.table_size, "the table")
-    require(7 * header.chunk_count <= len(entries), "table",
-            f"{header.chunk_count} entries do not fit into {len(entries)} bytes")
+    require(
+        7 * header.chunk_count <= len(entries),
+        "table",
+        f"{header.chunk_count} entries do not fit into {len(entries)} bytes",
+    )
     require(cursor.crc("Table_CRC") == zlib.crc32(entries), "table", "Table_CRC differs")
     rows = Cursor(entries, "table")
     chunks = [parse_entry(rows, header.model) for _ in range(header.chunk_count)]
@@ -291,8 +301,11 @@ def open_model(folder, block, chunks):
             raise WrongModel("model", f"{field}: the file needs {needed.hex()}, this model has {found.hex()}")
     model = Llama(config, tensors)
     if (block.vocabulary_size, block.vector_width) != (model.vocabulary_size, model.width):
-        raise WrongModel("model", f"V is {model.vocabulary_size} and D {model.width} in this model, "
-                                  f"{block.vocabulary_size} and {block.vector_width} in the file")
+        raise WrongModel(
+            "model",
+            f"V is {model.vocabulary_size} and D {model.width} in this model, "
+            f"{block.vocabulary_size} and {block.vector_width} in the file",
+        )
     longest = max(chunk.vector_count + chunk.token_count for chunk in chunks)
     if longest > model.context:
         raise WrongModel("model", f"a chunk needs {longest} positions, this model has {model.context}")
@@ -309,7 +322,7 @@ def decode_tokens(model, vectors, token_count, corrections):
     for position in range(len(vectors) + token_count - 1):
         logits = model.logits(x[position], position, cache)
         if position >= len(vectors) - 1:
-            tokens.append(corrections.get(len(tokens), int(logits.argmax())))   # the lowest of equals
+            tokens.append(corrections.get(len(tokens), int(logits.argmax())))  # the lowest of equals
             x.append(model.embedding[tokens[-1]])
     return tokens
 
@@ -342,10 +355,13 @@ def read(blob, folder=None):
     payloads = parse_payloads(blob, at, chunks)
     crammed = {i: chunk for i, chunk in enumerate(chunks) if chunk.kind == CRAMMED}
     if block := header.model:
-        vectors = {i: parse_vectors(payloads[i], chunk.vector_count, block.vector_width)
-                   for i, chunk in crammed.items()}
-        corrections = {i: parse_corrections(payloads[i][2 * vectors[i].size :], chunk.token_count,
-                                            block.vocabulary_size) for i, chunk in crammed.items()}
+        vectors = {
+            i: parse_vectors(payloads[i], chunk.vector_count, block.vector_width) for i, chunk in crammed.items()
+        }
+        corrections = {
+            i: parse_corrections(payloads[i][2 * vectors[i].size :], chunk.token_count, block.vocabulary_size)
+            for i, chunk in crammed.items()
+        }
         model, table = open_model(folder, block, crammed.values())
 
     parts = []

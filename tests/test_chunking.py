@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from cramzip.chunking import MAX_STORED, cut, is_inside_character, looks_like_text, next_segment, prior_capacity
 
-LINES = [f"It was a dark and stormy night — number {i * i * 7919} of {i ** 3}.\n" for i in range(400)]
+LINES = [f"It was a dark and stormy night — number {i * i * 7919} of {i**3}.\n" for i in range(400)]
 TEXT = "".join(LINES).encode()
 
 TOKENS = st.lists(st.binary(min_size=1, max_size=4), min_size=1, max_size=60)

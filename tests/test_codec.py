@@ -10,7 +10,7 @@ from models import TINY_MODEL
 from test_tokens import AWKWARD
 
 import cramzip
-from cramzip import CramConfig, codec, container, describe, encode
+from cramzip import CramConfig, bench, codec, container, describe, encode
 from cramzip.errors import CramError, DamagedFileError, UsageError, WrongModelError
 from cramzip.lm import FrozenLM
 
@@ -118,7 +118,7 @@ def test_the_entropy_bound_is_the_cost_of_the_chunks_under_the_model(lm):
     blob = cramzip.compress(b"Hello, Ishmael", lm, CramConfig(effort=1, vectors=128))
     ids = lm.tokenizer.encode(b"Hello, Ishmael")[0].ids
     expected = lm.score([ids])[0].sum() / torch.log(torch.tensor(2.0)).item()
-    assert describe.entropy_bound(blob, lm) == pytest.approx(expected, rel=1e-5)
+    assert bench.entropy_bound(blob, lm) == pytest.approx(expected, rel=1e-5)
 
 
 def test_vectors_that_leave_no_room_for_tokens_are_a_usage_error(lm):

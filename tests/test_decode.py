@@ -114,4 +114,3 @@ def test_logits_that_are_off_by_far_more_are_noticed():
     noisy.noise = 100.0
     with pytest.raises(DamagedFileError, match="content"):
         decompress(blob, noisy)
-

@@ -83,15 +83,19 @@ def test_reference_reader_needs_no_model_to_find_damage_before_the_stage_model(v
     assert refusal.value.stage == vector["stage"]
 
 
-@pytest.mark.parametrize(("arguments", "code"), [
-    ([VECTORS / "ok-crammed-recital.cram", MODEL], 0),
-    ([VECTORS / "ok-raw-one-byte.cram"], 0),
-    ([VECTORS / "no-such-file.cram"], 1),
-    ([], 2),
-    ([VECTORS / "magic-genomics.cram"], 3),
-    ([VECTORS / "model-other-fingerprint.cram", MODEL], 4),
-    ([VECTORS / "ok-crammed-recital.cram"], 4),
-], ids=lambda value: value if isinstance(value, int) else "-".join(Path(part).stem for part in value))
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ([VECTORS / "ok-crammed-recital.cram", MODEL], 0),
+        ([VECTORS / "ok-raw-one-byte.cram"], 0),
+        ([VECTORS / "no-such-file.cram"], 1),
+        ([], 2),
+        ([VECTORS / "magic-genomics.cram"], 3),
+        ([VECTORS / "model-other-fingerprint.cram", MODEL], 4),
+        ([VECTORS / "ok-crammed-recital.cram"], 4),
+    ],
+    ids=lambda value: value if isinstance(value, int) else "-".join(Path(part).stem for part in value),
+)
 def test_reference_reader_exits_with_the_code_of_the_problem(arguments, code):
     run = subprocess.run([sys.executable, FORMATS / "reader.py", *arguments], capture_output=True)
     assert run.returncode == code
@@ -214,12 +218,23 @@ def test_fingerprint_does_not_depend_on_the_cut_into_files(tmp_path):
 
 def test_sentencepiece_entries_stand_for_bytes_as_section_8_says(tmp_path):
     vocab = ["<unk>", "<s>", "\u2581the", "<0x0A>", "<0x0AB>", "\u2581\u2581", "é"]
-    (tmp_path / "tokenizer.json").write_text(json.dumps({
-        "added_tokens": [
-            {"id": 1, "content": "<s>", "special": True}, {"id": 8, "content": "\u2581x", "special": False}],
-        "decoder": {"type": "Sequence", "decoders": [
-            {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteFallback"}]},
-        "model": {"type": "BPE", "unk_token": "<unk>", "vocab": {entry: i for i, entry in enumerate(vocab)}},
-    }))
+    (tmp_path / "tokenizer.json").write_text(
+        json.dumps(
+            {
+                "added_tokens": [
+                    {"id": 1, "content": "<s>", "special": True},
+                    {"id": 8, "content": "\u2581x", "special": False},
+                ],
+                "decoder": {
+                    "type": "Sequence",
+                    "decoders": [
+                        {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "},
+                        {"type": "ByteFallback"},
+                    ],
+                },
+                "model": {"type": "BPE", "unk_token": "<unk>", "vocab": {entry: i for i, entry in enumerate(vocab)}},
+            }
+        )
+    )
     table = [None, None, b" the", b"\n", b"<0x0AB>", b"  ", "é".encode(), None, "\u2581x".encode()]
     assert llama.token_table(tmp_path) == table

