@@ -70,7 +70,8 @@ def test_help_loads_nothing_heavy():
 
 def test_listing_a_file_loads_no_torch():
     file = PACKAGE.parent / "formats" / "vectors" / "ok-model-id-builtin.cram"
-    run = f"from cramzip.cli import commands\ntry: commands(['list', {str(file)!r}])\nexcept SystemExit as end: assert not end.code"
+    command = f"commands(['list', {str(file)!r}])"
+    run = f"from cramzip.cli import commands\ntry: {command}\nexcept SystemExit as end: assert not end.code"
     assert not {"torch", "transformers"} & set(heavy_modules_after(run))
 
 
