@@ -23,7 +23,7 @@ from .wire import Bytes
 
 CRAMZIP = "cramzip"
 TOTAL = "total"
-RECITED_AT_ONCE = 64  # chunks
+RECITED_AT_ONCE = 512  # chunks
 LEAST_SECONDS = 0.1  # runs of a fast codec are repeated until they have taken this long together
 
 Function = Callable[[bytes], bytes]

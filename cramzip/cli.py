@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .lm import FrozenLM
     from .tables import Listed
 
-HELP_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+HELP_SETTINGS = {"help_option_names": ["-h", "--help"]}
 STDOUT_NAMES = ("-", "/dev/stdout")
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -36,7 +36,7 @@ class EffortOption(click.Option):
     """One of -1 to -9; the first stands for all of them in the help."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        return ("-1 ... -9", "Effort: 1 is fastest, 9 smallest.  [default: 5]") if self.opts == ["-1"] else None
+        return ("-1 ... -9", "Effort: 1 is fastest, 9 tries hardest.  [default: 5]") if self.opts == ["-1"] else None
 
 
 def options(*several: Callable[[Decorated], Decorated]) -> Callable[[Decorated], Decorated]:
@@ -50,11 +50,23 @@ def options(*several: Callable[[Decorated], Decorated]) -> Callable[[Decorated],
     return decorate
 
 
+def not_empty(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value == "":
+        raise click.BadParameter("must not be empty", ctx, param)
+    return value
+
+
 option = click.option
 files_argument = click.argument("files", nargs=-1, metavar="[FILE]...")
-model_option = option("-m", "--model", metavar="MODEL", help="Hugging Face id, model folder or .gguf file.")
+model_option = option(
+    "-m", "--model", metavar="MODEL", callback=not_empty, help="Hugging Face id, model folder or .gguf file."
+)
 device_option = option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True, help="Compute on."
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    show_default=True,
+    help="Device to compute on.",
 )
 batch_option = option("--batch-size", type=click.IntRange(1), metavar="N", help="Chunks computed at once.")
 download_option = option("--download", is_flag=True, help="Fetch a missing model from Hugging Face.")
@@ -67,18 +79,32 @@ loudness_options = options(
     option("--debug", is_flag=True, help="Show where an error came from."),
 )
 destination_options = options(
-    option("-o", "--output", metavar="PATH", help="Write to this file."),
+    option("-o", "--output", metavar="PATH", callback=not_empty, help="Write to this file."),
     option("-c", "--stdout", is_flag=True, help="Write to standard output."),
     option("-f", "--force", is_flag=True, help="Overwrite files; write to a terminal."),
     option("keep", "-k/", "--keep/--rm", default=True, help="Keep the source (default), or remove it after success."),
 )
 cramming_options = options(
     model_option,
-    option("--revision", metavar="REV", help="Commit, tag or branch of a Hugging Face model."),
+    option("--revision", metavar="REV", callback=not_empty, help="Commit, tag or branch of a Hugging Face model."),
     *(option(f"-{n}", "effort", flag_value=n, type=int, cls=EffortOption) for n in range(1, 10)),
-    option("--vectors", type=click.IntRange(1, 4096), default=1, metavar="M", help="Vectors per chunk (1)."),
+    option(
+        "--vectors",
+        type=click.IntRange(1, 4096),
+        default=1,
+        show_default=True,
+        metavar="M",
+        help="Vectors per chunk.",
+    ),
     option("--exact", is_flag=True, help="No corrections: vectors alone must recite the text."),
-    option("--seed", type=click.IntRange(0), default=0, metavar="N", help="Another start for the optimiser."),
+    option(
+        "--seed",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        metavar="N",
+        help="Another start for the optimiser.",
+    ),
     batch_option,
     device_option,
     option(
@@ -123,7 +149,7 @@ def _destination(given: dict[str, Any], n_files: int) -> Destination:
     return Destination(Path(output) if output else None, stdout, given["force"], remove_source=not given["keep"])
 
 
-def _model(given: dict[str, Any]) -> Callable[[], FrozenLM]:
+def _model(given: dict[str, Any], console: Console) -> Callable[[], FrozenLM]:
     """Loads the chosen model at the first call. What users name themselves may be downloaded."""
 
     @cache
@@ -132,7 +158,7 @@ def _model(given: dict[str, Any]) -> Callable[[], FrozenLM]:
 
         name = given["model"]
         model = lm.load(name, revision=given["revision"], device=given["device"], download=name is not None)
-        _console(given).detail(f"model {model.model_id}, {model.n_parameters:,} parameters, on {model.device}")
+        console.detail(f"model {model.model_id}, {model.n_parameters:,} parameters, on {model.device}")
         return model
 
     return load
@@ -166,12 +192,13 @@ def compress(files: tuple[str, ...], **given: Any) -> int:
     from . import jobs
 
     files = files or (STDIN,)
-    config, destination, load = _config(given), _destination(given, len(files)), _model(given)
+    config, destination, console = _config(given), _destination(given, len(files)), _console(given)
+    load = _model(given, console)
     if destination.stdout and len(files) > 1:
         raise UsageError("a .cram file holds one original: --stdout takes one file, not several")
 
     def work(file: str) -> None:
-        jobs.compress(file, destination, load, config, _console(given), keeps_name=not given["no_name"])
+        jobs.compress(file, destination, load, config, console, keeps_name=not given["no_name"])
 
     return each(files, work, debug=given["debug"])
 
@@ -187,7 +214,7 @@ def compress(files: tuple[str, ...], **given: Any) -> int:
 def decompress(files: tuple[str, ...], **given: Any) -> int:
     """Restore the originals of .cram files.
 
-    All that is needed stands in the file; -m only says where the model is if it is not where it was.
+    The file holds everything needed; -m only says where the model is if it is not where it was.
     """
     from . import jobs
 
@@ -260,9 +287,18 @@ def bench(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
     """
     from . import jobs
     from .bench import totals
+    from .files import label, read
 
-    config, load, console = _config(given), _model(given), _console(given)
-    measurements = jobs.bench(files or example_texts(), load, config, console)
+    config, console = _config(given), _console(given)
+    load = _model(given, console)
+    texts: list[tuple[str, bytes]] = []
+
+    def work(file: str) -> None:
+        texts.append((label(file), bytes(read(file).data)))
+
+    if code := each(files or example_texts(), work, debug=given["debug"]):
+        return code
+    measurements = jobs.bench(texts, load, config, console)
     if as_json:
         click.echo(json.dumps(bench_record(measurements, load(), config), indent=2))
     else:

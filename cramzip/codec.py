@@ -12,14 +12,14 @@ import torch
 from . import container, payload, quantize
 from .container import Chunk, Container, Header, Kind, ModelBlock, stored_content
 from .cram import CramConfig
-from .decode import FREE, greedy_decode
+from .decode import FREE, batches, greedy_decode
 from .encode import Progress, encode
-from .errors import DamagedFileError, VerificationError, WrongModelError
+from .errors import DamagedFileError, UsageError, VerificationError, WrongModelError
 from .lm import FrozenLM, pad
 from .payload import check
 from .wire import Bytes
 
-DECODED_AT_ONCE = {"cpu": 64, "cuda": 512, "mps": 128}  # chunks
+WINDOW_BYTES = 2**22  # of the original and of the payloads: what is decoded together
 
 
 def compress(
@@ -41,17 +41,29 @@ def compress(
     header = make_header(len(data), hashlib.sha256(data).digest(), crammed, lm, config, name)
     container.write(sink, header, chunks)
     blob = sink.getvalue()
-    verify(blob, lm)
+    verify(blob, data, lm, batch_size=config.batch_size)
     return blob
 
 
-def verify(blob: Bytes, lm: FrozenLM | None) -> None:
-    """Decode a file that was just made. Raises VerificationError if it does not give its original."""
+def verify(
+    blob: Bytes,
+    original: Bytes,
+    lm: FrozenLM | None,
+    *,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Decode a file that was just made and compare. Raises VerificationError if it does not give `original`."""
+    position = 0
     try:
-        for _ in decode(blob, lm):
-            pass
+        for content in decode(blob, lm, batch_size=batch_size, progress=progress):
+            if content != original[position : position + len(content)]:
+                raise VerificationError(f"the finished file decodes to other bytes from byte {position} on")
+            position += len(content)
     except DamagedFileError as error:
-        raise VerificationError(f"the finished file does not decode to its original: {error}") from error
+        raise VerificationError(f"the finished file does not decode: {error}") from error
+    if position != len(original):
+        raise VerificationError(f"the finished file decodes to {position} bytes of {len(original)}")
 
 
 def make_header(
@@ -89,6 +101,8 @@ def decompress(blob: Bytes, lm: FrozenLM | None = None, *, start: int = 0, stop:
     file = check(blob)
     check_model(file, lm)
     stop = file.header.original_size if stop is None else min(stop, file.header.original_size)
+    if not 0 <= start <= file.header.original_size:
+        raise UsageError(f"start: {start} is not in a file of {file.header.original_size} bytes")
     offsets = file.offsets
     touched = [
         (offset, chunk)
@@ -107,30 +121,31 @@ def decode(
     file = check(blob)
     check_model(file, lm)
     digest = hashlib.sha256()
-    at_once = batch_size or (DECODED_AT_ONCE[lm.device] if lm else 1)
-    window: list[Chunk] = []
-    n_crammed = 0
-
-    def drain() -> Iterator[bytes]:
-        for content in _decode_chunks(file, window, lm):
+    for window in _windows(file):
+        for content in _decode_chunks(file, window, lm, batch_size):
             digest.update(content)
             if progress:
                 progress(len(content))
             yield content
-        window.clear()
-
-    for chunk in file:
-        window.append(chunk)
-        n_crammed += chunk.entry.kind is Kind.CRAMMED
-        if n_crammed == at_once or chunk.entry.kind is not Kind.CRAMMED:
-            yield from drain()
-            n_crammed = 0
-    yield from drain()
     if digest.digest() != file.header.original_sha256:
         raise DamagedFileError(
             "content",
             f"Original_SHA256: expected {file.header.original_sha256.hex()}, found {digest.hexdigest()}",
         )
+
+
+def _windows(file: Container) -> Iterator[list[Chunk]]:
+    """The chunks in order, in runs of about WINDOW_BYTES."""
+    window: list[Chunk] = []
+    size = 0
+    for chunk in file:
+        window.append(chunk)
+        size += chunk.entry.size + chunk.entry.payload_size
+        if size >= WINDOW_BYTES:
+            yield window
+            window, size = [], 0
+    if window:
+        yield window
 
 
 def check_model(file: Container, lm: FrozenLM | None) -> None:
@@ -152,9 +167,11 @@ def check_model(file: Container, lm: FrozenLM | None) -> None:
         raise WrongModelError(f"a chunk needs {longest} positions, {lm.model_id} has {lm.context}")
 
 
-def _decode_chunks(file: Container, chunks: Sequence[Chunk], lm: FrozenLM | None) -> Iterator[bytes]:
+def _decode_chunks(
+    file: Container, chunks: Sequence[Chunk], lm: FrozenLM | None, batch_size: int | None = None
+) -> Iterator[bytes]:
     """The contents of some chunks."""
-    for chunk, tokens in zip(chunks, recite(file, chunks, lm), strict=True):
+    for chunk, tokens in zip(chunks, recite(file, chunks, lm, batch_size), strict=True):
         if tokens is None:
             yield stored_content(chunk)
             continue
@@ -167,24 +184,33 @@ def _decode_chunks(file: Container, chunks: Sequence[Chunk], lm: FrozenLM | None
         yield content
 
 
-def recite(file: Container, chunks: Sequence[Chunk], lm: FrozenLM | None) -> list[list[int] | None]:
-    """The tokens of crammed chunks, None for stored ones. Chunks of as many vectors are decoded in one batch."""
+def recite(
+    file: Container, chunks: Sequence[Chunk], lm: FrozenLM | None, batch_size: int | None = None
+) -> list[list[int] | None]:
+    """The tokens of crammed chunks, None for stored ones. Chunks of as many vectors are decoded together."""
     tokens: list[list[int] | None] = [None] * len(chunks)
     by_vectors: dict[int, list[int]] = {}
     for index, chunk in enumerate(chunks):
         if chunk.entry.kind is Kind.CRAMMED:
             by_vectors.setdefault(chunk.entry.n_vectors, []).append(index)
-    for indices in by_vectors.values():
+    for n_vectors, indices in by_vectors.items():
         assert lm is not None
         assert file.header.model is not None
-        unpacked = [payload.unpack(chunks[index], file.header.model) for index in indices]
-        mem = torch.stack([quantize.dequantize(vectors) for vectors, _ in unpacked])
-        longest = max(chunks[index].entry.n_tokens for index in indices)
-        forced = pad([[fixes.get(t, FREE) for t in range(longest)] for _, fixes in unpacked], longest)
-        decoded = greedy_decode(lm, mem, longest, forced).tokens.tolist()
-        for index, row in zip(indices, decoded, strict=True):
-            tokens[index] = row[: chunks[index].entry.n_tokens]
+        lengths = [n_vectors + chunks[index].entry.n_tokens for index in indices]
+        for batch in batches(lm, lengths, batch_size):
+            same = [chunks[indices[i]] for i in batch]
+            for i, row in zip(batch, _recite_batch(same, file.header.model, lm), strict=True):
+                tokens[indices[i]] = row
     return tokens
+
+
+def _recite_batch(chunks: Sequence[Chunk], model: ModelBlock, lm: FrozenLM) -> list[list[int]]:
+    unpacked = [payload.unpack(chunk, model) for chunk in chunks]
+    mem = torch.stack([quantize.dequantize(vectors) for vectors, _ in unpacked])
+    longest = max(chunk.entry.n_tokens for chunk in chunks)
+    forced = pad([[fixes.get(t, FREE) for t in range(longest)] for _, fixes in unpacked], longest)
+    decoded = greedy_decode(lm, mem, longest, forced).tokens.tolist()
+    return [row[: chunk.entry.n_tokens] for chunk, row in zip(chunks, decoded, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -29,6 +29,11 @@ def printable(text: str) -> str:
         character.encode("unicode_escape").decode() if unicodedata.category(character) in UNPRINTABLE else character
         for character in text
     )
+
+
+def at_terminal(stream: TextIO | None) -> bool:
+    """Whether `stream` is a terminal; a standard stream that was closed is None, and is not."""
+    return stream is not None and stream.isatty()
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Console:
 
     def ask(self, question: str) -> bool:
         """A yes at the terminal; without one, the answer is no. Never reads input that is data."""
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        if not (at_terminal(sys.stdin) and at_terminal(sys.stderr)):
             return False
         click.echo(printable(f"cramzip: {question} [y/N] "), nl=False, err=True)
         return sys.stdin.readline().strip().lower() in ("y", "yes")
@@ -62,8 +67,8 @@ class Console:
     @contextmanager
     def progress(self, label: str, total: int, *, done: int = 0) -> Iterator[Callable[[int], None]]:
         """A bar with rate and time left; gives a function that is told how many more bytes are done."""
-        show = sys.stderr.isatty() and not self.quiet if self.show_progress is None else self.show_progress
-        if not show:
+        show = at_terminal(sys.stderr) and not self.quiet if self.show_progress is None else self.show_progress
+        if not show or sys.stderr is None:
             yield lambda _: None
             return
         from tqdm import tqdm

@@ -17,7 +17,7 @@ from typing import BinaryIO, NoReturn
 import zstandard
 
 from .errors import DamagedFileError
-from .wire import CONTROL_CHARACTER, MAX_STRING, Bytes, Cursor, pack_string, pack_varint
+from .wire import CONTROL_CHARACTER, MAX_CHUNK_SIZE, MAX_STRING, Bytes, Cursor, pack_string, pack_varint
 
 MAGIC = b"\x9dCZ\n"
 VERSION = 1
@@ -28,7 +28,6 @@ COMPUTE_FLOAT32 = 0
 VECTORS_FLOAT16 = 1
 CORRECTIONS_LISTED = 1
 
-MAX_CHUNK_SIZE = 2**22
 MAX_TOKENS = 2**16
 MAX_VECTORS = 2**12
 MAX_VOCABULARY = 2**24
@@ -353,8 +352,8 @@ def read_entry(cursor: Cursor) -> Entry:
     if kind is Kind.ZSTD and payload_size >= size:
         cursor.fail(f"Payload_Size: zstd chunk of {size} bytes has {payload_size}")
     if kind is Kind.CRAMMED:
-        if not 1 <= n_tokens <= MAX_TOKENS:
-            cursor.fail(f"Token_Count: {n_tokens} is not in 1 to {MAX_TOKENS}")
+        if not 1 <= n_tokens <= min(size, MAX_TOKENS):
+            cursor.fail(f"Token_Count: {n_tokens} is not in 1 to {min(size, MAX_TOKENS)}")
         if not 1 <= n_vectors <= MAX_VECTORS:
             cursor.fail(f"Vector_Count: {n_vectors} is not in 1 to {MAX_VECTORS}")
     return Entry(kind, size, payload_size, payload_crc, content_crc, n_tokens, n_vectors)

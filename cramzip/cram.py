@@ -87,12 +87,11 @@ class CramConfig:
 class CramResult:
     """Vectors for one chunk, and what was measured with them.
 
-    `wrong` tokens, the first of them at `prefix`; `nats_left` is what the chunk still costs after the vectors.
+    `wrong` tokens; `nats_left` is what the chunk still costs after the vectors, infinite if it was never finite.
     """
 
     mem: QuantizedMem
     wrong: int
-    prefix: int
     nats_left: float
     steps: int
 
@@ -143,7 +142,6 @@ class _Slots:
         self.steps = torch.zeros(0, device=lm.device)  # (S,)
         self.best_wrong = torch.zeros(0, device=lm.device)
         self.best_loss = torch.zeros(0, device=lm.device)  # nats
-        self.best_prefix = torch.zeros(0, dtype=torch.long, device=lm.device)
         self._lay_out()
 
     def add(self, rows: Sequence[tuple[int, Sequence[int]]]) -> None:
@@ -157,7 +155,6 @@ class _Slots:
         self.steps = torch.cat([self.steps, self.steps.new_zeros(n)])
         self.best_wrong = torch.cat([self.best_wrong, self.best_wrong.new_full((n,), torch.inf)])
         self.best_loss = torch.cat([self.best_loss, self.best_loss.new_full((n,), torch.inf)])
-        self.best_prefix = torch.cat([self.best_prefix, self.best_prefix.new_zeros(n)])
         self.rows += rows
         self._lay_out()
 
@@ -186,19 +183,18 @@ class _Slots:
         wrong = self._remember(predictions.detach(), cost.detach())
         weight = self.is_text * torch.where(wrong, 1.0, RIGHT_WEIGHT)
         (gradient,) = torch.autograd.grad((cost * weight).sum(), x)
-        self._move(gradient)
+        self._move(gradient.nan_to_num(0.0, 0.0, 0.0))
 
     @torch.no_grad()
     def _remember(self, predictions: torch.Tensor, cost: torch.Tensor) -> torch.Tensor:
         """Keep each row's vectors where they are its best so far. Returns which tokens are wrong (S, T)."""
         target = predictions.gather(2, self.tokens[:, :, None])  # (S, T, 1)
         best_other = predictions.scatter(2, self.tokens[:, :, None], -torch.inf).amax(2, keepdim=True)
-        wrong = ((target - best_other)[:, :, 0] <= self.gap) & self.is_text  # (S, T)
+        wrong = ~((target - best_other)[:, :, 0] > self.gap) & self.is_text  # (S, T); NaN is wrong
         loss, n_wrong = (cost * self.is_text).sum(1), wrong.sum(1)
         better = (n_wrong < self.best_wrong) | ((n_wrong == self.best_wrong) & (loss < self.best_loss))
-        first_wrong = torch.where(wrong.any(1), wrong.int().argmax(1), self.is_text.sum(1))
+        better &= loss.isfinite()
         self.best = torch.where(better[:, None, None], self.x, self.best)
-        self.best_prefix = torch.where(better, first_wrong, self.best_prefix)
         self.best_wrong = torch.where(better, n_wrong, self.best_wrong)
         self.best_loss = torch.where(better, loss, self.best_loss)
         return wrong
@@ -228,17 +224,17 @@ class _Slots:
     def take_finished(self) -> list[tuple[int, CramResult]]:
         """Remove the rows that are exact or out of steps, and return what they came to."""
         wrong, loss = self.best_wrong.tolist(), self.best_loss.tolist()
-        steps, prefix = self.steps.tolist(), self.best_prefix.tolist()
+        steps = self.steps.tolist()
         finished, going_on = [], []
-        for s, (index, _) in enumerate(self.rows):
+        for s, (index, row) in enumerate(self.rows):
             if wrong[s] > 0 and steps[s] < self.config.steps:
                 going_on.append(s)
                 continue
             mem = quantize(self.best[s] * self.lm.embedding_scale)
-            finished.append((index, CramResult(mem, int(wrong[s]), prefix[s], loss[s], int(steps[s]))))
+            finished.append((index, CramResult(mem, int(min(wrong[s], len(row))), loss[s], int(steps[s]))))
         if finished:
             keep = torch.tensor(going_on, dtype=torch.long, device=self.x.device)
-            for name in ("x", "mean", "square", "best", "steps", "best_wrong", "best_loss", "best_prefix"):
+            for name in ("x", "mean", "square", "best", "steps", "best_wrong", "best_loss"):
                 setattr(self, name, getattr(self, name)[keep])
             self.rows = [self.rows[s] for s in going_on]
             self._lay_out()

@@ -5,7 +5,7 @@ Knows nothing of how the vectors were found.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,22 @@ import torch
 from .lm import FrozenLM, pad
 
 FREE = -1  # in `forced`: the model decides
+
+# By device: the most rows in one batch, and the most positions of all its rows together (their cache takes memory).
+BATCH_LIMITS = {"cpu": (64, 2**15), "cuda": (512, 2**17), "mps": (128, 2**15)}
+
+
+def batches(lm: FrozenLM, lengths: Sequence[int], batch_size: int | None = None) -> Iterator[list[int]]:
+    """Indices of rows of `lengths` positions (vectors and tokens), in batches; rows of similar length together."""
+    rows, positions = BATCH_LIMITS[lm.device]
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda index: (lengths[index], index)):
+        if batch and (len(batch) >= (batch_size or rows) or (len(batch) + 1) * lengths[index] > positions):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
 
 
 @dataclass(frozen=True)
@@ -49,17 +65,18 @@ def greedy_decode(
     """
     mem, forced = mem.to(lm.device), forced.to(lm.device)
     predictions, gaps, tokens = [], [], []
-    logits, cache = prefill(lm, mem)
-    for t in range(n_tokens):
-        predicted = logits.argmax(dim=-1)  # the first of equals: the lowest id
-        chosen = torch.where(forced[:, t] == FREE, predicted, forced[:, t])
-        predictions.append(predicted)
-        tokens.append(chosen)
-        if with_gaps:
-            largest = logits.topk(2, dim=-1).values
-            gaps.append(largest[:, 0] - largest[:, 1])
-        if t + 1 < n_tokens:
-            logits, cache = decode_one_token(lm, chosen, cache)
+    with lm.exact():
+        logits, cache = prefill(lm, mem)
+        for t in range(n_tokens):
+            predicted = logits.argmax(dim=-1)  # the first of equals: the lowest id
+            chosen = torch.where(forced[:, t] == FREE, predicted, forced[:, t])
+            predictions.append(predicted)
+            tokens.append(chosen)
+            if with_gaps:
+                largest = logits.topk(2, dim=-1).values
+                gaps.append(largest[:, 0] - largest[:, 1])
+            if t + 1 < n_tokens:
+                logits, cache = decode_one_token(lm, chosen, cache)
     return Decoded(
         torch.stack(predictions, dim=1),
         torch.stack(tokens, dim=1),

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 
 from . import corrections, payload, quantize
-from .chunking import MAX_STORED, cut, next_segment, prior_capacity
+from .chunking import cut, next_segment, prior_capacity
 from .container import Chunk, Kind, crammed_chunk, stored_chunk, stored_content
 from .cram import CramConfig, CramResult, cram
-from .decode import find_corrections
+from .decode import batches, find_corrections
 from .errors import UsageError
 from .lm import FrozenLM
-from .wire import Bytes
+from .wire import MAX_CHUNK_SIZE, Bytes
 
 Progress = Callable[[int], None]
 
@@ -30,7 +30,6 @@ CHUNKS_PER_SLOT = 2  # chunks in a group for each slot, so that slots are refill
 SEGMENT_BYTES = (2**10, 2**20)  # least and most in one text segment
 BYTES_PER_BIT = 0.5  # a rough guess at text under a good model, for the size of segments only
 MAX_CHUNK_TOKENS = 2**12
-DECODED_AT_ONCE = 64  # chunks
 
 EXACT_RESTARTS = 2  # with other seeds, for chunks that are nearly exact
 NEARLY_EXACT = 1 / 8  # of the tokens wrong
@@ -87,6 +86,8 @@ class _Encoder:
     def learn(self, held: float) -> None:
         """Give the next vectors what these have held, in bits each, and somewhat more."""
         low, high = CAPACITY_RANGE
+        if not math.isfinite(held):
+            return
         ambition = EXACT_AMBITION if self.config.exact else AMBITION
         self.capacity = min(max(ambition * held, low * self.expected), high * self.expected)
 
@@ -109,14 +110,15 @@ class _Encoder:
 
     def _store(self, content: bytes) -> list[Chunk]:
         self.progress(len(content))
-        return [stored_chunk(content[i : i + MAX_STORED]) for i in range(0, len(content), MAX_STORED)]
+        return [stored_chunk(content[i : i + MAX_CHUNK_SIZE]) for i in range(0, len(content), MAX_CHUNK_SIZE)]
 
     def _encode_text(self, ids: list[int]) -> list[Chunk]:
-        windows = [ids[i : i + SCORING_WINDOW] for i in range(0, len(ids), SCORING_WINDOW)]
+        window = min(SCORING_WINDOW, self.lm.context or SCORING_WINDOW)
+        windows = [ids[i : i + window] for i in range(0, len(ids), window)]
         costs = np.concatenate(self.lm.score(windows)) / math.log(2)
         contents = [self.lm.tokenizer.decode([token]) for token in ids]
         capacity = self.capacity * self.config.vectors
-        rows = [ids[part] for part in cut(contents, costs, capacity, self.max_tokens, MAX_STORED)]
+        rows = [ids[part] for part in cut(contents, costs, capacity, self.max_tokens, MAX_CHUNK_SIZE)]
         if self.config.exact:
             chunks = self._cram_exactly(rows)
             n_vectors = sum(chunk.entry.n_vectors for chunk in chunks)
@@ -147,7 +149,7 @@ class _Encoder:
             text = self.lm.tokenizer.decode(row)
             stored = stored_chunk(text)
             hopeless = len(corrections.pack(fixes)) >= stored.entry.payload_size  # the vectors bought nothing
-            chunks.append(stored if hopeless else self._crammed(row, text, result, fixes))
+            chunks.append(stored if hopeless else _crammed(row, text, result, fixes))
         return chunks
 
     def _cram_exactly(self, rows: list[list[int]]) -> list[Chunk]:
@@ -164,7 +166,7 @@ class _Encoder:
             for job, result, fixes in zip(batch, results, needed, strict=True):
                 text = self.lm.tokenizer.decode(job.tokens)
                 if not fixes:
-                    chunk = self._crammed(job.tokens, text, result, fixes)
+                    chunk = _crammed(job.tokens, text, result, fixes)
                 elif retries := job.after_failure(fixes, self.config.vectors):
                     pending += retries
                     continue
@@ -175,14 +177,17 @@ class _Encoder:
         return [finished[place] for place in sorted(finished)]
 
     def _find_corrections(self, rows: Sequence[list[int]], results: Sequence[CramResult]) -> list[dict[int, int]]:
-        found: list[dict[int, int]] = []
-        for i in range(0, len(rows), DECODED_AT_ONCE):
-            mem = torch.stack([quantize.dequantize(result.mem) for result in results[i : i + DECODED_AT_ONCE]])
-            found += find_corrections(self.lm, mem, rows[i : i + DECODED_AT_ONCE], self.config.noise_bound)
-        return found
+        lengths = [len(row) + len(result.mem.codes) for row, result in zip(rows, results, strict=True)]
+        found: dict[int, dict[int, int]] = {}
+        for batch in batches(self.lm, lengths, self.config.batch_size):
+            mem = torch.stack([quantize.dequantize(results[index].mem) for index in batch])
+            fixes = find_corrections(self.lm, mem, [rows[index] for index in batch], self.config.noise_bound)
+            found.update(zip(batch, fixes, strict=True))
+        return [found[index] for index in range(len(rows))]
 
-    def _crammed(self, row: list[int], text: bytes, result: CramResult, fixes: corrections.Corrections) -> Chunk:
-        return crammed_chunk(text, len(row), len(result.mem.codes), payload.pack(result.mem, fixes))
+
+def _crammed(row: list[int], text: bytes, result: CramResult, fixes: corrections.Corrections) -> Chunk:
+    return crammed_chunk(text, len(row), len(result.mem.codes), payload.pack(result.mem, fixes))
 
 
 def _merge_stored(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
@@ -193,7 +198,7 @@ def _merge_stored(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
             yield from same
         else:
             contents = b"".join(map(stored_content, same))
-            yield from (stored_chunk(contents[i : i + MAX_STORED]) for i in range(0, len(contents), MAX_STORED))
+            yield from (stored_chunk(contents[i : i + MAX_CHUNK_SIZE]) for i in range(0, len(contents), MAX_CHUNK_SIZE))
 
 
 class _Job(NamedTuple):

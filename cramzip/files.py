@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import mmap
 import os
+import re
 import shutil
 import stat
 import sys
@@ -24,6 +25,7 @@ from .wire import Bytes
 
 SUFFIX = ".cram"
 PART = ".part"
+RANDOM_PART = "[a-z0-9_]{8}"  # what mkstemp puts into names
 STDIN, STDIN_LABEL = "-", "(stdin)"
 BLOCK = 2**20
 MAX_NAME_BYTES = 200  # leaves room for what a hidden file beside it needs
@@ -86,9 +88,11 @@ def label(argument: str) -> str:
 def read(argument: str) -> Source:
     """The input that a user calls `argument`; `-` is standard input.
 
-    Raises InputOutputError for folders and devices, and OSError as the system does.
+    Raises InputOutputError for folders, devices and a closed standard input, and OSError as the system does.
     """
     if argument == STDIN:
+        if sys.stdin is None:
+            raise InputOutputError("is closed")
         if sys.stdin.isatty():
             raise UsageError("no input: name a file, or pipe data in")
         return _copy(sys.stdin.buffer, None, None)
@@ -264,9 +268,9 @@ def _create_part(path: Path) -> tuple[Path, BinaryIO]:
 
 
 def _remove_leftovers(path: Path) -> None:
-    prefix = beside(path, ".").name
+    leftover = re.compile(re.escape(beside(path, ".").name) + RANDOM_PART + re.escape(PART))
     for part in path.parent.iterdir():
-        if part.name.startswith(prefix) and part.suffix == PART and part.is_file():
+        if leftover.fullmatch(part.name) and part.is_file():
             with suppress(OSError), part.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its process lives
                 part.unlink()

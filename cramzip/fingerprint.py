@@ -35,13 +35,18 @@ def weight_files(folder: Path) -> list[Path]:
     if single.is_file():
         return [single]
     if index.is_file():
-        return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        if bad := next((name for name in names if Path(name).name != name or not name.endswith(".safetensors")), None):
+            raise ModelError(f"{index}: {bad!r} is not a safetensors file in the folder itself")
+        return [folder / name for name in names]
     raise ModelError(f"{folder}: no model.safetensors (pickled weights are never loaded)")
 
 
 def folder_fingerprint(folder: Path) -> bytes:
     """SHA-256 over configuration and weights of a Hugging Face folder."""
     config = json.loads((folder / "config.json").read_text())
+    if "transformers_weights" in config or (folder / "adapter_config.json").exists():
+        raise ModelError(f"{folder}: weights from elsewhere (transformers_weights, adapters) are not supported")
     kept = {key: value for key, value in config.items() if key not in CONFIG_KEYS_WITHOUT_EFFECT}
     tensors = [tensor for file in weight_files(folder) for tensor in _safetensors(file)]
     return _fingerprint(kept, tensors)

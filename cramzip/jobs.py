@@ -13,26 +13,28 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from . import __version__, codec, container, files, lm, payload
+from . import __version__, codec, container, files, payload
 from . import bench as measure
 from .bench import Measurement
-from .console import Console, closing_line, count
+from .console import Console, at_terminal, closing_line, count
 from .container import Kind, ModelBlock
 from .cram import CramConfig
 from .describe import describe as take_apart
 from .encode import encode
-from .errors import DamagedFileError, MissingModelError, UsageError, VerificationError
+from .errors import DamagedFileError, InputOutputError, MissingModelError, UsageError, VerificationError
 from .files import Output, Source, label
 from .journal import Journal
 from .lm import FrozenLM
+from .source import ModelSource, as_commit, find, find_named
 from .wire import Bytes
 
 STDOUT_LABEL = "(stdout)"
+DECIDED_BY = ("numpy", "tokenizers", "transformers", "zstandard")  # packages, besides torch, that chunks depend on
 
 LoadModel = Callable[[], FrozenLM]
 FindModel = Callable[[ModelBlock], FrozenLM]
@@ -54,20 +56,27 @@ def model_finder(where: str | None, device: str, console: Console, *, download: 
     Nothing is downloaded unless `download` says so, or the user does when asked. Raises ModelError.
     """
 
-    @lru_cache(maxsize=1)
-    def load(name: str, revision: str | None, may_download: bool) -> FrozenLM:
-        return lm.load(name, revision=revision, device=device, download=may_download)
+    def locate(needed: ModelBlock, may_download: bool) -> ModelSource:
+        if where is None:
+            return find_named(needed.model_id, needed.revision, download=may_download)
+        return find(where, download=may_download, commit=as_commit(needed.revision))
 
-    def find(needed: ModelBlock) -> FrozenLM:
-        name, revision = (where, None) if where else (needed.model_id, needed.revision or None)
+    kept: list[FrozenLM] = []
+
+    def find_model(needed: ModelBlock) -> FrozenLM:
         try:
-            return load(name, revision, download)
+            source = locate(needed, download)
         except MissingModelError as missing:
             if not console.ask(f"model {missing.model_id} is not on this machine; download it from Hugging Face?"):
                 raise
-            return load(name, revision, True)
+            source = locate(needed, True)
+        source.require(needed.fingerprint)  # before anything is loaded
+        if not kept or kept[0].fingerprint != source.fingerprint:
+            kept.clear()
+            kept.append(FrozenLM(source, device))
+        return kept[0]
 
-    return find
+    return find_model
 
 
 # -- compress --------------------------------------------------------------------------------------
@@ -85,10 +94,11 @@ def compress(
     """Make a `.cram` file of one input, decode it again and compare, and only then put it in its place."""
     start = time.perf_counter()
     to_stdout = destination.output is None and (destination.stdout or argument == files.STDIN)
-    if to_stdout and sys.stdout.isatty() and not destination.force:
-        raise UsageError("compressed data is not for terminals: redirect it, name a file with -o, or insist with -f")
+    if to_stdout and at_terminal(sys.stdout) and not destination.force:
+        raise UsageError("compressed data is not for terminals: redirect it, name a file with -o, or use -f")
     source = files.read(argument)
-    path = _target(source, destination, lambda path: files.compressed_path(path, keeps_name=keeps_name))
+    name = source.name if keeps_name and source.name and not container.name_fault(source.name) else None
+    path = _target(source, destination, lambda path: files.compressed_path(path, keeps_name=name is not None))
     overwrite = _may_write(path, source, destination, console)
     model = load_model()
     with _journal(path, source, model, config, console) as journal:
@@ -96,7 +106,6 @@ def compress(
             for group in encode(source.data, model, config, finished=journal.groups, progress=progress):
                 journal.append(group)
         with Output(path, overwrite=overwrite) as output:
-            name = source.name if keeps_name and source.name and not container.name_fault(source.name) else None
             crammed = any(chunk.entry.kind is Kind.CRAMMED for chunk in journal)
             header = codec.make_header(source.size, source.sha256, crammed, model, config, name)
             container.write(output.file, header, journal)
@@ -118,7 +127,7 @@ def _journal(
     beside = None if path is None or files.is_stream(path) else files.beside(path, ".journal")
     journal = Journal(beside, _identity(source, model, config))
     if journal.discarded:
-        console.say(f"{path}: a journal of other input, options or versions was there; starting anew")
+        console.say(f"{path}: a journal of other input, options, versions or threads was there; starting anew")
     if journal.resumed_bytes:
         console.say(f"{path}: continuing after {journal.resumed_bytes:,} of {count(source.size, 'byte')}")
     try:
@@ -143,23 +152,15 @@ def _identity(source: Source, model: FrozenLM, config: CramConfig) -> bytes:
         "device": model.device,
         "cramzip": __version__,
         "torch": torch.__version__,
+        "packages": {package: version(package) for package in DECIDED_BY},
+        "threads": torch.get_num_threads(),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).digest()
 
 
 def _verify(blob: Bytes, source: Source, model: FrozenLM, config: CramConfig, console: Console) -> None:
-    """Decode the finished file as `decompress` would, and compare every byte with the source."""
-    position = 0
     with console.progress("verifying", source.size) as progress:
-        try:
-            for content in codec.decode(blob, model, batch_size=config.batch_size, progress=progress):
-                if content != source.data[position : position + len(content)]:
-                    raise VerificationError(f"the finished file decodes to other bytes from byte {position} on")
-                position += len(content)
-        except DamagedFileError as error:
-            raise VerificationError(f"the finished file does not decode: {error}") from error
-    if position != source.size:
-        raise VerificationError(f"the finished file decodes to {position} bytes of {source.size}")
+        codec.verify(blob, source.data, model, batch_size=config.batch_size, progress=progress)
 
 
 # -- decompress, test, list ------------------------------------------------------------------------
@@ -208,9 +209,10 @@ def check(argument: str, find_model: FindModel, console: Console, *, batch_size:
 # -- bench -----------------------------------------------------------------------------------------
 
 
-def bench(arguments: Sequence[str], load_model: LoadModel, config: CramConfig, console: Console) -> list[Measurement]:
-    """Measure some files, one after the other."""
-    texts = [(label(argument), bytes(files.read(argument).data)) for argument in arguments]
+def bench(
+    texts: Sequence[tuple[str, bytes]], load_model: LoadModel, config: CramConfig, console: Console
+) -> list[Measurement]:
+    """Measure some texts (name, content), one after the other."""
     model = load_model()
     with console.progress("bench", 2 * sum(len(data) for _, data in texts)) as progress:
         return measure.bench(texts, model, config, progress=progress)
@@ -231,6 +233,8 @@ def _target(source: Source, destination: Destination, follow: Callable[[Path], P
 def _may_write(path: Path | None, source: Source, destination: Destination, console: Console) -> bool:
     """Whether an existing file may be overwritten. Raises InputOutputError if nothing may be written at all."""
     if path is None:
+        if sys.stdout is None:
+            raise InputOutputError("standard output is closed")
         return False
     can_ask = source.path is not None
     return files.check_target(path, source, force=destination.force, ask=console.ask if can_ask else lambda _: False)

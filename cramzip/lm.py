@@ -1,18 +1,15 @@
-"""A frozen causal language model: found, fingerprinted, loaded, and asked for logits and costs.
+"""A frozen causal language model, asked for embeddings, logits and costs. Computing is float32 with TF32 off.
 
-Any decoder-only model of transformers that accepts `inputs_embeds`. Weights come from safetensors or
-GGUF, never from pickles, and no code comes with a model. Computing is float32 with TF32 off.
+Any decoder-only model of transformers that accepts `inputs_embeds`.
 """
 
 from __future__ import annotations
 
 import inspect
-import io
 import math
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,84 +17,17 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from .errors import MissingModelError, ModelError, WrongModelError
-from .fingerprint import folder_fingerprint, gguf_fingerprint, weight_files
+from .errors import ModelError, WrongModelError
+from .source import ModelSource, find, first_line, load_model, load_tokenizer, quiet_transformers
 from .tokens import ByteExactTokenizer
 
-BUILTIN_MODELS = Path(__file__).parent / "models"
-DEFAULT_BUILTIN = "primer"
-DOWNLOADED_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.txt")
 SCALE_SAMPLE = 4096  # rows of the embedding table that its scale is measured on
 SCORED_LOGITS = 2**24  # logits in memory at once while scoring: 64 MiB
+PROBE_TOKENS = 5
+PROBE_TOLERANCE = 1e-2  # of the logits' standard deviation: far more than rounding, far less than another answer
 
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """Where a model's files are; `path` is a folder or a GGUF file."""
-
-    model_id: str
-    revision: str
-    path: Path
-
-    def fingerprint(self) -> bytes:
-        return gguf_fingerprint(self.path) if self.is_gguf else folder_fingerprint(self.path)
-
-    @property
-    def is_gguf(self) -> bool:
-        return self.path.is_file()
-
-    @property
-    def weight_bytes(self) -> int:
-        files = [self.path] if self.is_gguf else weight_files(self.path)
-        return sum(file.stat().st_size for file in files)
-
-
-def find(model: str | None = None, *, revision: str | None = None, download: bool = False) -> ModelSource:
-    """The files of a model: None or `builtin:NAME`, a folder, a `.gguf` file, or a Hugging Face id.
-
-    An id as it stands in a `.cram` file (`builtin:`, `hf:`) is never taken for a path. Nothing is
-    downloaded without `download`. Raises ModelError, MissingModelError for what a download may bring.
-    """
-    scheme, _, name = (model or f"builtin:{DEFAULT_BUILTIN}").rpartition(":")
-    if scheme == "builtin":
-        path = BUILTIN_MODELS / name
-        if not re.fullmatch(r"\w[\w.-]*", name) or not path.is_dir():
-            raise ModelError(f"no built-in model is called {name!r}")
-        return ModelSource(f"builtin:{name}", "", path)
-    if scheme == "local":
-        raise ModelError(f"the file was made with a local model, {name!r}: say where it is with -m")
-    if scheme != "hf":
-        assert model is not None
-        path = Path(model)
-        if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
-            return ModelSource(f"local:{path.resolve().name}", "", path)
-        if path.exists():
-            raise ModelError(f"{model}: expected a model folder or a .gguf file")
-        name = model
-    if not _HUB_ID.fullmatch(name):
-        raise ModelError(f"{model}: no such folder or file, and not a Hugging Face id")
-    return _find_on_hub(name, revision, download)
-
-
-def _find_on_hub(name: str, revision: str | None, download: bool) -> ModelSource:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        folder = Path(
-            snapshot_download(
-                name, revision=revision, allow_patterns=list(DOWNLOADED_FILES), local_files_only=not download
-            )
-        )
-    except LocalEntryNotFoundError as error:
-        if download:
-            raise ModelError(f"{name} cannot be downloaded: {_first_line(error)}") from error
-        raise MissingModelError(name) from error
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise ModelError(f"{name} cannot be downloaded: {_first_line(error)}") from error
-    return ModelSource(f"hf:{name}", folder.name, folder)
+# Positions encoded by the length of the whole sequence: a cache then holds what is no longer true.
+_LENGTH_DEPENDENT = re.compile(r'"(rope_)?type": "(dynamic|longrope)"')
 
 
 def load(
@@ -116,26 +46,25 @@ class FrozenLM:
     """
 
     def __init__(self, source: ModelSource, device: str = "auto"):
+        self.source = source
         self.model_id, self.revision = source.model_id, source.revision
-        self.weight_bytes = source.weight_bytes
-        self.fingerprint = source.fingerprint()
+        self.fingerprint, self.weight_bytes = source.fingerprint, source.weight_bytes
         self.device = _pick_device(device)
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
-
-        self._model = _load_model(source).to(self.device).eval().requires_grad_(False)
+        self._model = load_model(source).to(self.device).eval().requires_grad_(False)
         self._embed = self._model.get_input_embeddings()
         accepted = inspect.signature(self._model.forward).parameters
         self._cache_name = "cache_params" if "cache_params" in accepted else "past_key_values"
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
 
         config = self._model.config.get_text_config()
+        if _LENGTH_DEPENDENT.search(config.to_json_string()):
+            raise ModelError(f"{self.model_id} encodes positions by the length of the text: not supported")
         self.context: int | None = getattr(config, "max_position_embeddings", None)
         self.n_layers: int = getattr(config, "num_hidden_layers", 0)
         self.n_parameters = sum(parameter.numel() for parameter in self._model.parameters())
-        with _quiet_transformers():  # some models report on the kernels they lack when they are first run
+        with quiet_transformers():  # some models report on the kernels they lack when they are first run
             self.vocabulary_size, self.width = self._probe()
-        self.tokenizer = ByteExactTokenizer(_load_tokenizer(source), self.vocabulary_size)
+        self.tokenizer = ByteExactTokenizer(load_tokenizer(source), self.vocabulary_size)
         self.tokenizer_hash = self.tokenizer.hash
         self.embedding_scale = self._measure_scale()
         bos = config.bos_token_id
@@ -148,15 +77,12 @@ class FrozenLM:
 
     def require(self, fingerprint: bytes, tokenizer_hash: bytes) -> None:
         """Raise WrongModelError unless this is the model and the tokenizer that a file asks for."""
-        for field, needed, found in (
-            ("Model_Fingerprint", fingerprint, self.fingerprint),
-            ("Tokenizer_Hash", tokenizer_hash, self.tokenizer_hash),
-        ):
-            if needed != found:
-                raise WrongModelError(
-                    f"{field}: the file needs {needed.hex()}, {self.model_id} here is {found.hex()}; "
-                    "pass the right model with -m"
-                )
+        self.source.require(fingerprint)
+        if tokenizer_hash != self.tokenizer_hash:
+            raise WrongModelError(
+                f"Tokenizer_Hash: the file needs {tokenizer_hash.hex()}, {self.model_id} here has "
+                f"{self.tokenizer_hash.hex()}; pass the right model with -m"
+            )
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Input embeddings (..., D) of token ids (...), as the model itself looks them up."""
@@ -185,7 +111,9 @@ class FrozenLM:
             longest = len(rows[order[-1]])
             n_rows = max(1, SCORED_LOGITS // (max(longest, 1) * self.vocabulary_size))
             batch, order = order[-n_rows:], order[:-n_rows]
-            for index, cost in zip(batch, self._score_batch([rows[i] for i in batch], longest), strict=True):
+            with self.exact():
+                scored = self._score_batch([rows[i] for i in batch], longest)
+            for index, cost in zip(batch, scored, strict=True):
                 costs[index] = cost[: len(rows[index])]
         return [cost for cost in costs if cost is not None]
 
@@ -204,17 +132,39 @@ class FrozenLM:
     def _costs(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return token_costs(self.logits(self.embed(inputs)).float(), targets)
 
-    @torch.inference_mode()
     def _probe(self) -> tuple[int, int]:
-        """V and D, found by running the model on one embedding, which shows that it can be run so."""
+        """V and D, found by running the model: on embeddings, causally, with a cache that changes nothing."""
         try:
-            embedding = self.embed(torch.zeros(1, 1, dtype=torch.long, device=self.device))
-            logits = self.logits(embedding)
+            with torch.inference_mode(), self.exact():
+                embeddings = self.embed(torch.arange(PROBE_TOKENS, device=self.device)[None])  # (1, N, D)
+                whole = self.logits(embeddings)[0]  # (N, V)
+                last, cache = self.step(embeddings[:, :2])
+                stepwise = [last]
+                for n in range(2, PROBE_TOKENS):
+                    last, cache = self.step(embeddings[:, n : n + 1], cache)
+                    stepwise.append(last)
         except Exception as error:
-            raise ModelError(f"{self.model_id} does not take input embeddings: {_first_line(error)}") from error
-        if not torch.isfinite(logits).all():
+            raise ModelError(f"{self.model_id} cannot be run on input embeddings: {first_line(error)}") from error
+        if not torch.isfinite(whole).all():
             raise ModelError(f"{self.model_id} gives logits that are not finite")
-        return logits.shape[-1], embedding.shape[-1]
+        difference = (torch.cat(stepwise) - whole[1:]).abs().max()
+        if difference > PROBE_TOLERANCE * whole.std():
+            raise ModelError(f"{self.model_id} is not causal, or its cache changes its output: not supported")
+        return whole.shape[-1], embeddings.shape[-1]
+
+    @contextmanager
+    def exact(self) -> Iterator[None]:
+        """Plain float32, whatever the program around has set: no TF32, no autocast."""
+        precision = torch.get_float32_matmul_precision()
+        convolutions = torch.backends.cudnn.allow_tf32
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
+        try:
+            with torch.autocast(self.device, enabled=False):
+                yield
+        finally:
+            torch.set_float32_matmul_precision(precision)
+            torch.backends.cudnn.allow_tf32 = convolutions
 
     @torch.inference_mode()
     def _measure_scale(self) -> float:
@@ -244,64 +194,3 @@ def _pick_device(device: str) -> str:
     if not available.get(device):
         raise ModelError(f"device {device} is not available here")
     return device
-
-
-def _load_model(source: ModelSource) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    with _quiet_transformers():
-        try:
-            return AutoModelForCausalLM.from_pretrained(
-                _folder(source),
-                **_gguf_argument(source),
-                dtype=torch.float32,
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-            )
-        except Exception as error:
-            raise ModelError(f"{source.model_id} cannot be loaded: {_first_line(error)}") from error
-
-
-def _load_tokenizer(source: ModelSource) -> Any:
-    from tokenizers import Tokenizer
-    from transformers import AutoTokenizer
-
-    if not source.is_gguf and (source.path / "tokenizer.json").is_file():
-        return Tokenizer.from_file(str(source.path / "tokenizer.json"))
-    with _quiet_transformers():
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                _folder(source), **_gguf_argument(source), local_files_only=True, trust_remote_code=False
-            )
-            return tokenizer.backend_tokenizer
-        except Exception as error:
-            raise ModelError(f"tokenizer of {source.model_id}: {_first_line(error)}") from error
-
-
-def _folder(source: ModelSource) -> str:
-    return str(source.path.parent if source.is_gguf else source.path)
-
-
-def _gguf_argument(source: ModelSource) -> dict[str, str]:
-    return {"gguf_file": source.path.name} if source.is_gguf else {}
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Keep transformers from reporting on stderr as if it were the program."""
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
-    try:
-        with redirect_stderr(io.StringIO()):  # the conversion of GGUF draws a bar of its own
-            yield
-    finally:
-        logging.set_verbosity(level)
-        logging.enable_progress_bar()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

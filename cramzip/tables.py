@@ -20,6 +20,7 @@ from .container import Container
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
     from .bench import Measurement
     from .cram import CramConfig
@@ -221,10 +222,11 @@ def _table(left: Sequence[str], texts: Sequence[str], right: Sequence[str] = ())
     return table
 
 
-def _text(text: str) -> str:
-    from rich.markup import escape
+def _text(text: str) -> Text:
+    """A name as it is: in a plain `str`, rich would see markup and codes of emoji."""
+    from rich.text import Text
 
-    return escape(printable(text))
+    return Text(printable(text))
 
 
 def _print(table: Table) -> None:

@@ -73,10 +73,9 @@ class ByteExactTokenizer:
                 yield from self._encode_part(half.encode(), half)
 
     def _stands_for(self, ids: Sequence[int], content: bytes) -> bool:
-        try:
-            return max(ids, default=0) < self.vocabulary_size and self.decode(ids) == content
-        except ValueError:
-            return False
+        if not all(token_id < self.vocabulary_size and self.table[token_id] for token_id in ids):
+            return False  # a token beyond the logits, or one that stands for nothing or for no bytes
+        return self.decode(ids) == content
 
     def _spell(self, content: bytes) -> Piece:
         ids = [self._byte_ids[value] for value in content]
@@ -147,6 +146,7 @@ def _without_additions(backend: Tokenizer) -> Tokenizer:
     """The same vocabulary, with everything switched off that adds to the text or reads commands in it."""
     state = json.loads(backend.to_str())
     state.update(truncation=None, padding=None, post_processor=None)
+    state["model"].pop("dropout", None)  # of BPE: cuts the same text differently every time
     state["normalizer"] = _without_prefix(state.get("normalizer"))
     state["pre_tokenizer"] = _without_prefix(state.get("pre_tokenizer"))
     plain = Tokenizer.from_str(json.dumps(state))

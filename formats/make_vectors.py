@@ -568,7 +568,8 @@ def invalid_vectors(crammer):
     yield bad("table-model-superfluous", "a model block, but no crammed chunk", replace(one, model=crammer.block))
     yield bad("table-model-without-chunks", "a model block in an empty file", File(model=crammer.block))
     yield bad("table-token-count-0", "Token_Count is 0", part(tokens=0))
-    yield bad("table-token-count-too-big", "Token_Count is 2^16 + 1", part(tokens=2**16 + 1))
+    yield bad("table-token-count-too-big", "Token_Count is 2^16 + 1", part(tokens=2**16 + 1, content=b"-" * 2**17))
+    yield bad("table-token-count-beyond-size", "Token_Count is Size + 1", part(tokens=len(recital.content) + 1))
     yield bad("table-vector-count-0", "Vector_Count is 0", part(vectors=0))
     yield bad(
         "table-vector-count-too-big",
@@ -643,7 +644,7 @@ def invalid_vectors(crammer):
     )
     yield bad("model-smallest-vocabulary", "Vocabulary_Size is 1", model(vocabulary=1))
     yield bad("model-largest-vocabulary", "Vocabulary_Size is 2^24", model(vocabulary=2**24))
-    yield bad("model-largest-token-count", "Token_Count is 2^16", part(tokens=2**16))
+    yield bad("model-largest-token-count", "Token_Count is 2^16", part(tokens=2**16, content=b"-" * 2**16))
     yield bad(
         "model-largest-vector-count",
         "Vector_Count is 2^12, with vectors of width 1",

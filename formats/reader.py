@@ -242,7 +242,7 @@ def parse_entry(cursor, model):
         require(chunk.payload_size < chunk.size, "table", "a zstd payload is not smaller than its content")
     if kind == CRAMMED:
         require(model, "table", "there is a crammed chunk, but no model block")
-        check_range(chunk.token_count, "Token_Count", 1, 2**16, "table")
+        check_range(chunk.token_count, "Token_Count", 1, min(chunk.size, 2**16), "table")
         check_range(chunk.vector_count, "Vector_Count", 1, 2**12, "table")
         least = 2 * chunk.vector_count * model.vector_width + 1
         require(chunk.payload_size >= least, "table", f"a crammed payload has not even {least} bytes")

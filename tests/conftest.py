@@ -1,6 +1,8 @@
 """Tiny models run fastest on one thread; so do the processes that tests start."""
 
+import io
 import os
+import select
 import sys
 import termios
 from contextlib import contextmanager
@@ -10,11 +12,29 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.fixture(scope="module")
+def long_chunks():
+    """Give vectors of the tiny model more than they can hold: chunks of several tokens, some of them corrected."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cramzip.chunking.BITS_PER_DIMENSION", 0.8)
+        yield
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """An empty folder to work in."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+class User(io.FileIO):
+    """The user's side of a terminal. What a program writes can arrive late: reading ends when nothing more comes."""
+
+    def read(self, size=-1):
+        shown = b""
+        while select.select([self], [], [], 0.2)[0]:
+            shown += super().read(size)
+        return shown
 
 
 @pytest.fixture
@@ -24,12 +44,12 @@ def terminal(monkeypatch):
     @contextmanager
     def at_terminal():
         user, program = os.openpty()
-        os.set_blocking(user, False)
         termios.tcsetwinsize(user, (24, 80))
         with monkeypatch.context() as patch, os.fdopen(program, "rb", buffering=0):
             for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
                 patch.setattr(sys, name, os.fdopen(os.dup(program), mode, buffering=1))
-            yield os.fdopen(user, "r+b", buffering=0)
+            with User(user, "r+b") as side:
+                yield side
 
     return at_terminal
 

@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cramzip.chunking import MAX_STORED, cut, is_inside_character, looks_like_text, next_segment, prior_capacity
+from cramzip.chunking import cut, is_inside_character, looks_like_text, next_segment, prior_capacity
+from cramzip.wire import MAX_CHUNK_SIZE
 
 LINES = [f"It was a dark and stormy night — number {i * i * 7919} of {i**3}.\n" for i in range(400)]
 TEXT = "".join(LINES).encode()
@@ -69,7 +70,7 @@ def test_random_bytes_zeros_and_control_characters_are_not_text():
 
 
 def test_other_data_goes_into_large_segments_up_to_the_limit_of_the_format():
-    assert next_segment(bytes(3 * MAX_STORED), 0, 4096) == (MAX_STORED, False)
+    assert next_segment(bytes(3 * MAX_CHUNK_SIZE), 0, 4096) == (MAX_CHUNK_SIZE, False)
 
 
 def test_other_data_ends_where_text_begins():

@@ -201,6 +201,12 @@ def test_help_of_compress_shows_the_levels_once(cramzip):
     assert "-2" not in shown
 
 
+def test_help_names_the_defaults(cramzip):
+    shown = " ".join(cramzip("c", "--help").stdout.split())
+    for fact in ("Vectors per chunk. [default: 1;", "tries hardest. [default: 5]", "compute on. [default: auto]"):
+        assert fact in shown
+
+
 def test_without_a_command_there_is_help(cramzip):
     result = cramzip()
     assert result.exit_code == 2
@@ -257,6 +263,14 @@ def test_names_in_a_file_cannot_steer_the_terminal(cramzip):
         result = cramzip(*arguments)
         assert not set("\x9b\u202e") & set(result.stdout + result.stderr)
         assert "\\x9b2J\\u202e[red]gnp.txt" in result.stdout + result.stderr
+
+
+def test_names_are_shown_letter_by_letter_in_tables(cramzip):
+    name = ":smile:[bold].txt"
+    Path(name).write_bytes(NOISE)
+    cramzip("c", *FAST, name)
+    assert cramzip("l", ":smile:[bold].cram").stdout.split()[-2:] == [name, ":smile:[bold].cram"]
+    assert f"{name} (300)" in cramzip("bench", *FAST, name).stdout
 
 
 # -- where results go ------------------------------------------------------------------------------
@@ -365,6 +379,15 @@ def test_a_file_whose_name_is_no_name_for_a_header(cramzip):
         assert container.read(Path("a.cram").read_bytes()).header.name is None
 
 
+@pytest.mark.parametrize("name", [os.fsdecode(b"caf\xe9.txt"), "two\nlines.txt", "back\\slash.txt"], ids=ascii)
+def test_a_name_that_cannot_be_in_the_header_stands_in_the_name_of_the_file(cramzip, folder, name):
+    Path(name).write_bytes(NOISE)
+    assert cramzip("c", *FAST, "--rm", name).exit_code == 0
+    assert entries(folder) == [f"{name}.cram"]
+    assert cramzip("d", "--rm", f"{name}.cram").exit_code == 0
+    assert entries(folder) == [name]
+
+
 def test_devices_can_be_written_to(cramzip):
     Path("a").write_bytes(NOISE)
     assert cramzip("c", *FAST, "a", "-o", "/dev/null").exit_code == 0
@@ -379,6 +402,9 @@ def test_devices_can_be_written_to(cramzip):
         (("c", "a", "-c", "-o", "x"), "exclude each other"),
         (("c", "a", "-c", "--rm"), "--rm"),
         (("c", "--vectors", "0", "a"), "--vectors"),
+        (("c", "-m", "", "a"), "--model"),
+        (("d", "-m", "", "a"), "--model"),
+        (("c", "-o", "", "a"), "--output"),
         (("c", "--dtype", "int8", "a"), "--dtype"),
         (("c", "--frobnicate", "a"), "--frobnicate"),
         (("frobnicate",), "frobnicate"),
@@ -405,7 +431,7 @@ def test_senseless_arguments_are_refused_in_one_line(cramzip, arguments, message
         ("/dev/zero", "cramzip: /dev/zero: is neither a file nor a pipe\n"),
     ],
 )
-@pytest.mark.parametrize("command", ["c", "d", "t", "l"])
+@pytest.mark.parametrize("command", ["c", "d", "t", "l", "bench"])
 def test_inputs_that_cannot_be_read(cramzip, command, path, message):
     result = cramzip(command, path)
     assert (result.exit_code, result.stdout, result.stderr) == (1, "", message)
@@ -584,7 +610,7 @@ def test_the_journal_of_other_options_is_not_continued(cramzip, folder):
     Journal(folder / ".a.cram.journal", bytes(32)).close(remove=False)
     result = cramzip("c", *FAST, "a")
     assert result.exit_code == 0
-    assert result.stderr.startswith("a.cram: a journal of other input, options or versions was there")
+    assert result.stderr.startswith("a.cram: a journal of other input, options, versions or threads was there")
     assert entries(folder) == ["a", "a.cram"]
 
 

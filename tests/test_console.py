@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 
 from cramzip import console
@@ -54,6 +56,14 @@ def test_progress_is_for_terminals(capsys):
     with Console().progress("book.txt", 2000) as progress:
         progress(500)
     assert capsys.readouterr().err == ""
+
+
+def test_where_standard_streams_are_closed_nobody_is_asked(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert not Console().ask("Overwrite it?")
+    with Console(show_progress=True).progress("book.txt", 2000) as progress:
+        progress(500)
 
 
 def test_progress_shows_at_a_terminal(terminal):

@@ -27,8 +27,7 @@ def corrections_of(lm, rows, results):
 def test_vectors_recite_what_they_were_measured_to_recite(lm):
     results = cram(lm, ROWS, CramConfig(effort=4, vectors=4))
     for row, result, fixes in zip(ROWS, results, corrections_of(lm, ROWS, results), strict=True):
-        assert len(fixes) <= result.wrong
-        assert min(fixes, default=len(row)) >= result.prefix
+        assert len(fixes) <= result.wrong <= len(row)
     assert results[2].wrong == 0
 
 
@@ -59,7 +58,9 @@ def test_results_do_not_depend_on_the_rows_beside(lm):
     config = CramConfig(effort=2, vectors=2)
     together = cram(lm, [[80, 81], [90, 91]], config)
     (alone,) = cram(lm, [[90, 91]], config)
-    assert together[1].wrong == alone.wrong
+    torch.testing.assert_close(
+        quantize.dequantize(together[1].mem), quantize.dequantize(alone.mem), rtol=0.02, atol=0.02
+    )
 
 
 def test_the_same_seed_gives_the_same_vectors_and_another_seed_others(lm):
@@ -73,6 +74,13 @@ def test_the_same_seed_gives_the_same_vectors_and_another_seed_others(lm):
 def test_cramming_in_bfloat16_still_gives_vectors_that_decode_in_float32(lm):
     (result,) = cram(lm, [[90]], CramConfig(effort=6, vectors=4, dtype="bfloat16"))
     assert corrections_of(lm, [[90]], [result]) == [{}]
+
+
+def test_logits_that_are_not_numbers_are_never_right(lm, monkeypatch):
+    monkeypatch.setattr(lm, "logits", lambda inputs: inputs.sum() * torch.full((*inputs.shape[:2], 288), torch.nan))
+    (result,) = cram(lm, [[90, 91]], CramConfig(effort=1))
+    assert result.wrong == 2
+    assert torch.isfinite(quantize.dequantize(result.mem)).all()
 
 
 def test_the_model_is_never_changed(lm):

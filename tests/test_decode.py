@@ -1,15 +1,21 @@
 """The decoder: greedy, cached, batched, and deaf to noise that the writer has allowed for."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from models import TINY_MODEL
 
-from cramzip import CramConfig, codec, compress, decompress
-from cramzip.decode import FREE, find_corrections, greedy_decode
+from cramzip import CramConfig, codec, compress, decompress, describe
+from cramzip.decode import BATCH_LIMITS, FREE, batches, find_corrections, greedy_decode
 from cramzip.errors import DamagedFileError
-from cramzip.lm import FrozenLM, find
+from cramzip.lm import FrozenLM
+from cramzip.source import find
 
-TEXT = b"It was the best of times, it was the worst of times."
+TEXT = b"It is a far, far better thing that I do, than I have ever done; it is a far, far better rest."
+CONFIG = CramConfig(effort=1, vectors=16)
+
+pytestmark = pytest.mark.usefixtures("long_chunks")
 
 
 @pytest.fixture(scope="module")
@@ -91,17 +97,37 @@ def test_corrections_make_any_text_of_any_vectors(lm):
     assert lm.tokenizer.decode(greedy_decode(lm, mem, len(row), forced).tokens[0].tolist()) == TEXT
 
 
+def assert_worth_decoding(blob):
+    description = describe.describe(blob)
+    assert description.n_crammed > 1
+    assert description.n_corrections > 0
+    assert description.n_tokens > 4 * description.n_crammed
+    assert description.n_tokens > 2 * description.n_corrections
+
+
+def test_batches_hold_every_row_once_within_their_limits(lm):
+    lengths = [7, 3000, 12, 40_000, 7, 7, 3000] * 20
+    found = list(batches(lm, lengths))
+    assert sorted(index for batch in found for index in batch) == list(range(len(lengths)))
+    rows, positions = BATCH_LIMITS["cpu"]
+    for batch in found:
+        assert len(batch) <= rows
+        assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= positions
+    assert {len(batch) for batch in batches(lm, lengths, 1)} == {1}
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 32])
 def test_a_file_opens_with_any_batch_size(lm, batch_size):
-    blob = compress(TEXT, lm, CramConfig(effort=2, vectors=2))
+    blob = compress(TEXT, lm, CONFIG)
+    assert_worth_decoding(blob)
     assert b"".join(codec.decode(blob, lm, batch_size=batch_size)) == TEXT
 
 
 @pytest.mark.parametrize("noise_exponent", [8, 4, 1])
 def test_logits_that_are_off_by_the_guaranteed_noise_still_give_the_exact_bytes(noise_exponent):
     noisy = NoisyLM(find(str(TINY_MODEL)))
-    config = CramConfig(effort=3, vectors=2, noise_exponent=noise_exponent)
-    blob = compress(TEXT, noisy, config)  # made without noise
+    blob = compress(TEXT, noisy, replace(CONFIG, noise_exponent=noise_exponent))  # made without noise
+    assert_worth_decoding(blob)
     noisy.noise = 0.999 * 2.0**-noise_exponent
     for seed in range(5):
         torch.manual_seed(seed)
@@ -110,7 +136,7 @@ def test_logits_that_are_off_by_the_guaranteed_noise_still_give_the_exact_bytes(
 
 def test_logits_that_are_off_by_far_more_are_noticed():
     noisy = NoisyLM(find(str(TINY_MODEL)))
-    blob = compress(TEXT, noisy, CramConfig(effort=3, vectors=2))
+    blob = compress(TEXT, noisy, CONFIG)
     noisy.noise = 100.0
     with pytest.raises(DamagedFileError, match="content"):
         decompress(blob, noisy)

@@ -1,6 +1,7 @@
 import fcntl
 import os
 import stat
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -75,6 +76,12 @@ def test_a_named_pipe_is_read_to_its_end(folder):
 def test_folders_and_devices_are_no_input(folder, path):
     with pytest.raises(InputOutputError):
         files.read(path)
+
+
+def test_a_closed_standard_input_is_no_input(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(InputOutputError, match="closed"):
+        files.read("-")
 
 
 def test_a_name_that_is_not_utf8_is_no_name(folder):
@@ -246,12 +253,20 @@ def test_what_a_killed_process_left_is_removed(folder):
     assert entries(folder) == ["a"]
 
 
+@pytest.mark.parametrize("name", [".a.my_notes.txt", ".a.mynotes.part", ".a.leftover.b.part", ".ab.leftover.part"])
+def test_files_that_merely_look_like_leftovers_are_left_alone(folder, name):
+    Path(name).touch()
+    with Output(folder / "a") as output:
+        output.commit()
+    assert entries(folder) == sorted([name, "a"])
+
+
 def test_what_a_living_process_writes_is_left_alone(folder):
-    with Path(".a.living.part").open("wb") as living:
+    with Path(".a.is_alive.part").open("wb") as living:
         fcntl.flock(living, fcntl.LOCK_EX)
         with Output(folder / "a") as output:
             output.commit()
-        assert entries(folder) == [".a.living.part", "a"]
+        assert entries(folder) == [".a.is_alive.part", "a"]
 
 
 def test_the_example_texts_are_found(folder):

@@ -1,19 +1,23 @@
 """What happens while a job is running: a Console that meddles stands in for the world outside."""
 
+import re
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from models import TINY_MODEL
 
-from cramzip import jobs
+from cramzip import container, jobs
 from cramzip.console import Console
+from cramzip.container import Kind
 from cramzip.cram import CramConfig
 from cramzip.errors import InputOutputError, VerificationError
 from cramzip.jobs import Destination
 from cramzip.lm import load
 
 TEXT = b"the cat sat on the mat.\n"
+CONFIG = CramConfig(effort=1)
 SEVERAL_GROUPS = bytes(2 * 2**22) + TEXT
 
 
@@ -37,8 +41,12 @@ class Meddler(Console):
         yield told
 
 
-def compress(model, console, **options):
-    jobs.compress("a", Destination(**options), lambda: model, CramConfig(effort=1), console)
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def compress(model, console, config=CONFIG, **options):
+    jobs.compress("a", Destination(**options), lambda: model, config, console)
 
 
 @pytest.fixture
@@ -69,9 +77,6 @@ def test_a_file_that_does_not_decode_is_not_kept(folder, model):
 
 
 def test_an_interrupted_job_goes_on_and_gives_the_same_file(folder, model, capsys):
-    def interrupt():
-        raise KeyboardInterrupt
-
     Path("a").write_bytes(SEVERAL_GROUPS)
     compress(model, Console(), output=Path("uninterrupted"))
     for after in (2**22, 2 * 2**22):
@@ -84,10 +89,40 @@ def test_an_interrupted_job_goes_on_and_gives_the_same_file(folder, model, capsy
     assert "a.cram: continuing after 8,388,608 of 8,388,632 bytes" in capsys.readouterr().err
 
 
-def test_nothing_is_kept_of_a_job_that_got_nowhere(folder, model):
-    def interrupt():
-        raise KeyboardInterrupt
+def test_crammed_chunks_are_continued_as_if_nothing_had_happened(folder, model, capsys, monkeypatch):
+    monkeypatch.setattr("cramzip.encode.SEGMENT_BYTES", (64, 64))  # several groups of a short text
+    config = CramConfig(effort=1, vectors=8)
+    Path("a").write_bytes(TEXT * 8)
+    compress(model, Console(), config, output=Path("uninterrupted"))
+    with pytest.raises(KeyboardInterrupt):
+        compress(model, Meddler("a", interrupt, after=100), config)
+    compress(model, Console(), config)
+    assert Path("a.cram").read_bytes() == Path("uninterrupted").read_bytes()
 
+    continued = int(re.search(r"continuing after (\d+) of 192 bytes", capsys.readouterr().err)[1])
+    file = container.read(Path("a.cram").read_bytes())
+    crammed = [at for at, entry in zip(file.offsets, file.entries, strict=False) if entry.kind is Kind.CRAMMED]
+    assert min(crammed) < continued <= max(crammed)
+
+
+@pytest.mark.parametrize("changed", ["torch.get_num_threads", "cramzip.jobs.version"])
+def test_a_job_is_not_continued_where_other_chunks_could_come_out(folder, model, capsys, monkeypatch, changed):
+    Path("a").write_bytes(SEVERAL_GROUPS)
+    with pytest.raises(KeyboardInterrupt):
+        compress(model, Meddler("a", interrupt, 2**22))
+    monkeypatch.setattr(changed, lambda *_: 99)
+    compress(model, Console())
+    assert "starting anew" in capsys.readouterr().err
+
+
+def test_a_closed_standard_output_is_an_error_before_any_work(folder, model, monkeypatch):
+    Path("a").write_bytes(TEXT)
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(InputOutputError, match="standard output is closed"):
+        compress(None, Console(), stdout=True)
+
+
+def test_nothing_is_kept_of_a_job_that_got_nowhere(folder, model):
     Path("a").write_bytes(TEXT)
     with pytest.raises(KeyboardInterrupt):
         compress(model, Meddler("a", interrupt))
