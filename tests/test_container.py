@@ -48,7 +48,9 @@ names = st.text(st.characters(codec="utf-8", exclude_categories=("Cc",), exclude
 )
 stored_chunks = st.binary(min_size=1, max_size=300).map(container.stored_chunk)
 crammed_chunks = st.builds(
-    lambda content, n_tokens, n_vectors, fixes: crammed(content, n_tokens, n_vectors, bytes(8 * n_vectors) + fixes),
+    lambda content, n_tokens, n_vectors, fixes: crammed(
+        content, min(n_tokens, len(content)), n_vectors, bytes(8 * n_vectors) + fixes
+    ),
     st.binary(min_size=1, max_size=50),
     st.integers(1, container.MAX_TOKENS),
     st.integers(1, 5),
