@@ -38,7 +38,7 @@ EXACT_VECTORS = 4  # most vectors for one token before it is stored
 # Chunks cost this much more than vectors have been found to hold. Where corrections do the rest, a longer chunk makes
 # a smaller file: a few corrections take less space than another float16 vector.
 AMBITION, EXACT_AMBITION = 2.0, 1.15
-CAPACITY_RANGE = (1 / 16, 16.0)  # of what was expected
+CAPACITY_RANGE, EXACT_CAPACITY_RANGE = (1 / 2, 16.0), (1 / 16, 16.0)  # of what was expected
 
 
 class Group(NamedTuple):
@@ -85,10 +85,10 @@ class _Encoder:
 
     def learn(self, held: float) -> None:
         """Give the next vectors what these have held, in bits each, and somewhat more."""
-        low, high = CAPACITY_RANGE
         if not math.isfinite(held):
             return
         ambition = EXACT_AMBITION if self.config.exact else AMBITION
+        low, high = EXACT_CAPACITY_RANGE if self.config.exact else CAPACITY_RANGE
         self.capacity = min(max(ambition * held, low * self.expected), high * self.expected)
 
     def segment_size(self, start: int) -> int:
