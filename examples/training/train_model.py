@@ -21,7 +21,7 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from recipe import bits_per_byte, lr_scale, make_model, make_optimisers, nll
+from recipe import bits_per_byte, fast_bfloat16, lr_scale, make_model, make_optimisers, nll
 from report import draw_curve, machine, measure, model_card, read_log
 from safetensors.torch import save_file
 from texts import (
@@ -68,10 +68,18 @@ def cli():
     help="Held-out texts; without it every 50th file of TEXTS is held out.",
 )
 @click.option(
-    "--vocab", type=click.IntRange(257, 65536), default=2048, show_default=True, help="Tokens of the vocabulary."
+    "--vocab", type=click.IntRange(257, 65536), default=4096, show_default=True, help="Tokens of the vocabulary."
 )
 @click.option("--sample-mb", default=30, show_default=True, help="Text the tokenizer sees.")
-def prepare(texts, work, valid, vocab, sample_mb):
+@click.option(
+    "--weight",
+    "weights",
+    type=(str, click.IntRange(0)),
+    multiple=True,
+    metavar="KIND N",
+    help="Pack the texts of KIND N times; may be given for several kinds.",
+)
+def prepare(texts, work, valid, vocab, sample_mb, weights):
     """Train the tokenizer on TEXTS and pack the token ids into WORK."""
     work.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(SEED)
@@ -81,6 +89,10 @@ def prepare(texts, work, valid, vocab, sample_mb):
     files = files if valid else [file for i, file in enumerate(files) if i % 50]
     tokenizer = train_tokenizer(balanced_sample(files, sample_mb * 1e6, rng), vocab)
     save_tokenizer(tokenizer, work)
+    weights = dict(weights)
+    if unknown := weights.keys() - {kind for _, kind in files}:
+        raise click.BadParameter(f"no texts of kind {', '.join(sorted(unknown))}", param_hint="--weight")
+    files = [file for file in files for _ in range(weights.get(file[1], 1))]
     for name, part in ("train", files), ("valid", held_out):
         paths = [path for path, _ in part]
         n = pack(tokenizer, paths, work / f"{name}.bin")
@@ -93,10 +105,10 @@ def prepare(texts, work, valid, vocab, sample_mb):
 @click.option("--minutes", type=float, help="Time to train for, over all resumes.")
 @click.option("--tokens", type=float, help="Tokens to train on; or the sooner of the two.")
 @click.option("--layers", default=4, show_default=True)
-@click.option("--hidden", default=256, show_default=True)
-@click.option("--heads", default=4, show_default=True)
-@click.option("--intermediate", default=688, show_default=True)
-@click.option("--batch", default=4096, show_default=True, help="Tokens of a step.")
+@click.option("--hidden", default=320, show_default=True)
+@click.option("--heads", default=5, show_default=True)
+@click.option("--intermediate", default=864, show_default=True)
+@click.option("--batch", default=8192, show_default=True, help="Tokens of a step.")
 @click.option("--micro", default=4096, show_default=True, help="Tokens at once in memory.")
 @click.option("--muon-lr", default=0.02, show_default=True)
 @click.option("--adam-lr", default=0.01, show_default=True)
@@ -169,7 +181,7 @@ def train(
         length = LONG_CONTEXT if is_long else CONTEXT
         rows = draw_rows(stream, state["step"], batch // length, length).to(device)
         for part in rows.split(max(1, micro // length)):
-            with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            with torch.autocast(device, torch.bfloat16, enabled=fast_bfloat16(device)):
                 loss = run(model, part).sum() / batch
             loss.backward()
             losses.append(loss.item() * len(rows) / len(part))
