@@ -1,51 +1,173 @@
-"""The tokens that greedy decoding gets wrong: places and right tokens, to bytes and back.
+"""The true tokens of a group, entropy-coded by what the model thinks of them; to bytes and back.
 
-Coding 1 of section 6.2 of formats/cram.md: gaps and token ids as varints.
+A token is coded as a row of decisions, "is its rank in this group?", each with an adaptive probability that is
+picked, and at first given, by the model's confidence in buckets. Nothing but the bucket depends on floating point.
+The writer shifts the borders of the buckets, chunk by chunk, to where no confidence is within reach of noise; the few
+tokens for which that fails are spelled out. Section 6.2 of formats/cram.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from bisect import bisect_right
 
-from .wire import Bytes, Cursor, pack_varint
+import numpy as np
 
-Corrections = Mapping[int, int]  # position -> token id
+from .errors import DamagedFileError
+from .rangecoder import PROBABILITY_BITS, Bit, Decoder, Encoder
+from .ranks import SLACK, Ranked, Step, group_starts, index_bits
+from .wire import Bytes
 
-
-def pack(corrections: Corrections) -> bytes:
-    """Bytes for `corrections`, in the order of their positions."""
-    out = pack_varint(len(corrections))
-    previous = -1
-    for position in sorted(corrections):
-        out += pack_varint(position - previous - 1) + pack_varint(corrections[position])
-        previous = position
-    return out
-
-
-def count(data: Bytes) -> int:
-    """How many corrections packed `data` begins to list."""
-    return Cursor(data, "corrections").varint()
+LIMIT = 12.0  # of confidences, in nats
+FINE_BUCKET, COARSE_BUCKET = 0.5, 1.0  # nats; coarse where noise is so strong that fine borders cannot be kept clear
+FINE_UP_TO = 2.0**-13  # noise bound
+SHIFT_BITS = 10
+SHIFT_SHARE = 0.5  # of a bucket, that its borders may move by in all
+CONTEXT_GROUPS = 2  # groups of ranks with probabilities of their own; all later ones share theirs
+CONFIDENCE_COUNT, NEAR_COUNT = 128, 8  # how firmly first probabilities stand
+EXCEPTION_BITS = 22  # about what a token costs that is spelled out
 
 
-def unpack(data: Bytes, n_tokens: int, vocabulary_size: int) -> dict[int, int]:
-    """The inverse of `pack`, for a chunk of `n_tokens`.
+def shift_of(index: int, width: float) -> float:
+    """Shift `index` of bucket borders, in nats: ever finer steps (van der Corput), so that small indices do first."""
+    reverse = int(f"{index:0{SHIFT_BITS}b}"[::-1], 2)
+    return (reverse / 2**SHIFT_BITS - 0.5) * SHIFT_SHARE * width
 
-    Raises DamagedFileError (stage `corrections`) unless `data` is exactly what `pack` would write.
-    """
-    cursor = Cursor(data, "corrections")
-    count = cursor.varint()
-    if count > n_tokens:
-        cursor.fail(f"Count: {count} corrections for {n_tokens} tokens")
-    corrections: dict[int, int] = {}
-    position = -1
-    for _ in range(count):
-        position += cursor.varint() + 1
-        token = cursor.varint()
-        if position >= n_tokens:
-            cursor.fail(f"Gap: position {position} of {n_tokens} tokens")
-        if token >= vocabulary_size:
-            cursor.fail(f"Token: {token} of a vocabulary of {vocabulary_size}")
-        corrections[position] = token
-    if cursor.remaining:
-        cursor.fail(f"{cursor.remaining} bytes left over")
-    return corrections
+
+class _Probabilities:
+    """What encoder and decoder know in common: buckets, and the adaptive probabilities of a group."""
+
+    def __init__(self, vocabulary_size: int, noise_bound: float):
+        self.starts = group_starts(vocabulary_size)
+        self.last_group = len(self.starts) - 2
+        self.token_bits = (vocabulary_size - 1).bit_length()
+        self.width = FINE_BUCKET if noise_bound <= FINE_UP_TO else COARSE_BUCKET
+        self.half = int(LIMIT / self.width)  # buckets on either side of even odds
+        self.noise_bound = noise_bound
+        self.shift = 0.0
+        self._in_group: dict[tuple[int, int], Bit] = {}
+        self._near: dict[int, Bit] = {}
+
+    def buckets(self, confidence: np.ndarray) -> np.ndarray:
+        bucket: np.ndarray = np.floor((confidence - self.shift) / self.width).astype(np.int64)
+        return bucket.clip(-self.half, self.half - 1)
+
+    def in_group(self, group: int, bucket: int) -> Bit:
+        """The probability that a rank is in `group`, given that it is in none before."""
+        key = (min(group, CONTEXT_GROUPS), bucket)
+        bit = self._in_group.get(key)
+        if bit is None:
+            middle = (bucket + 0.5) * self.width + self.shift
+            probability = round(2**PROBABILITY_BITS / (1 + math.exp(-middle)))
+            bit = self._in_group[key] = Bit(probability, CONFIDENCE_COUNT)
+        return bit
+
+    def near(self, group: int) -> Bit:
+        """The probability that a token of `group` has others near it."""
+        if group not in self._near:
+            exponent = max(1, round(-math.log2(self.noise_bound)) - group // 2)
+            self._near[group] = Bit(2**PROBABILITY_BITS >> exponent, NEAR_COUNT)
+        return self._near[group]
+
+
+class TokenEncoder:
+    """The corrections of one group, chunk by chunk."""
+
+    def __init__(self, vocabulary_size: int, noise_bound: float):
+        self._model = _Probabilities(vocabulary_size, noise_bound)
+        self._coder = Encoder()
+
+    def chunk(self, ranked: Ranked) -> None:
+        model, coder = self._model, self._coder
+        groups = [bisect_right(model.starts, rank) - 1 for rank in ranked.ranks.tolist()]
+        index, exceptions = self._choose_shift(ranked, groups)
+        model.shift = shift_of(index, model.width)
+        coder.any_number(index)
+        coder.any_number(len(exceptions))
+        position_bits = (len(groups) - 1).bit_length()
+        for position in exceptions:
+            coder.number(position, position_bits)
+        spelled_out = set(exceptions)
+        buckets = model.buckets(ranked.confidence).tolist()
+        tokens, ranks, id_bits = ranked.tokens.tolist(), ranked.ranks.tolist(), ranked.id_bits.tolist()
+        for t, group in enumerate(groups):
+            if t in spelled_out:
+                coder.number(tokens[t], model.token_bits)
+                continue
+            for g in range(min(group + 1, model.last_group)):
+                coder.bit(model.in_group(g, buckets[t][g]), g == group)
+            coder.number(ranks[t] - model.starts[group], index_bits(group))
+            if coder.bit(model.near(group), id_bits[t] > 0):
+                coder.any_number(id_bits[t] - 1)
+                coder.number(tokens[t] & ((1 << id_bits[t]) - 1), id_bits[t])
+
+    def _choose_shift(self, ranked: Ranked, groups: list[int]) -> tuple[int, list[int]]:
+        """The cheapest shift, and the positions whose confidences come too near to a border with it."""
+        model = self._model
+        counts = np.minimum(np.array(groups) + 1, model.last_group)  # decisions of each token
+        is_asked = np.arange(ranked.confidence.shape[1]) < counts[:, None]  # (T, G)
+        reach = 2 * model.noise_bound * SLACK
+        is_asked &= np.abs(ranked.confidence) < LIMIT + model.width
+        position, group = np.nonzero(is_asked)
+        residue = ranked.confidence[position, group] % model.width
+        ordered = np.sort(np.concatenate([residue - model.width, residue, residue + model.width]))
+        shifts = np.array([shift_of(index, model.width) for index in range(2**SHIFT_BITS)])
+        border = shifts % model.width
+        hits = np.searchsorted(ordered, border + reach, "right") - np.searchsorted(ordered, border - reach, "left")
+        bits = 2 * np.floor(np.log2(np.arange(2**SHIFT_BITS) + 1)) + EXCEPTION_BITS * hits
+        index = int(bits.argmin())
+        distance = np.abs((residue - border[index] + model.width / 2) % model.width - model.width / 2)
+        return index, sorted(set(position[distance <= reach].tolist()))
+
+    def finish(self) -> bytes:
+        return self._coder.finish()
+
+
+class TokenDecoder:
+    """The inverse of TokenEncoder, token by token: what is coded depends on the tokens before."""
+
+    def __init__(self, data: Bytes, vocabulary_size: int, noise_bound: float):
+        self._model = _Probabilities(vocabulary_size, noise_bound)
+        self._vocabulary_size = vocabulary_size
+        self._coder = Decoder(data)
+        self._exceptions: set[int] = set()
+
+    def begin_chunk(self, n_tokens: int) -> None:
+        index = self._coder.any_number()
+        n_exceptions = self._coder.any_number()
+        if index >= 2**SHIFT_BITS or n_exceptions > n_tokens:
+            raise DamagedFileError("content", f"corrections: shift {index}, {n_exceptions} exceptions")
+        self._model.shift = shift_of(index, self._model.width)
+        position_bits = (n_tokens - 1).bit_length()
+        self._exceptions = {self._coder.number(position_bits) for _ in range(n_exceptions)}
+
+    def buckets(self, step: Step, row: int) -> list[int]:
+        buckets: list[int] = self._model.buckets(step.confidence[row]).tolist()
+        return buckets
+
+    def token(self, t: int, step: Step, row: int) -> int:
+        """Token `t` of the chunk, from the logits in `row` of `step`."""
+        model, coder = self._model, self._coder
+        if t in self._exceptions:
+            token = coder.number(model.token_bits)
+            if token >= self._vocabulary_size:
+                raise DamagedFileError("content", f"corrections: token {token} of {self._vocabulary_size}")
+            return token
+        buckets = model.buckets(step.confidence[row]).tolist()
+        group = 0
+        while group < model.last_group:
+            if group == len(buckets):
+                buckets = model.buckets(step.all_confidences(row)).tolist()
+            if coder.bit(model.in_group(group, buckets[group])):
+                break
+            group += 1
+        rank = model.starts[group] + coder.number(index_bits(group))
+        if rank >= self._vocabulary_size:
+            raise DamagedFileError("content", f"corrections: rank {rank} of {self._vocabulary_size}")
+        if not coder.bit(model.near(group)):
+            return step.token(row, rank)
+        n_bits = coder.any_number() + 1
+        return step.token_near(row, rank, coder.number(min(n_bits, model.token_bits)), n_bits)
+
+    def finish(self) -> None:
+        self._coder.finish()

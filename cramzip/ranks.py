@@ -1,0 +1,130 @@
+"""Logits to what the corrections are made of: ranks, how sure the model is of each, and near ties.
+
+Everything here is chosen to survive noise. If no logit is off by more than epsilon, then neither is the r-th
+largest of them, nor the logarithm of a sum of exponentials of some of these; so the confidence in a group of ranks
+moves by 2 epsilon at most, whatever ties are broken on the way. Only the *token* at a rank is fragile; where another
+one is near, the writer says so and adds bits of its id. Section 6.2 of formats/cram.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from .errors import DamagedFileError
+
+SINGLE_RANKS = 8  # that are groups of their own; wider groups follow, two of each width
+TOP = 36  # ranks looked up at once: as far as the 14th group; what is rarer takes a sort
+SLACK = 1.05  # for the rounding of what is computed from logits
+LEAST_TAIL = 1e-30
+
+
+@lru_cache
+def group_starts(vocabulary_size: int) -> tuple[int, ...]:
+    """The first rank of each group, and the end of the last: 0, 1, ..., 8, 10, 12, 16, 20, 28, 36, 52, ..."""
+    starts, width = list(range(SINGLE_RANKS + 1)), 2
+    while starts[-1] < vocabulary_size:
+        starts += [starts[-1] + width, starts[-1] + 2 * width]
+        width *= 2
+    return (*[start for start in starts if start < vocabulary_size], vocabulary_size)
+
+
+def index_bits(group: int) -> int:
+    """Bits that tell the ranks of a group apart."""
+    return max(0, (group - SINGLE_RANKS) // 2 + 1)
+
+
+def confidences(ordered: np.ndarray, total: np.ndarray, starts: tuple[int, ...]) -> np.ndarray:
+    """How sure the model is of each group of ranks, given that it is none before: log odds (B, G).
+
+    `ordered` (B, K) holds the exponentials of the largest logits, falling; `total` (B,) the sum of all V. G groups
+    end within the first K ranks; after the last group of all, nothing is left and the odds are without meaning.
+    """
+    ends = [end for end in starts[1:] if end <= ordered.shape[1]]
+    reached = np.cumsum(ordered, axis=1, dtype=np.float64)[:, [end - 1 for end in ends]]  # (B, G)
+    masses = np.diff(reached, axis=1, prepend=0.0)
+    left = np.maximum(total[:, None] - reached, LEAST_TAIL)
+    odds: np.ndarray = np.log(np.maximum(masses, LEAST_TAIL)) - np.log(left)
+    return odds
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Tokens (T,) as ranks among the logits at their places.
+
+    `confidence` (T, G) is that of all groups up to the token's own at least. `id_bits` is 0 where the token is clear
+    of all others, else how many low bits of its id set it apart from those that are near.
+    """
+
+    tokens: np.ndarray
+    ranks: np.ndarray
+    confidence: np.ndarray
+    id_bits: np.ndarray
+
+
+def rank(logits: torch.Tensor, tokens: torch.Tensor, noise_bound: float) -> Ranked:
+    """The ranks of `tokens` (T,) among `logits` (T, V)."""
+    own = logits.gather(1, tokens[:, None])  # (T, 1)
+    ranks = (logits > own).sum(1)
+    near = ((logits - own).abs() <= 2 * noise_bound * SLACK).sum(1) > 1
+    ordered = logits.sort(dim=1, descending=True).values
+    exponentials = (ordered - ordered[:, :1]).exp().cpu().numpy()
+    total = exponentials.sum(axis=1, dtype=np.float64)
+    id_bits = np.zeros(len(tokens), dtype=np.int64)
+    for t in near.nonzero().flatten().tolist():
+        similar = ((logits[t] - own[t]).abs() <= 4 * noise_bound * SLACK).nonzero().flatten().tolist()
+        id_bits[t] = _telling_bits(int(tokens[t]), similar)
+    return Ranked(
+        tokens.cpu().numpy(),
+        ranks.cpu().numpy(),
+        confidences(exponentials, total, group_starts(logits.shape[1])),
+        id_bits,
+    )
+
+
+def _telling_bits(token: int, similar: list[int]) -> int:
+    """How many low bits of `token` no other of the `similar` tokens has."""
+    differences = (token ^ other for other in similar if other != token)
+    return max((difference & -difference).bit_length() for difference in differences)
+
+
+class Step:
+    """The logits (B, V) of one step of decoding, and the tokens that ranks among them stand for."""
+
+    def __init__(self, logits: torch.Tensor, noise_bound: float):
+        self._window = 2 * noise_bound * SLACK
+        self._starts = group_starts(logits.shape[1])
+        top = logits.topk(min(TOP, logits.shape[1]), dim=1)
+        largest = top.values[:, :1]
+        self._logits, self._top = logits, top.indices.tolist()
+        self._total = (logits - largest).exp().sum(1, dtype=torch.float64).cpu().numpy()  # (B,)
+        self.confidence = confidences((top.values - largest).exp().cpu().numpy(), self._total, self._starts)  # (B, G)
+        self._sorted: dict[int, torch.return_types.sort] = {}
+
+    def _sort(self, row: int) -> torch.return_types.sort:
+        if row not in self._sorted:
+            self._sorted[row] = self._logits[row].sort(descending=True)
+        return self._sorted[row]
+
+    def all_confidences(self, row: int) -> np.ndarray:
+        """Those of a row for groups beyond the first: (G,)."""
+        ordered = self._sort(row).values
+        exponentials = (ordered - ordered[0]).exp().cpu().numpy()
+        return confidences(exponentials[None], self._total[row : row + 1], self._starts)[0]
+
+    def token(self, row: int, rank: int) -> int:
+        """The token of a rank that is clear of all others."""
+        top = self._top[row]
+        return top[rank] if rank < len(top) else int(self._sort(row).indices[rank])
+
+    def token_near(self, row: int, rank: int, low_bits: int, n_bits: int) -> int:
+        """The one token that is as good as that of `rank`, but for noise, and whose id ends in `low_bits`."""
+        logits = self._logits[row]
+        near = ((logits - logits[self.token(row, rank)]).abs() <= self._window).nonzero().flatten().tolist()
+        found = [token for token in near if token & ((1 << n_bits) - 1) == low_bits]
+        if len(found) != 1:
+            raise DamagedFileError("content", f"corrections: {len(found)} tokens fit where there must be one")
+        return found[0]
