@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from . import container, payload, quantize
-from .container import Chunk, Container, Header, Kind, ModelBlock, stored_content
+from .container import (
+    HASH_SIZES,
+    BuiltinModel,
+    Container,
+    Group,
+    Header,
+    Kind,
+    OutsideModel,
+    Parameters,
+    Vectors,
+    stored_content,
+    stored_group,
+)
 from .cram import CramConfig
-from .decode import FREE, batches, greedy_decode
-from .encode import Progress, encode
+from .decode import Recipe, batches
+from .decode import decode as decode_tokens
+from .encode import Progress, choose_parameters, encode
 from .errors import DamagedFileError, UsageError, VerificationError, WrongModelError
-from .lm import FrozenLM, pad
+from .lm import FrozenLM
 from .payload import check
-from .wire import Bytes
+from .wire import MAX_CHUNK_SIZE, Bytes
 
 WINDOW_BYTES = 2**22  # of the original and of the payloads: what is decoded together
+SMALL_ORIGINAL = 2**12  # bytes; the hash of what is smaller is kept in part
 
 
 def compress(
@@ -28,21 +44,89 @@ def compress(
     config: CramConfig | None = None,
     *,
     name: str | None = None,
+    strip: bool = False,
     progress: Progress | None = None,
 ) -> bytes:
-    """The `.cram` file for `data`, decoded and compared before it is returned.
+    """The `.cram` file for `data`, decoded and compared before it is returned; `strip` leaves out what is optional.
 
     Raises VerificationError if this machine does not get the same bytes back twice.
     """
     config = config or CramConfig()
-    chunks = [chunk for group in encode(data, lm, config, progress=progress) for chunk in group.chunks]
+    parameters = choose_parameters(lm, config)
+    segments = list(encode(data, lm, config, parameters, progress=progress))
+    groups = [group for segment in segments for group in segment.groups]
+    gain = sum(segment.gain for segment in segments)
     sink = io.BytesIO()
-    crammed = any(chunk.entry.kind is Kind.CRAMMED for chunk in chunks)
-    header = make_header(len(data), hashlib.sha256(data).digest(), crammed, lm, config, name)
-    container.write(sink, header, chunks)
+    write(sink, data, groups, hashlib.sha256(data).digest(), lm, config, parameters, gain, name=name, strip=strip)
     blob = sink.getvalue()
     verify(blob, data, lm, batch_size=config.batch_size)
     return blob
+
+
+def write(
+    sink: io.BufferedIOBase | io.BytesIO,
+    data: Bytes,
+    groups: Iterable[Group],
+    sha256: bytes,
+    lm: FrozenLM,
+    config: CramConfig,
+    parameters: Parameters,
+    gain: float,
+    *,
+    name: str | None = None,
+    strip: bool = False,
+) -> None:
+    """Write the file of `groups`, which is walked twice; or that of the stored `data`, if it is smaller."""
+    size = sum(len(group.payload) for group in groups)
+    if not config.exact and (stored := _smaller_stored(data, size)) is not None:
+        groups = stored
+    kinds = {group.entry.kind for group in groups}
+    header = make_header(len(data), sha256, kinds, lm, config, parameters, gain, name=name, strip=strip)
+    container.write(sink, header, groups)  # type: ignore[arg-type]
+
+
+def _smaller_stored(data: Bytes, limit: int) -> list[Group] | None:
+    """The whole of `data` stored, unless that takes `limit` bytes or more."""
+    groups = []
+    for begin in range(0, len(data), MAX_CHUNK_SIZE):
+        groups.append(stored_group(data[begin : begin + MAX_CHUNK_SIZE]))
+        limit -= len(groups[-1].payload)
+        if limit <= 0:
+            return None
+    return groups
+
+
+def make_header(
+    original_size: int,
+    sha256: bytes,
+    kinds: Iterable[Kind],
+    lm: FrozenLM,
+    config: CramConfig,
+    parameters: Parameters,
+    gain: float,
+    *,
+    name: str | None = None,
+    strip: bool = False,
+) -> Header:
+    """The header of a file of groups of such `kinds`: the model block only where one of them needs the model."""
+    if strip:
+        hash_size, name, gain = HASH_SIZES[0], None, 0.0
+    else:
+        hash_size = HASH_SIZES[1] if original_size < SMALL_ORIGINAL else HASH_SIZES[-1]
+    kinds = set(kinds)
+    if all(kind.is_stored for kind in kinds):
+        return Header(original_size, sha256[:hash_size], name)
+    vectors = None
+    if any(kind.has_vectors for kind in kinds):
+        vectors = Vectors(config.coding, lm.width, max(0, round(gain)))
+    return Header(original_size, sha256[:hash_size], name, reference(lm), parameters, vectors)
+
+
+def reference(lm: FrozenLM) -> BuiltinModel | OutsideModel:
+    """How a file names a model."""
+    if lm.source.is_builtin:
+        return BuiltinModel(lm.source.digest)
+    return OutsideModel(lm.model_id, lm.revision, lm.fingerprint, lm.tokenizer_hash)
 
 
 def verify(
@@ -66,35 +150,11 @@ def verify(
         raise VerificationError(f"the finished file decodes to {position} bytes of {len(original)}")
 
 
-def make_header(
-    original_size: int,
-    original_sha256: bytes,
-    chunks_are_crammed: bool,
-    lm: FrozenLM | None,
-    config: CramConfig,
-    name: str | None = None,
-) -> Header:
-    """The header of a file; the model block only where a chunk needs the model."""
-    model = None
-    if chunks_are_crammed:
-        assert lm is not None
-        model = ModelBlock(
-            model_id=lm.model_id,
-            revision=lm.revision,
-            fingerprint=lm.fingerprint,
-            tokenizer_hash=lm.tokenizer_hash,
-            vocabulary_size=lm.vocabulary_size,
-            vector_width=lm.width,
-            noise_exponent=config.noise_exponent,
-        )
-    return Header(original_size, original_sha256, name, model)
-
-
 def decompress(blob: Bytes, lm: FrozenLM | None = None, *, start: int = 0, stop: int | None = None) -> bytes:
     """The original of a `.cram` file, or of its bytes `start` to `stop` only.
 
     Raises DamagedFileError, and WrongModelError if `lm` is not the model that the file was made with (a file of stored
-    chunks alone needs none). Bytes of a part are vouched for by the checksums of their chunks, a whole by its SHA-256.
+    groups alone needs none). Bytes of a part are vouched for by the checksums of their groups, a whole by its SHA-256.
     """
     if start == 0 and stop is None:
         return b"".join(decode(blob, lm))
@@ -103,13 +163,15 @@ def decompress(blob: Bytes, lm: FrozenLM | None = None, *, start: int = 0, stop:
     stop = file.header.original_size if stop is None else min(stop, file.header.original_size)
     if not 0 <= start <= file.header.original_size:
         raise UsageError(f"start: {start} is not in a file of {file.header.original_size} bytes")
+    if len(file.entries) == 1:  # its only checksum is the hash of the whole
+        return b"".join(decode(blob, lm))[start:stop]
     offsets = file.offsets
     touched = [
-        (offset, chunk)
-        for offset, chunk in zip(offsets, file, strict=False)
-        if offset < stop and offset + chunk.entry.size > start
+        (offset, group)
+        for offset, group in zip(offsets, file, strict=False)
+        if offset < stop and offset + group.entry.size > start
     ]
-    content = b"".join(_decode_chunks(file, [chunk for _, chunk in touched], lm))
+    content = b"".join(_decode_groups(file, [group for _, group in touched], lm))
     first = touched[0][0] if touched else 0
     return content[start - first : stop - first] if touched else b""
 
@@ -117,30 +179,28 @@ def decompress(blob: Bytes, lm: FrozenLM | None = None, *, start: int = 0, stop:
 def decode(
     blob: Bytes, lm: FrozenLM | None, *, batch_size: int | None = None, progress: Progress | None = None
 ) -> Iterator[bytes]:
-    """The contents of the chunks in order. Nothing is certain before the last one has come without an error."""
+    """The contents of the groups in order. Nothing is certain before the last one has come without an error."""
     file = check(blob)
     check_model(file, lm)
     digest = hashlib.sha256()
     for window in _windows(file):
-        for content in _decode_chunks(file, window, lm, batch_size):
+        for content in _decode_groups(file, window, lm, batch_size):
             digest.update(content)
             if progress:
                 progress(len(content))
             yield content
-    if digest.digest() != file.header.original_sha256:
-        raise DamagedFileError(
-            "content",
-            f"Original_SHA256: expected {file.header.original_sha256.hex()}, found {digest.hexdigest()}",
-        )
+    expected = file.header.original_hash
+    if (found := digest.digest()[: len(expected)]) != expected:
+        raise DamagedFileError("content", f"Original_Hash: expected {expected.hex()}, found {found.hex()}")
 
 
-def _windows(file: Container) -> Iterator[list[Chunk]]:
-    """The chunks in order, in runs of about WINDOW_BYTES."""
-    window: list[Chunk] = []
+def _windows(file: Container) -> Iterator[list[Group]]:
+    """The groups in order, in runs of about WINDOW_BYTES."""
+    window: list[Group] = []
     size = 0
-    for chunk in file:
-        window.append(chunk)
-        size += chunk.entry.size + chunk.entry.payload_size
+    for group in file:
+        window.append(group)
+        size += group.entry.size + group.entry.payload_size
         if size >= WINDOW_BYTES:
             yield window
             window, size = [], 0
@@ -150,89 +210,107 @@ def _windows(file: Container) -> Iterator[list[Chunk]]:
 
 def check_model(file: Container, lm: FrozenLM | None) -> None:
     """Raise WrongModelError unless `lm` is the model of the file and its chunks fit into the model's context."""
-    needed = file.header.model
-    if needed is None:
+    header = file.header
+    if header.model is None:
         return
     if lm is None:
-        raise WrongModelError(f"the file needs the model {needed.model_id}")
-    lm.require(needed.fingerprint, needed.tokenizer_hash)
-    for field, expected, found in (
-        ("Vocabulary_Size", needed.vocabulary_size, lm.vocabulary_size),
-        ("Vector_Width", needed.vector_width, lm.width),
-    ):
-        if expected != found:
-            raise WrongModelError(f"{field}: the file needs {expected}, {lm.model_id} here has {found}")
-    longest = max(entry.n_vectors + entry.n_tokens for entry in file.entries)
-    if lm.context is not None and longest > lm.context:
-        raise WrongModelError(f"a chunk needs {longest} positions, {lm.model_id} has {lm.context}")
+        raise WrongModelError(f"the file needs {name_of(header.model)}")
+    if isinstance(header.model, BuiltinModel):
+        lm.source.require(header.model.digest)
+    else:
+        lm.require(header.model.fingerprint, header.model.tokenizer_hash)
+    if header.vectors and header.vectors.width != lm.width:
+        raise WrongModelError(f"Vector_Width: the file needs {header.vectors.width}, {lm.model_id} has {lm.width}")
+    if lm.context is not None:
+        for entry in file.entries:
+            chunk = min(entry.n_tokens, header.parameters.chunk_tokens)
+            context = min(entry.n_tokens - chunk, header.parameters.context_tokens)
+            needed = context + chunk + max(entry.n_vectors, 1)
+            if not entry.kind.is_stored and needed > lm.context:
+                raise WrongModelError(f"a chunk needs {needed} positions, {lm.model_id} has {lm.context}")
 
 
-def _decode_chunks(
-    file: Container, chunks: Sequence[Chunk], lm: FrozenLM | None, batch_size: int | None = None
+def name_of(model: BuiltinModel | OutsideModel) -> str:
+    """What people call the model that a file names."""
+    if isinstance(model, BuiltinModel):
+        return f"the built-in model {model.digest.hex()}"
+    return f"the model {model.model_id}"
+
+
+def _decode_groups(
+    file: Container, groups: Sequence[Group], lm: FrozenLM | None, batch_size: int | None = None
 ) -> Iterator[bytes]:
-    """The contents of some chunks."""
-    for chunk, tokens in zip(chunks, recite(file, chunks, lm, batch_size), strict=True):
+    """The contents of some groups."""
+    for group, tokens in zip(groups, recite(file, groups, lm, batch_size), strict=True):
         if tokens is None:
-            yield stored_content(chunk)
+            yield stored_content(group)
             continue
         assert lm is not None
         try:
             content = lm.tokenizer.decode(tokens)
         except ValueError as error:
             raise DamagedFileError("content", str(error)) from None
-        container.check_content(chunk.entry, content)
+        container.check_content(group.entry, content)
         yield content
 
 
 def recite(
-    file: Container, chunks: Sequence[Chunk], lm: FrozenLM | None, batch_size: int | None = None
+    file: Container, groups: Sequence[Group], lm: FrozenLM | None, batch_size: int | None = None
 ) -> list[list[int] | None]:
-    """The tokens of crammed chunks, None for stored ones. Chunks of as many vectors are decoded together."""
-    tokens: list[list[int] | None] = [None] * len(chunks)
-    by_vectors: dict[int, list[int]] = {}
-    for index, chunk in enumerate(chunks):
-        if chunk.entry.kind is Kind.CRAMMED:
-            by_vectors.setdefault(chunk.entry.n_vectors, []).append(index)
-    for n_vectors, indices in by_vectors.items():
-        assert lm is not None
-        assert file.header.model is not None
-        lengths = [n_vectors + chunks[index].entry.n_tokens for index in indices]
-        for batch in batches(lm, lengths, batch_size):
-            same = [chunks[indices[i]] for i in batch]
-            for i, row in zip(batch, _recite_batch(same, file.header.model, lm), strict=True):
-                tokens[indices[i]] = row
+    """The tokens of modelled groups, None for stored ones."""
+    tokens: list[list[int] | None] = [None] * len(groups)
+    modelled = [index for index, group in enumerate(groups) if not group.entry.kind.is_stored]
+    if not modelled:
+        return tokens
+    assert lm is not None
+    recipes = [
+        Recipe(
+            groups[index].entry.n_tokens,
+            tuple(map(quantize.dequantize, payload.vectors(groups[index], file.header))),
+            payload.corrections(groups[index], file.header),
+        )
+        for index in modelled
+    ]
+    for batch in batches(lm, recipes, file.header.parameters, batch_size):
+        decoded = decode_tokens(lm, [recipes[i] for i in batch], file.header.parameters)
+        for i, row in zip(batch, decoded, strict=True):
+            tokens[modelled[i]] = row
     return tokens
 
 
-def _recite_batch(chunks: Sequence[Chunk], model: ModelBlock, lm: FrozenLM) -> list[list[int]]:
-    unpacked = [payload.unpack(chunk, model) for chunk in chunks]
-    mem = torch.stack([quantize.dequantize(vectors) for vectors, _ in unpacked])
-    longest = max(chunk.entry.n_tokens for chunk in chunks)
-    forced = pad([[fixes.get(t, FREE) for t in range(longest)] for _, fixes in unpacked], longest)
-    decoded = greedy_decode(lm, mem, longest, forced).tokens.tolist()
-    return [row[: chunk.entry.n_tokens] for chunk, row in zip(chunks, decoded, strict=True)]
+def entropy_bound(blob: Bytes, lm: FrozenLM | None) -> float:
+    """Bits that an ideal arithmetic coder would need with this model, without vectors, and with these chunks.
+
+    What is stored counts as it is.
+    """
+    file = check(blob)
+    check_model(file, lm)
+    chunk, context = file.header.parameters.chunk_tokens, file.header.parameters.context_tokens
+    bits = 0.0
+    for window in _windows(file):
+        for group, row in zip(window, recite(file, window, lm), strict=True):
+            if row is None:
+                bits += 8 * group.entry.payload_size
+                continue
+            assert lm is not None
+            firsts = range(0, len(row), chunk)
+            seen = [row[max(0, first - context) : first] for first in firsts]
+            costs = lm.score([row[first : first + chunk] for first in firsts], seen)
+            bits += float(np.concatenate(costs).sum()) / math.log(2)
+    return bits
 
 
 @dataclass(frozen=True)
 class CramFile:
-    """A file taken apart: header, chunk table, and the vectors (M, D) of chunk i as `vectors[i]`, None if stored."""
+    """A file taken apart: header, table, and the vectors (C, M, D) of the chunks of group i, None if it has none."""
 
     header: Header
     entries: tuple[container.Entry, ...]
     vectors: tuple[torch.Tensor | None, ...]
-    corrections: tuple[dict[int, int] | None, ...]
 
 
 def read(blob: Bytes) -> CramFile:
     """Take a file apart without a model. Raises DamagedFileError."""
-    file = container.read(blob)
-    unpacked = [
-        payload.unpack(chunk, file.header.model) if file.header.model and chunk.entry.kind is Kind.CRAMMED else None
-        for chunk in file
-    ]
-    return CramFile(
-        file.header,
-        file.entries,
-        tuple(quantize.dequantize(parts[0]) if parts else None for parts in unpacked),
-        tuple(parts[1] if parts else None for parts in unpacked),
-    )
+    file = check(blob)
+    found = [[quantize.dequantize(mem) for mem in payload.vectors(group, file.header)] for group in file]
+    return CramFile(file.header, file.entries, tuple(torch.stack(mem) if mem else None for mem in found))

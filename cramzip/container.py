@@ -1,4 +1,4 @@
-"""The `.cram` container: header, chunk table and payloads to bytes and back.
+"""The `.cram` container: header, table of groups and payloads to bytes and back.
 
 Knows nothing of models and imports no torch. Every limit and the order of checks are those of
 formats/cram.md; parsing allocates nothing that the input has not paid for in bytes.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import accumulate
@@ -17,48 +17,68 @@ from typing import BinaryIO, NoReturn
 import zstandard
 
 from .errors import DamagedFileError
+from .quantize import Coding
 from .wire import CONTROL_CHARACTER, MAX_CHUNK_SIZE, MAX_STRING, Bytes, Cursor, pack_string, pack_varint
 
-MAGIC = b"\x9dCZ\n"
+MAGIC = b"\x9dCZ"
 VERSION = 1
 GENOMICS_MAGIC = b"CRAM"
 
-HAS_NAME, HAS_MODEL, RESERVED_FLAGS = 0x01, 0x02, 0xF0
-COMPUTE_FLOAT32 = 0
-VECTORS_FLOAT16 = 1
-CORRECTIONS_LISTED = 1
+HAS_NAME, HAS_MODEL, BUILTIN, STANDARD, HAS_VECTORS, RESERVED_FLAGS = 0x01, 0x02, 0x04, 0x08, 0x10, 0x80
+HASH_SIZES = (4, 8, 16, 32)  # bytes kept of Original_SHA256; which of them is in bits 5 and 6 of the flags
+HASH_SHIFT = 5
 
 MAX_TOKENS = 2**16
 MAX_VECTORS = 2**12
-MAX_VOCABULARY = 2**24
 MAX_WIDTH = 2**16
-MAX_NOISE_EXPONENT = 63
+MAX_GAIN = 2**48
+NOISE_EXPONENTS = (0, 15)
 MAX_ZSTD_WINDOW = 2**23
-MIN_ENTRY_SIZE = 7
+MIN_ENTRY_SIZE = 11
 
-_MODEL_ID = re.compile(r"(builtin|hf|local):.+", re.DOTALL)
+_MODEL_ID = re.compile(r"(hf|local):.+", re.DOTALL)
 
 
 class Kind(IntEnum):
     RAW = 0
     ZSTD = 1
-    CRAMMED = 2
+    RECITED = 2  # from vectors alone
+    CORRECTED = 3  # from vectors and corrections
+    PREDICTED = 4  # from corrections alone
+
+    @property
+    def is_stored(self) -> bool:
+        return self in (Kind.RAW, Kind.ZSTD)
+
+    @property
+    def has_vectors(self) -> bool:
+        return self in (Kind.RECITED, Kind.CORRECTED)
 
 
 @dataclass(frozen=True)
-class ModelBlock:
-    """What a file says of the model that it was made with (section 4)."""
+class BuiltinModel:
+    """A model that comes with cramzip, named by the first 4 bytes of its `digest`."""
+
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class OutsideModel:
+    """Any other model, and where it was found (section 4)."""
 
     model_id: str
     revision: str
     fingerprint: bytes
     tokenizer_hash: bytes
-    vocabulary_size: int
-    vector_width: int
-    noise_exponent: int
-    compute_type: int = COMPUTE_FLOAT32
-    vector_coding: int = VECTORS_FLOAT16
-    correction_coding: int = CORRECTIONS_LISTED
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """How groups are decoded: the noise that they withstand, 2^-`noise_exponent`, and how they are cut and seen."""
+
+    noise_exponent: int = 13
+    chunk_tokens: int = 512
+    context_tokens: int = 511
 
     @property
     def noise_bound(self) -> float:
@@ -67,55 +87,79 @@ class ModelBlock:
 
 
 @dataclass(frozen=True)
+class Vectors:
+    """How the vectors of a file are stored, and what they did: `gain` bits fewer corrections (0: not known)."""
+
+    coding: Coding
+    width: int
+    gain: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of one vector."""
+        return self.coding.vector_size(self.width)
+
+
+@dataclass(frozen=True)
 class Header:
+    """What a file says of itself. `original_hash` is the SHA-256 of the original, or its first 4, 8 or 16 bytes."""
+
     original_size: int
-    original_sha256: bytes
+    original_hash: bytes
     name: str | None = None
-    model: ModelBlock | None = None
+    model: BuiltinModel | OutsideModel | None = None
+    parameters: Parameters = Parameters()
+    vectors: Vectors | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One chunk in the chunk table; sizes in bytes."""
+    """One group in the table; sizes in bytes. Checksums are None in a file of one group, which needs none."""
 
     kind: Kind
     size: int
     payload_size: int
-    payload_crc: int
-    content_crc: int
+    payload_crc: int | None
+    content_crc: int | None
     n_tokens: int = 0
-    n_vectors: int = 0
+    n_vectors: int = 0  # of each chunk
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class Group:
+    """A part of the original that is decoded on its own."""
+
     entry: Entry
     payload: Bytes
 
 
-def stored_chunk(content: Bytes) -> Chunk:
+def n_chunks(entry: Entry, parameters: Parameters) -> int:
+    """How many chunks, each with its own vectors, a group consists of."""
+    return -(-entry.n_tokens // parameters.chunk_tokens)
+
+
+def stored_group(content: Bytes) -> Group:
     """`content` (1 to MAX_CHUNK_SIZE bytes) as zstd, or raw where that is no smaller."""
     crc = zlib.crc32(content)
     packed = zstandard.ZstdCompressor(level=19).compress(content)
     if len(packed) < len(content):
-        return Chunk(Entry(Kind.ZSTD, len(content), len(packed), zlib.crc32(packed), crc), packed)
-    return Chunk(Entry(Kind.RAW, len(content), len(content), crc, crc), bytes(content))
+        return Group(Entry(Kind.ZSTD, len(content), len(packed), zlib.crc32(packed), crc), packed)
+    return Group(Entry(Kind.RAW, len(content), len(content), crc, crc), bytes(content))
 
 
-def crammed_chunk(content: Bytes, n_tokens: int, n_vectors: int, payload: bytes) -> Chunk:
-    """A chunk whose `payload` (vectors, then corrections) recites `content`."""
+def modelled_group(kind: Kind, content: Bytes, n_tokens: int, n_vectors: int, payload: bytes) -> Group:
+    """A group whose `payload` (vectors, then corrections) gives `content`."""
     crc = zlib.crc32(content)
-    entry = Entry(Kind.CRAMMED, len(content), len(payload), zlib.crc32(payload), crc, n_tokens, n_vectors)
-    return Chunk(entry, payload)
+    return Group(Entry(kind, len(content), len(payload), zlib.crc32(payload), crc, n_tokens, n_vectors), payload)
 
 
-def stored_content(chunk: Chunk) -> bytes:
-    """The original bytes of a raw or zstd chunk.
+def stored_content(group: Group) -> bytes:
+    """The original bytes of a raw or zstd group.
 
-    Raises DamagedFileError (stage `content`) before anything larger than the chunk is allocated.
+    Raises DamagedFileError (stage `content`) before anything larger than the group is allocated.
     """
-    entry = chunk.entry
-    content = bytes(chunk.payload) if entry.kind is Kind.RAW else _unpack_zstd(chunk)
+    entry = group.entry
+    content = bytes(group.payload) if entry.kind is Kind.RAW else _unpack_zstd(group)
     check_content(entry, content)
     return content
 
@@ -123,20 +167,20 @@ def stored_content(chunk: Chunk) -> bytes:
 def check_content(entry: Entry, content: bytes) -> None:
     """Refuse `content` unless its size and CRC are those of the table."""
     if len(content) != entry.size:
-        _damaged("content", f"Size: chunk has {entry.size} bytes, decoding gives {len(content)}")
-    if (found := zlib.crc32(content)) != entry.content_crc:
+        _damaged("content", f"Size: the group has {entry.size} bytes, decoding gives {len(content)}")
+    if entry.content_crc is not None and (found := zlib.crc32(content)) != entry.content_crc:
         _damaged("content", f"Content_CRC: expected {entry.content_crc:08x}, found {found:08x}")
 
 
-def _unpack_zstd(chunk: Chunk) -> bytes:
+def _unpack_zstd(group: Group) -> bytes:
     try:
-        frame = zstandard.get_frame_parameters(chunk.payload)
-        if frame.content_size != chunk.entry.size:
-            _damaged("content", f"zstd frame: content size is not the {chunk.entry.size} bytes of the chunk")
+        frame = zstandard.get_frame_parameters(group.payload)
+        if frame.content_size != group.entry.size:
+            _damaged("content", f"zstd frame: content size is not the {group.entry.size} bytes of the group")
         if frame.window_size > MAX_ZSTD_WINDOW or frame.dict_id:
             _damaged("content", "zstd frame: window too large, or a dictionary is needed")
         return zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW).decompress(
-            chunk.payload, max_output_size=chunk.entry.size, allow_extra_data=False
+            group.payload, max_output_size=group.entry.size, allow_extra_data=False
         )
     except zstandard.ZstdError as error:
         raise DamagedFileError("content", f"zstd frame: {error}") from None
@@ -145,46 +189,59 @@ def _unpack_zstd(chunk: Chunk) -> bytes:
 # -- writing ---------------------------------------------------------------------------------------
 
 
-def pack_entry(entry: Entry) -> bytes:
-    """One entry of the chunk table (section 5)."""
-    out = bytes([entry.kind]) + pack_varint(entry.size) + pack_varint(entry.payload_size)
-    out += entry.payload_crc.to_bytes(4, "little")
-    if entry.kind is not Kind.RAW:
-        out += entry.content_crc.to_bytes(4, "little")
-    if entry.kind is Kind.CRAMMED:
-        out += pack_varint(entry.n_tokens) + pack_varint(entry.n_vectors)
+def pack_entry(entry: Entry, *, alone: bool = False) -> bytes:
+    """One entry of the table (section 5); of a file's only group what the header does not say."""
+    out = bytes([entry.kind])
+    if not alone:
+        assert entry.payload_crc is not None
+        assert entry.content_crc is not None
+        out += pack_varint(entry.size) + pack_varint(entry.payload_size)
+        out += entry.payload_crc.to_bytes(4, "little")
+        if entry.kind is not Kind.RAW:
+            out += entry.content_crc.to_bytes(4, "little")
+    if not entry.kind.is_stored:
+        out += pack_varint(entry.n_tokens)
+    if entry.kind.has_vectors:
+        out += pack_varint(entry.n_vectors)
     return out
 
 
-def pack_header(header: Header, n_chunks: int, table_size: int) -> bytes:
-    """The header with its CRC (sections 3 and 4)."""
-    flags = (HAS_NAME if header.name is not None else 0) | (HAS_MODEL if header.model else 0)
-    out = MAGIC + bytes([VERSION, flags]) + pack_varint(header.original_size)
-    out += header.original_sha256 + pack_varint(n_chunks) + pack_varint(table_size)
+def pack_header(header: Header, n_groups: int) -> bytes:
+    """The header (sections 3 and 4), up to the table."""
+    model, parameters, vectors = header.model, header.parameters, header.vectors
+    flags = HASH_SIZES.index(len(header.original_hash)) << HASH_SHIFT
+    flags |= (HAS_NAME if header.name is not None else 0) | (HAS_VECTORS if vectors else 0)
+    flags |= HAS_MODEL if model else 0
+    flags |= BUILTIN if isinstance(model, BuiltinModel) else 0
+    flags |= STANDARD if model and parameters == Parameters() else 0
+    out = MAGIC + bytes([VERSION, flags]) + pack_varint(header.original_size) + header.original_hash
     if header.name is not None:
         out += pack_string(header.name)
-    if model := header.model:
-        out += pack_string(model.model_id) + pack_string(model.revision)
-        out += model.fingerprint + model.tokenizer_hash
-        out += pack_varint(model.vocabulary_size) + pack_varint(model.vector_width)
-        out += bytes([model.compute_type, model.noise_exponent])
-        out += bytes([model.vector_coding, model.correction_coding])
-    return _with_crc(out)
+    if isinstance(model, BuiltinModel):
+        out += model.digest
+    elif model:
+        out += pack_string(model.model_id) + pack_string(model.revision) + model.fingerprint + model.tokenizer_hash
+    if model and not flags & STANDARD:
+        out += bytes([parameters.noise_exponent])
+        out += pack_varint(parameters.chunk_tokens) + pack_varint(parameters.context_tokens)
+    if vectors:
+        out += bytes([vectors.coding]) + pack_varint(vectors.width) + pack_varint(vectors.gain)
+    return out + pack_varint(n_groups)
 
 
-def write(sink: BinaryIO, header: Header, chunks: Iterable[Chunk]) -> int:
-    """Write a whole file and return its size in bytes; `chunks` is walked twice."""
-    entries = [pack_entry(chunk.entry) for chunk in chunks]
-    table = b"".join(entries)
-    size = sink.write(pack_header(header, len(entries), len(table)))
-    size += sink.write(_with_crc(table))
-    for chunk in chunks:
-        size += sink.write(chunk.payload)
+def write(sink: BinaryIO, header: Header, groups: Iterable[Group]) -> int:
+    """Write a whole file and return its size in bytes; `groups` is walked twice."""
+    entries = [group.entry for group in groups]
+    front = pack_header(header, len(entries))
+    front += b"".join(pack_entry(entry, alone=len(entries) == 1) for entry in entries)
+    checked = zlib.crc32(front)
+    if len(entries) == 1:
+        (only,) = groups
+        checked = zlib.crc32(only.payload, checked)
+    size = sink.write(front) + sink.write(checked.to_bytes(4, "little"))
+    for group in groups:
+        size += sink.write(group.payload)
     return size
-
-
-def _with_crc(data: bytes) -> bytes:
-    return data + zlib.crc32(data).to_bytes(4, "little")
 
 
 def name_fault(name: str) -> str | None:
@@ -203,167 +260,176 @@ def name_fault(name: str) -> str | None:
 
 @dataclass(frozen=True)
 class Container:
-    """A parsed file. Iterating gives its chunks; their payloads are views into the file."""
+    """A parsed file. Iterating gives its groups; their payloads are views into the file."""
 
     header: Header
     entries: tuple[Entry, ...]
     blob: memoryview
     overhead: int  # bytes of header and table
 
-    def __iter__(self) -> Iterator[Chunk]:
+    def __iter__(self) -> Iterator[Group]:
         position = self.overhead
         for entry in self.entries:
-            yield Chunk(entry, self.blob[position : position + entry.payload_size])
+            yield Group(entry, self.blob[position : position + entry.payload_size])
             position += entry.payload_size
 
     @property
     def offsets(self) -> list[int]:
-        """Where each chunk begins in the original; one more for its end."""
+        """Where each group begins in the original; one more for its end."""
         return list(accumulate((entry.size for entry in self.entries), initial=0))
 
 
 def read(blob: Bytes) -> Container:
     """Parse and check a file as far as its bytes alone allow: stages `magic` to `payload`."""
-    blob = memoryview(blob)
     container = read_table(blob)
-    for index, chunk in enumerate(container):
-        if (found := zlib.crc32(chunk.payload)) != chunk.entry.payload_crc:
-            _damaged(
-                "payload",
-                f"Payload_CRC of chunk {index}: expected {chunk.entry.payload_crc:08x}, found {found:08x}",
-            )
+    for index, group in enumerate(container):
+        expected = group.entry.payload_crc
+        if expected is not None and (found := zlib.crc32(group.payload)) != expected:
+            _damaged("payload", f"Payload_CRC of group {index}: expected {expected:08x}, found {found:08x}")
     return container
 
 
 def read_table(blob: Bytes) -> Container:
-    """Like `read`, without looking at the payloads: stages `magic` to `length`."""
+    """Like `read`, without looking at the payloads of several groups: stages `magic` to `length`."""
     blob = memoryview(blob)
-    header, n_chunks, table_size, position = _read_header(blob)
-    entries, position = _read_entries(blob, position, n_chunks, table_size, header)
-    expected = position + sum(entry.payload_size for entry in entries)
-    if expected != len(blob):
-        problem = "truncated" if len(blob) < expected else "trailing bytes"
-        _damaged("length", f"{problem}: expected {expected} bytes, found {len(blob)}")
-    return Container(header, entries, blob, overhead=position)
+    _check_magic(blob)
+    cursor = Cursor(blob, "header", len(MAGIC) + 1)
+    header, n_groups = _parse_header(cursor)
+    cursor.stage = "table"
+    if n_groups > 1 and n_groups * MIN_ENTRY_SIZE > cursor.remaining:
+        cursor.fail(f"Group_Count: {n_groups} do not fit into {cursor.remaining} bytes")
+    if n_groups == 1:
+        entries = (_read_only_entry(cursor, header),)
+    else:
+        entries = tuple(read_entry(cursor) for _ in range(n_groups))
+    covered = blob[: cursor.position]
+    expected = cursor.u32()
+    found = zlib.crc32(covered)
+    if n_groups == 1:
+        found = zlib.crc32(blob[cursor.position :], found)
+    if found != expected:
+        cursor.fail(f"Check: expected {expected:08x}, found {found:08x}")
+    _check_header(header)
+    _check_entries(entries, header)
+    end = cursor.position + sum(entry.payload_size for entry in entries)
+    if end != len(blob):
+        problem = "truncated" if len(blob) < end else "trailing bytes"
+        _damaged("length", f"{problem}: expected {end} bytes, found {len(blob)}")
+    return Container(header, entries, blob, overhead=cursor.position)
 
 
-def _read_header(blob: memoryview) -> tuple[Header, int, int, int]:
-    magic = bytes(blob[:4])
-    if magic == GENOMICS_MAGIC:
+def _check_magic(blob: memoryview) -> None:
+    if bytes(blob[:4]) == GENOMICS_MAGIC:
         _damaged("magic", "this is a genomics CRAM file (samtools opens it), not a cramzip file")
-    if magic != MAGIC:
-        _damaged("magic", f"not a cramzip file: expected {MAGIC.hex(' ')}, found {magic.hex(' ')}")
-    if len(blob) < 5 or blob[4] != VERSION:
-        found = blob[4] if len(blob) > 4 else "the end of the file"
-        _damaged("version", f"this cramzip reads version {VERSION}, found {found}")
+    if (found := bytes(blob[: len(MAGIC)])) != MAGIC:
+        _damaged("magic", f"not a cramzip file: expected {MAGIC.hex(' ')}, found {found.hex(' ')}")
+    if (version := bytes(blob[len(MAGIC) : len(MAGIC) + 1])) != bytes([VERSION]):
+        _damaged("version", f"this cramzip reads version {VERSION}, found {version[0] if version else 'the end'}")
 
-    cursor = Cursor(blob, "header", 5)
+
+def _parse_header(cursor: Cursor) -> tuple[Header, int]:
+    """The header and the number of groups; their values are checked once the checksum is known to be right."""
     flags = cursor.u8()
     original_size = cursor.varint()
-    original_sha256 = cursor.take(32)
-    n_chunks = cursor.varint()
-    table_size = cursor.varint()
+    original_hash = cursor.take(HASH_SIZES[flags >> HASH_SHIFT & 3])
+    if flags & RESERVED_FLAGS or (flags & (BUILTIN | STANDARD | HAS_VECTORS) and not flags & HAS_MODEL):
+        cursor.fail(f"Flags: {flags:#04x} is reserved")
     name = cursor.string() if flags & HAS_NAME else None
-    model = None
-    if flags & HAS_MODEL:
-        model = ModelBlock(
-            model_id=cursor.string(),
-            revision=cursor.string(),
-            fingerprint=cursor.take(32),
-            tokenizer_hash=cursor.take(32),
-            vocabulary_size=cursor.varint(),
-            vector_width=cursor.varint(),
-            compute_type=cursor.u8(),
-            noise_exponent=cursor.u8(),
-            vector_coding=cursor.u8(),
-            correction_coding=cursor.u8(),
-        )
-    _check_crc(cursor, "Header_CRC", 0)
-
-    if flags & RESERVED_FLAGS:
-        _damaged("header", f"Flags: reserved bits are set in {flags:#04x}")
-    if (original_size == 0) != (n_chunks == 0):
-        _damaged("header", f"Original_Size {original_size} does not go with {n_chunks} chunks")
-    if name is not None and (fault := name_fault(name)):
-        _damaged("header", f"Name: {fault}")
-    if model:
-        _check_model_block(model)
-    return Header(original_size, original_sha256, name, model), n_chunks, table_size, cursor.position
+    model: BuiltinModel | OutsideModel | None = None
+    if flags & BUILTIN:
+        model = BuiltinModel(cursor.take(4))
+    elif flags & HAS_MODEL:
+        model = OutsideModel(cursor.string(), cursor.string(), cursor.take(32), cursor.take(32))
+    parameters = Parameters()
+    if flags & HAS_MODEL and not flags & STANDARD:
+        parameters = Parameters(cursor.u8(), cursor.varint(), cursor.varint())
+        if parameters == Parameters():
+            cursor.fail("Flags: bit 3 is not set, but the parameters are the standard ones")
+    vectors = None
+    if flags & HAS_VECTORS:
+        coding = cursor.u8()
+        if coding not in tuple(Coding):
+            cursor.fail(f"Vector_Coding: {coding} is reserved")
+        vectors = Vectors(Coding(coding), cursor.varint(), cursor.varint())
+    return Header(original_size, original_hash, name, model, parameters, vectors), cursor.varint()
 
 
-def _check_model_block(model: ModelBlock) -> None:
-    for field, value, low, high in (
-        ("Vocabulary_Size", model.vocabulary_size, 1, MAX_VOCABULARY),
-        ("Vector_Width", model.vector_width, 1, MAX_WIDTH),
-        ("Compute_Type", model.compute_type, COMPUTE_FLOAT32, COMPUTE_FLOAT32),
-        ("Noise_Exponent", model.noise_exponent, 0, MAX_NOISE_EXPONENT),
-        ("Vector_Coding", model.vector_coding, VECTORS_FLOAT16, VECTORS_FLOAT16),
-        ("Correction_Coding", model.correction_coding, CORRECTIONS_LISTED, CORRECTIONS_LISTED),
-    ):
+def _check_header(header: Header) -> None:
+    parameters, vectors = header.parameters, header.vectors
+    limits = [
+        ("Noise_Exponent", parameters.noise_exponent, *NOISE_EXPONENTS),
+        ("Chunk_Tokens", parameters.chunk_tokens, 1, MAX_TOKENS),
+        ("Context_Tokens", parameters.context_tokens, 0, MAX_TOKENS),
+    ]
+    if vectors:
+        limits += [("Vector_Width", vectors.width, 1, MAX_WIDTH), ("Vector_Gain", vectors.gain, 0, MAX_GAIN)]
+    for field, value, low, high in limits:
         if not low <= value <= high:
             _damaged("header", f"{field}: {value} is not in {low} to {high}")
-    if not _MODEL_ID.fullmatch(model.model_id):
-        _damaged("header", "Model_ID: expected builtin:, hf: or local: and a name")
+    if header.name is not None and (fault := name_fault(header.name)):
+        _damaged("header", f"Name: {fault}")
+    if isinstance(header.model, OutsideModel) and not _MODEL_ID.fullmatch(header.model.model_id):
+        _damaged("header", "Model_ID: expected hf: or local: and a name")
 
 
-def _read_entries(
-    blob: memoryview, start: int, n_chunks: int, table_size: int, header: Header
-) -> tuple[tuple[Entry, ...], int]:
-    end = start + table_size
-    if end + 4 > len(blob):
-        _damaged("table", f"truncated: table of {table_size} bytes, {len(blob) - start} left")
-    if n_chunks * MIN_ENTRY_SIZE > table_size:
-        _damaged("table", f"Chunk_Count: {n_chunks} do not fit into {table_size} bytes")
-    _check_crc(Cursor(blob, "table", end), "Table_CRC", start)
-
-    cursor = Cursor(blob[:end], "table", start)
-    entries = tuple(read_entry(cursor) for _ in range(n_chunks))
-    if cursor.remaining:
-        cursor.fail(f"{cursor.remaining} bytes left over in the table")
+def _check_entries(entries: Sequence[Entry], header: Header) -> None:
     total = sum(entry.size for entry in entries)
     if total != header.original_size:
-        cursor.fail(f"Size: chunks have {total} bytes, the original {header.original_size}")
-    crammed = [entry for entry in entries if entry.kind is Kind.CRAMMED]
-    if bool(crammed) != (header.model is not None):
-        cursor.fail("the model block is there without crammed chunks, or missing with them")
-    for entry in crammed:
-        vector_bytes = 2 * entry.n_vectors * header.model.vector_width  # type: ignore[union-attr]
-        if entry.payload_size <= vector_bytes:
-            cursor.fail(f"Payload_Size: {entry.payload_size} is too small for {vector_bytes} bytes of vectors")
-    return entries, end + 4
+        _damaged("table", f"Size: groups have {total} bytes, the original {header.original_size}")
+    if any(not entry.kind.is_stored for entry in entries) != (header.model is not None):
+        _damaged("table", "the model block is there without groups that need it, or missing with them")
+    if any(entry.kind.has_vectors for entry in entries) != (header.vectors is not None):
+        _damaged("table", "the vector block is there without vectors, or missing with them")
+    for entry in entries:
+        if entry.kind.has_vectors:
+            assert header.vectors is not None
+            vector_bytes = n_chunks(entry, header.parameters) * entry.n_vectors * header.vectors.size
+            too_small, exact = entry.payload_size < vector_bytes, entry.kind is Kind.RECITED
+            if too_small or (exact and entry.payload_size != vector_bytes):
+                _damaged("table", f"Payload_Size: {entry.payload_size} with {vector_bytes} bytes of vectors")
+
+
+def _read_only_entry(cursor: Cursor, header: Header) -> Entry:
+    """The entry of a file's only group: what it leaves out follows from the size of file and original."""
+    start = cursor.position
+    kind = _kind(cursor)
+    n_tokens = 0 if kind.is_stored else cursor.varint()
+    n_vectors = cursor.varint() if kind.has_vectors else 0
+    payload_size = cursor.remaining - 4
+    if payload_size < 0:
+        cursor.fail(f"truncated: {cursor.remaining} bytes left (entry at byte {start})")
+    return _checked(cursor, Entry(kind, header.original_size, payload_size, None, None, n_tokens, n_vectors))
 
 
 def read_entry(cursor: Cursor) -> Entry:
-    """One entry of the chunk table, with its limits checked."""
+    """One entry of the table of several groups, with its limits checked."""
+    kind = _kind(cursor)
+    size, payload_size, payload_crc = cursor.varint(), cursor.varint(), cursor.u32()
+    content_crc = payload_crc if kind is Kind.RAW else cursor.u32()
+    n_tokens = 0 if kind.is_stored else cursor.varint()
+    n_vectors = cursor.varint() if kind.has_vectors else 0
+    return _checked(cursor, Entry(kind, size, payload_size, payload_crc, content_crc, n_tokens, n_vectors))
+
+
+def _kind(cursor: Cursor) -> Kind:
     code = cursor.u8()
     if code not in tuple(Kind):
         cursor.fail(f"Kind: {code} is reserved")
-    kind = Kind(code)
-    size, payload_size, payload_crc = cursor.varint(), cursor.varint(), cursor.u32()
-    content_crc = payload_crc if kind is Kind.RAW else cursor.u32()
-    n_tokens, n_vectors = (cursor.varint(), cursor.varint()) if kind is Kind.CRAMMED else (0, 0)
-
-    if not 1 <= size <= MAX_CHUNK_SIZE:
-        cursor.fail(f"Size: {size} is not in 1 to {MAX_CHUNK_SIZE}")
-    if payload_size < 1:
-        cursor.fail("Payload_Size: 0")
-    if kind is Kind.RAW and payload_size != size:
-        cursor.fail(f"Payload_Size: raw chunk of {size} bytes has {payload_size}")
-    if kind is Kind.ZSTD and payload_size >= size:
-        cursor.fail(f"Payload_Size: zstd chunk of {size} bytes has {payload_size}")
-    if kind is Kind.CRAMMED:
-        if not 1 <= n_tokens <= min(size, MAX_TOKENS):
-            cursor.fail(f"Token_Count: {n_tokens} is not in 1 to {min(size, MAX_TOKENS)}")
-        if not 1 <= n_vectors <= MAX_VECTORS:
-            cursor.fail(f"Vector_Count: {n_vectors} is not in 1 to {MAX_VECTORS}")
-    return Entry(kind, size, payload_size, payload_crc, content_crc, n_tokens, n_vectors)
+    return Kind(code)
 
 
-def _check_crc(cursor: Cursor, field: str, start: int) -> None:
-    covered = cursor.data[start : cursor.position]
-    expected = cursor.u32()
-    if (found := zlib.crc32(covered)) != expected:
-        cursor.fail(f"{field}: expected {expected:08x}, found {found:08x}")
+def _checked(cursor: Cursor, entry: Entry) -> Entry:
+    if not 1 <= entry.size <= MAX_CHUNK_SIZE:
+        cursor.fail(f"Size: {entry.size} is not in 1 to {MAX_CHUNK_SIZE}")
+    if entry.kind is Kind.RAW and entry.payload_size != entry.size:
+        cursor.fail(f"Payload_Size: raw group of {entry.size} bytes has {entry.payload_size}")
+    if entry.kind is Kind.ZSTD and not 1 <= entry.payload_size < entry.size:
+        cursor.fail(f"Payload_Size: zstd group of {entry.size} bytes has {entry.payload_size}")
+    if not entry.kind.is_stored and not 1 <= entry.n_tokens <= min(entry.size, MAX_TOKENS):
+        cursor.fail(f"Token_Count: {entry.n_tokens} is not in 1 to {min(entry.size, MAX_TOKENS)}")
+    if entry.kind.has_vectors and not 1 <= entry.n_vectors <= MAX_VECTORS:
+        cursor.fail(f"Vector_Count: {entry.n_vectors} is not in 1 to {MAX_VECTORS}")
+    return entry
 
 
 def _damaged(stage: str, message: str) -> NoReturn:

@@ -19,7 +19,7 @@ import torch
 
 from .errors import UsageError
 from .lm import FrozenLM, pad, token_costs
-from .quantize import QuantizedMem, quantize, round_trip
+from .quantize import Coding, QuantizedMem, coding_of, quantize, round_trip
 
 STEPS = {1: 30, 2: 50, 3: 80, 4: 120, 5: 180, 6: 300, 7: 600, 8: 1500, 9: 5000}  # by effort
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -36,51 +36,73 @@ RIGHT_WEIGHT = 0.2  # in the loss, of tokens that are right already: what matter
 # By device: the most slots, the parameters that all slots together may run through in one step, and the logits.
 SLOT_LIMITS = {"cpu": (64, 2 * 10**9, 2**26), "cuda": (512, 2**40, 2**29), "mps": (64, 2**36, 2**27)}
 LEAST_SLOTS = 16  # unless the logits forbid it
-BITS_PER_TOKEN = 5.0  # a rough guess, for the memory that logits take
+DEFAULT_BITS, EXACT_BITS = "1", "16"  # per dimension
 
 
 @dataclass(frozen=True)
 class CramConfig:
     """How a text is crammed. None of this is needed to decompress.
 
-    `vectors` M per chunk; `effort` 1 to 9; `exact`: no corrections; `batch_size`: chunks optimised at once (None:
-    by device); `dtype`: precision of cramming, never of decoding; `noise_exponent` k: files withstand logits
-    that are off by 2^-k.
+    `vectors` M per chunk, 0 for none; `effort` 1 to 9; `exact`: no corrections; `bits` per dimension of a vector, as in
+    quantize.BITS; `context`: most tokens before a chunk that it sees, and `chunk_tokens` its length (None: by
+    model); `batch_size`: chunks optimised at once (None: by device); `dtype`: precision of cramming, never of
+    decoding; `noise_exponent` k: files withstand logits that are off by 2^-k (None: by what is measured).
     """
 
     vectors: int = 1
     effort: int = 5
     exact: bool = False
+    bits: str | None = None
+    context: int | None = None
+    chunk_tokens: int | None = None
     seed: int = 0
     batch_size: int | None = None
     dtype: str = "float32"
-    noise_exponent: int = 8
+    noise_exponent: int | None = None
 
     def __post_init__(self) -> None:
-        for field, low, high in (("vectors", 1, 4096), ("effort", 1, 9), ("noise_exponent", 0, 63)):
-            if not low <= getattr(self, field) <= high:
-                raise UsageError(f"{field}: expected {low} to {high}, found {getattr(self, field)}")
+        limits = (
+            ("vectors", self.vectors, 0, 4096),
+            ("effort", self.effort, 1, 9),
+            ("context", self.context, 0, 2**16),
+            ("chunk_tokens", self.chunk_tokens, 1, 2**16),
+            ("noise_exponent", self.noise_exponent, 0, 15),
+        )
+        for field, value, low, high in limits:
+            if value is not None and not low <= value <= high:
+                raise UsageError(f"{field}: expected {low} to {high}, found {value}")
+        if self.exact and not self.vectors:
+            raise UsageError("exact: without corrections there have to be vectors")
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"batch_size: expected 1 or more, found {self.batch_size}")
         if self.dtype not in DTYPES:
             raise UsageError(f"dtype: expected one of {', '.join(DTYPES)}, found {self.dtype}")
+        coding_of(self.bits or DEFAULT_BITS)
 
     @property
     def steps(self) -> int:
         return STEPS[self.effort]
 
     @property
-    def noise_bound(self) -> float:
-        return 2.0**-self.noise_exponent
+    def coding(self) -> Coding:
+        return coding_of(self.bits or (EXACT_BITS if self.exact else DEFAULT_BITS))
 
-    def slots(self, lm: FrozenLM, chunk_bits: float) -> int:
-        """How many chunks of about `chunk_bits` are optimised at once."""
+    def slots(self, lm: FrozenLM, chunk_tokens: float) -> int:
+        """How many chunks of about `chunk_tokens` are optimised at once."""
         if self.batch_size:
             return self.batch_size
         most, parameters, logits = SLOT_LIMITS[lm.device]
         by_size = max(LEAST_SLOTS, int(parameters // lm.n_parameters))
-        by_memory = int(logits / (max(1.0, chunk_bits / BITS_PER_TOKEN) * lm.vocabulary_size))
+        by_memory = int(logits / (max(1.0, chunk_tokens) * lm.vocabulary_size))
         return max(1, min(most, by_size, by_memory))
+
+
+@dataclass(frozen=True)
+class Task:
+    """A chunk to cram: its tokens, and those before it that it will see."""
+
+    tokens: Sequence[int]
+    context: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -98,45 +120,47 @@ class CramResult:
 
 def cram(
     lm: FrozenLM,
-    rows: Sequence[Sequence[int]],
+    tasks: Sequence[Task],
     config: CramConfig,
+    noise_bound: float,
     *,
     n_slots: int | None = None,
     n_vectors: int | None = None,
     seed: int = 0,
     progress: Callable[[int, float], None] | None = None,
 ) -> list[CramResult]:
-    """Vectors for every row of token ids, `n_slots` rows at a time (all of them unless given).
+    """Vectors for every task, `n_slots` tasks at a time (all of them unless given).
 
-    A row stops when all its tokens are right by more than the noise allows, or after `config.steps`; its slot
-    goes to the next row. `progress` is told the index of a row and what share of its work was done.
+    With `config.exact` a task stops when all its tokens are right by more than the noise allows; any task stops after
+    `config.steps`. Its slot goes to the next. `progress` is told the index of a task and what share of its work was
+    done.
     """
-    queue = sorted(range(len(rows)), key=lambda index: (len(rows[index]), index))
-    slots = _Slots(lm, config, n_vectors or config.vectors, seed)
+    queue = sorted(range(len(tasks)), key=lambda index: (len(tasks[index].tokens), index))
+    slots = _Slots(lm, config, noise_bound, n_vectors or config.vectors, seed)
     results: dict[int, CramResult] = {}
-    while queue or slots.rows:
-        free = min((n_slots or len(rows)) - len(slots.rows), len(queue))
+    while queue or slots.tasks:
+        free = min((n_slots or len(tasks)) - len(slots.tasks), len(queue))
         if free:
-            slots.add([(index, rows[index]) for index in queue[:free]])
+            slots.add([(index, tasks[index]) for index in queue[:free]])
             del queue[:free]
         slots.step()
         if progress:
-            for index, _ in slots.rows:
+            for index, _ in slots.tasks:
                 progress(index, 1 / config.steps)
         for index, result in slots.take_finished():
             results[index] = result
             if progress:
                 progress(index, 1 - result.steps / config.steps)
-    return [results[index] for index in range(len(rows))]
+    return [results[index] for index in range(len(tasks))]
 
 
 class _Slots:
     """The chunks that are being optimised; one row of every tensor each."""
 
-    def __init__(self, lm: FrozenLM, config: CramConfig, n_vectors: int, seed: int):
+    def __init__(self, lm: FrozenLM, config: CramConfig, noise_bound: float, n_vectors: int, seed: int):
         self.lm, self.config, self.n_vectors, self.seed = lm, config, n_vectors, seed
-        self.gap = 2 * config.noise_bound * MARGIN_SAFETY
-        self.rows: list[tuple[int, Sequence[int]]] = []
+        self.gap = 2 * noise_bound * MARGIN_SAFETY
+        self.tasks: list[tuple[int, Task]] = []
         empty = torch.zeros(0, n_vectors, lm.width, device=lm.device)
         self.x, self.mean, self.square, self.best = empty, empty, empty, empty  # (S, M, D), unit: scale
         self.steps = torch.zeros(0, device=lm.device)  # (S,)
@@ -144,9 +168,9 @@ class _Slots:
         self.best_loss = torch.zeros(0, device=lm.device)  # nats
         self._lay_out()
 
-    def add(self, rows: Sequence[tuple[int, Sequence[int]]]) -> None:
-        n = len(rows)
-        start = torch.stack([self._initial(row) for _, row in rows]).to(self.x.device)
+    def add(self, tasks: Sequence[tuple[int, Task]]) -> None:
+        n = len(tasks)
+        start = torch.stack([self._initial(task) for _, task in tasks]).to(self.x.device)
         zeros = torch.zeros_like(start)
         self.x = torch.cat([self.x, start])
         self.best = torch.cat([self.best, start])
@@ -155,43 +179,55 @@ class _Slots:
         self.steps = torch.cat([self.steps, self.steps.new_zeros(n)])
         self.best_wrong = torch.cat([self.best_wrong, self.best_wrong.new_full((n,), torch.inf)])
         self.best_loss = torch.cat([self.best_loss, self.best_loss.new_full((n,), torch.inf)])
-        self.rows += rows
+        self.tasks += tasks
         self._lay_out()
 
-    def _initial(self, row: Sequence[int]) -> torch.Tensor:
+    def _initial(self, task: Task) -> torch.Tensor:
         """Normal, of the scale of the embeddings; the same for the same text wherever it stands."""
-        generator = torch.Generator().manual_seed(hash((self.seed, self.config.seed, *row[:8])) % 2**63)
+        generator = torch.Generator().manual_seed(hash((self.seed, self.config.seed, *task.tokens[:8])) % 2**63)
         return torch.randn(self.n_vectors, self.lm.width, generator=generator)
 
     def _lay_out(self) -> None:
-        """The tokens of all rows, right-padded to the longest: with a causal mask nothing sees the padding."""
-        longest = max((len(row) for _, row in self.rows), default=1)
-        self.tokens = pad([row for _, row in self.rows], longest).to(self.lm.device)  # (S, T)
-        lengths = torch.tensor([[len(row)] for _, row in self.rows], device=self.lm.device)
+        """Contexts and tokens of all tasks, right-padded to the longest: a causal mask hides the padding."""
+        seen = [[*task.context, *task.tokens] for _, task in self.tasks]
+        longest = max(map(len, seen), default=1)
+        self.tokens = pad(seen, longest).to(self.lm.device)  # (S, T), with the contexts
+        begins = torch.tensor([[len(task.context)] for _, task in self.tasks], device=self.lm.device).reshape(-1, 1)
+        ends = torch.tensor([[len(one)] for one in seen], device=self.lm.device).reshape(-1, 1)
         position = torch.arange(longest, device=self.lm.device)
-        self.is_text = position < lengths.reshape(-1, 1)  # (S, T)
+        self.is_text = (position >= begins) & (position < ends)  # (S, T)
+        self.skipped = min((len(task.context) for _, task in self.tasks), default=0)
 
     def step(self) -> None:
         """Measure every row, remember the best vectors so far, and only then move them."""
         x = self.x.detach().requires_grad_(True)
-        mem = round_trip(x * self.lm.embedding_scale)
+        mem = round_trip(x * self.lm.embedding_scale, self.config.coding)
         inputs = torch.cat([mem, self.lm.embed(self.tokens[:, :-1])], dim=1)
+        n_last = self.tokens.shape[1] - self.skipped
         with self._precision():
-            logits = self.lm.logits(inputs)
-        predictions = logits[:, self.n_vectors - 1 :].float()  # (S, T, V): the last [mem] predicts token 0
-        cost = token_costs(predictions, self.tokens)  # (S, T)
-        wrong = self._remember(predictions.detach(), cost.detach())
-        weight = self.is_text * torch.where(wrong, 1.0, RIGHT_WEIGHT)
-        (gradient,) = torch.autograd.grad((cost * weight).sum(), x)
+            predictions = self.lm.logits(inputs, n_last).float()  # (S, T, V): the last [mem] predicts token 0
+        tokens, is_text = self.tokens[:, self.skipped :], self.is_text[:, self.skipped :]
+        cost = token_costs(predictions, tokens)  # (S, T)
+        wrong = self._remember(predictions.detach(), cost.detach(), tokens, is_text)
+        weight = torch.where(wrong, 1.0, RIGHT_WEIGHT) if self.config.exact else torch.ones_like(cost)
+        (gradient,) = torch.autograd.grad((cost * weight * is_text).sum(), x)
         self._move(gradient.nan_to_num(0.0, 0.0, 0.0))
 
     @torch.no_grad()
-    def _remember(self, predictions: torch.Tensor, cost: torch.Tensor) -> torch.Tensor:
-        """Keep each row's vectors where they are its best so far. Returns which tokens are wrong (S, T)."""
-        target = predictions.gather(2, self.tokens[:, :, None])  # (S, T, 1)
-        best_other = predictions.scatter(2, self.tokens[:, :, None], -torch.inf).amax(2, keepdim=True)
-        wrong = ~((target - best_other)[:, :, 0] > self.gap) & self.is_text  # (S, T); NaN is wrong
-        loss, n_wrong = (cost * self.is_text).sum(1), wrong.sum(1)
+    def _remember(
+        self, predictions: torch.Tensor, cost: torch.Tensor, tokens: torch.Tensor, is_text: torch.Tensor
+    ) -> torch.Tensor:
+        """Keep each row's vectors where they are its best so far. Returns which tokens are wrong (S, T).
+
+        The best have the fewest wrong tokens if nothing will correct these, else they leave the fewest nats.
+        """
+        loss = (cost * is_text).sum(1)
+        wrong = is_text
+        if self.config.exact:
+            target = predictions.gather(2, tokens[:, :, None])  # (S, T, 1)
+            best_other = predictions.scatter(2, tokens[:, :, None], -torch.inf).amax(2, keepdim=True)
+            wrong = ~((target - best_other)[:, :, 0] > self.gap) & is_text  # (S, T); NaN is wrong
+        n_wrong = wrong.sum(1)
         better = (n_wrong < self.best_wrong) | ((n_wrong == self.best_wrong) & (loss < self.best_loss))
         better &= loss.isfinite()
         self.best = torch.where(better[:, None, None], self.x, self.best)
@@ -222,20 +258,20 @@ class _Slots:
         return torch.autocast(self.lm.device, dtype=DTYPES[self.config.dtype])
 
     def take_finished(self) -> list[tuple[int, CramResult]]:
-        """Remove the rows that are exact or out of steps, and return what they came to."""
+        """Remove the tasks that are exact or out of steps, and return what they came to."""
         wrong, loss = self.best_wrong.tolist(), self.best_loss.tolist()
         steps = self.steps.tolist()
         finished, going_on = [], []
-        for s, (index, row) in enumerate(self.rows):
+        for s, (index, task) in enumerate(self.tasks):
             if wrong[s] > 0 and steps[s] < self.config.steps:
                 going_on.append(s)
                 continue
-            mem = quantize(self.best[s] * self.lm.embedding_scale)
-            finished.append((index, CramResult(mem, int(min(wrong[s], len(row))), loss[s], int(steps[s]))))
+            mem = quantize(self.best[s] * self.lm.embedding_scale, self.config.coding)
+            finished.append((index, CramResult(mem, int(min(wrong[s], len(task.tokens))), loss[s], int(steps[s]))))
         if finished:
             keep = torch.tensor(going_on, dtype=torch.long, device=self.x.device)
             for name in ("x", "mean", "square", "best", "steps", "best_wrong", "best_loss"):
                 setattr(self, name, getattr(self, name)[keep])
-            self.rows = [self.rows[s] for s in going_on]
+            self.tasks = [self.tasks[s] for s in going_on]
             self._lay_out()
         return finished

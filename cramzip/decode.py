@@ -1,6 +1,8 @@
-"""Greedy decoding from `[mem]`: the one and only decoder, for making files as for opening them.
+"""The decoder: from vectors and corrections to tokens, for making files as for opening them.
 
-Knows nothing of how the vectors were found.
+The model is asked for one token at a time. What it says is either taken as it is, the most likely token, or picked
+from by what the corrections say. Groups depend on nothing but themselves and go side by side; within one, a chunk sees
+the tokens before it. Knows nothing of how the vectors were found.
 """
 
 from __future__ import annotations
@@ -11,42 +13,39 @@ from typing import Any
 
 import torch
 
-from .lm import FrozenLM, pad
+from .container import Parameters
+from .corrections import TokenDecoder
+from .lm import FrozenLM
+from .ranks import Step
+from .wire import Bytes
 
-FREE = -1  # in `forced`: the model decides
-
-# By device: the most rows in one batch, and the most positions of all its rows together (their cache takes memory).
-BATCH_LIMITS = {"cpu": (64, 2**15), "cuda": (512, 2**17), "mps": (128, 2**15)}
-
-
-def batches(lm: FrozenLM, lengths: Sequence[int], batch_size: int | None = None) -> Iterator[list[int]]:
-    """Indices of rows of `lengths` positions (vectors and tokens), in batches; rows of similar length together."""
-    rows, positions = BATCH_LIMITS[lm.device]
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda index: (lengths[index], index)):
-        if batch and (len(batch) >= (batch_size or rows) or (len(batch) + 1) * lengths[index] > positions):
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
+# By device: the most groups in one batch, and the most positions of all of them together (their cache takes memory).
+BATCH_LIMITS = {"cpu": (64, 2**16), "cuda": (512, 2**19), "mps": (128, 2**16)}
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """What greedy decoding predicts, all (B, T).
+class Recipe:
+    """What a group is decoded from: `mem` (M, D) of each chunk, or none; `corrections`, None for pure greedy decoding."""
 
-    `gaps` is by how much the largest logit exceeds the second largest, None unless asked for.
-    """
+    n_tokens: int
+    mem: tuple[torch.Tensor, ...] = ()
+    corrections: Bytes | None = None
 
-    predictions: torch.Tensor
-    tokens: torch.Tensor
-    gaps: torch.Tensor | None
+    @property
+    def n_vectors(self) -> int:
+        return len(self.mem[0]) if self.mem else 0
 
 
-def prefill(lm: FrozenLM, mem: torch.Tensor) -> tuple[torch.Tensor, Any]:
-    """Logits (B, V) for token 0, after the vectors `mem` (B, M, D), and the cache."""
-    return lm.step(mem)
+def prefix(lm: FrozenLM, mem: Sequence[torch.Tensor], n_rows: int) -> torch.Tensor:
+    """What every chunk begins with (B, M or 1, D): its vectors `mem`, or the start token where there are none."""
+    if mem:
+        return torch.stack(list(mem)).to(lm.device)
+    return lm.embed(torch.full((n_rows, 1), lm.start, device=lm.device))
+
+
+def prefill(lm: FrozenLM, inputs: torch.Tensor) -> tuple[torch.Tensor, Any]:
+    """Logits (B, V) after the input embeddings (B, N, D), and the cache."""
+    return lm.step(inputs)
 
 
 def decode_one_token(lm: FrozenLM, tokens: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
@@ -54,48 +53,78 @@ def decode_one_token(lm: FrozenLM, tokens: torch.Tensor, cache: Any) -> tuple[to
     return lm.step(lm.embed(tokens[:, None]), cache)
 
 
+def batches(
+    lm: FrozenLM, recipes: Sequence[Recipe], parameters: Parameters, batch_size: int | None = None
+) -> Iterator[list[int]]:
+    """Indices of recipes that can be decoded together, those of similar length."""
+    most, positions = BATCH_LIMITS[lm.device]
+    each = parameters.chunk_tokens + parameters.context_tokens
+
+    def key(index: int) -> tuple[int, bool, int]:
+        recipe = recipes[index]
+        return recipe.n_vectors, recipe.corrections is None, recipe.n_tokens
+
+    batch: list[int] = []
+    for index in sorted(range(len(recipes)), key=lambda index: (key(index), index)):
+        length = min(recipes[index].n_tokens, each) + max(recipes[index].n_vectors, 1)
+        full = len(batch) >= (batch_size or most) or (len(batch) + 1) * length > positions
+        if batch and (full or key(index)[:2] != key(batch[0])[:2]):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
 @torch.inference_mode()
-def greedy_decode(
-    lm: FrozenLM, mem: torch.Tensor, n_tokens: int, forced: torch.Tensor, *, with_gaps: bool = False
-) -> Decoded:
-    """Decode `n_tokens` T from each of B rows of vectors `mem` (B, M, D), in one batch.
+def decode(lm: FrozenLM, recipes: Sequence[Recipe], parameters: Parameters) -> list[list[int]]:
+    """The tokens of groups that all have as many vectors in a chunk, decoded as one batch.
 
-    `forced` (B, T) holds the tokens that are given, FREE elsewhere. With every token given this is what a
-    writer needs to know: what the decoder would have said at each place, and how clearly.
+    Raises DamagedFileError for corrections that cannot be.
     """
-    mem, forced = mem.to(lm.device), forced.to(lm.device)
-    predictions, gaps, tokens = [], [], []
-    with lm.exact():
-        logits, cache = prefill(lm, mem)
-        for t in range(n_tokens):
-            predicted = logits.argmax(dim=-1)  # the first of equals: the lowest id
-            chosen = torch.where(forced[:, t] == FREE, predicted, forced[:, t])
-            predictions.append(predicted)
-            tokens.append(chosen)
-            if with_gaps:
-                largest = logits.topk(2, dim=-1).values
-                gaps.append(largest[:, 0] - largest[:, 1])
-            if t + 1 < n_tokens:
-                logits, cache = decode_one_token(lm, chosen, cache)
-    return Decoded(
-        torch.stack(predictions, dim=1),
-        torch.stack(tokens, dim=1),
-        torch.stack(gaps, dim=1) if with_gaps else None,
-    )
-
-
-def find_corrections(
-    lm: FrozenLM, mem: torch.Tensor, rows: Sequence[Sequence[int]], noise_bound: float
-) -> list[dict[int, int]]:
-    """For B rows of token ids and their vectors `mem` (B, M, D): the tokens that decoding needs to be told.
-
-    These are the wrong ones, and those whose logit exceeds the next by no more than 2 * `noise_bound`.
-    """
-    longest = max(map(len, rows))
-    truth = pad(rows, longest)
-    decoded = greedy_decode(lm, mem, longest, truth, with_gaps=True)
-    assert decoded.gaps is not None
-    unsafe = (decoded.predictions != truth.to(lm.device)) | ~(decoded.gaps > 2 * noise_bound)
-    return [
-        {t: row[t] for t in unsafe[index, : len(row)].nonzero().flatten().tolist()} for index, row in enumerate(rows)
+    decoders = [
+        TokenDecoder(recipe.corrections, lm.vocabulary_size, parameters.noise_bound)
+        for recipe in recipes
+        if recipe.corrections is not None
     ]
+    assert len(decoders) in (0, len(recipes))
+    tokens: list[list[int]] = [[] for _ in recipes]
+    with lm.exact():
+        for first in range(0, max(recipe.n_tokens for recipe in recipes), parameters.chunk_tokens):
+            rows = [index for index, recipe in enumerate(recipes) if recipe.n_tokens > first]
+            lengths = [min(parameters.chunk_tokens, recipes[index].n_tokens - first) for index in rows]
+            chunk = first // parameters.chunk_tokens
+            mem = [recipes[index].mem[chunk] for index in rows if recipes[index].mem]
+            seen = [tokens[index][max(0, first - parameters.context_tokens) :] for index in rows]
+            context = torch.tensor(seen, dtype=torch.long, device=lm.device)
+            inputs = torch.cat([prefix(lm, mem, len(rows)), lm.embed(context)], dim=1)
+            decoded = _decode_chunk(lm, inputs, lengths, [decoders[index] for index in rows if decoders], parameters)
+            for index, new in zip(rows, decoded, strict=True):
+                tokens[index] += new
+    for decoder in decoders:
+        decoder.finish()
+    return tokens
+
+
+def _decode_chunk(
+    lm: FrozenLM, inputs: torch.Tensor, lengths: list[int], decoders: list[TokenDecoder], parameters: Parameters
+) -> list[list[int]]:
+    """The next `lengths` tokens of every row after `inputs` (B, N, D)."""
+    for decoder, length in zip(decoders, lengths, strict=False):
+        decoder.begin_chunk(length)
+    decoded: list[list[int]] = []
+    logits, cache = prefill(lm, inputs)
+    for t in range(max(lengths)):
+        if decoders:
+            step = Step(logits, parameters.noise_bound)
+            picked = [
+                decoder.token(t, step, row) if t < lengths[row] else lm.start for row, decoder in enumerate(decoders)
+            ]
+            chosen = torch.tensor(picked, device=lm.device)
+        else:
+            chosen = logits.argmax(dim=-1)  # the first of equals: the lowest id
+            picked = chosen.tolist()
+        decoded.append(picked)
+        if t + 1 < max(lengths):
+            logits, cache = decode_one_token(lm, chosen, cache)
+    return [[picked[row] for picked in decoded[:length]] for row, length in enumerate(lengths)]

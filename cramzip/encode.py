@@ -1,7 +1,7 @@
-"""Bytes to chunks: what is stored, what is crammed, and with which corrections.
+"""Bytes to groups: what is stored, what is predicted or crammed, and with which corrections.
 
-Works group by group. A group is one segment of the input and depends on nothing but the bytes from its start on
-and the groups before it, so that work that was interrupted can go on and give the same file.
+Works segment by segment. A segment depends on nothing but the bytes from its start on and the segments before it, so
+that work that was interrupted can go on and give the same file.
 """
 
 from __future__ import annotations
@@ -14,191 +14,281 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from . import corrections, payload, quantize
+from . import payload
 from .chunking import cut, next_segment, prior_capacity
-from .container import Chunk, Kind, crammed_chunk, stored_chunk, stored_content
-from .cram import CramConfig, CramResult, cram
-from .decode import batches, find_corrections
+from .container import Group, Kind, Parameters, modelled_group, pack_entry, stored_content, stored_group
+from .corrections import TokenEncoder
+from .cram import CramConfig, CramResult, Task, cram
+from .decode import prefix
 from .errors import UsageError
 from .lm import FrozenLM
+from .quantize import QuantizedMem, dequantize
+from .ranks import rank
 from .wire import MAX_CHUNK_SIZE, Bytes
 
 Progress = Callable[[int], None]
 
-SCORING_WINDOW = 512  # tokens that see each other while costs are estimated
-CHUNKS_PER_SLOT = 2  # chunks in a group for each slot, so that slots are refilled
-SEGMENT_BYTES = (2**10, 2**20)  # least and most in one text segment
-BYTES_PER_BIT = 0.5  # a rough guess at text under a good model, for the size of segments only
-MAX_CHUNK_TOKENS = 2**12
+POSITIONS = 1024  # that the model sees at once, if it can
+GROUP_TOKENS = 2**12  # about: a group is what decodes on its own
+SEGMENT_BYTES = 2**18
+CRAMMING_SHARE = 0.9  # of the work on a group with vectors, as progress counts it
+NOISE_SAFETY = 4  # times the noise that was seen
+LEAST_NOISE_EXPONENT, MOST_NOISE_EXPONENT = 6, 14
 
+# Without corrections, chunks are cut to what vectors have been found to hold, and somewhat more.
+EXACT_SEGMENT_BYTES = (2**10, 2**18)  # least and most
+BYTES_PER_BIT = 0.5  # a rough guess at text under a good model, for the size of segments only
+CHUNKS_PER_SLOT = 2  # chunks in a segment for each slot, so that slots are refilled
+MAX_EXACT_TOKENS = 2**12
+EXACT_AMBITION = 1.15
+EXACT_CAPACITY_RANGE = (1 / 16, 16.0)  # of what was expected
 EXACT_RESTARTS = 2  # with other seeds, for chunks that are nearly exact
 NEARLY_EXACT = 1 / 8  # of the tokens wrong
 EXACT_VECTORS = 4  # most vectors for one token before it is stored
 
-# Chunks cost this much more than vectors have been found to hold. Where corrections do the rest, a longer chunk makes
-# a smaller file: a few corrections take less space than another float16 vector.
-AMBITION, EXACT_AMBITION = 2.0, 1.15
-CAPACITY_RANGE, EXACT_CAPACITY_RANGE = (1 / 2, 16.0), (1 / 16, 16.0)  # of what was expected
 
+class Segment(NamedTuple):
+    """The groups of one segment, the bits that a vector is given after it, and the bits that its vectors saved."""
 
-class Group(NamedTuple):
-    """The chunks of one segment, and the bits of text that a vector is given after what they have taught."""
-
-    chunks: tuple[Chunk, ...]
+    groups: tuple[Group, ...]
     capacity: float
+    gain: float
+
+
+def choose_parameters(lm: FrozenLM, config: CramConfig) -> Parameters:
+    """How the groups of a file are to be decoded. Raises UsageError if the model cannot see that far."""
+    if config.noise_exponent is None:
+        exponent = math.floor(-math.log2(max(NOISE_SAFETY * lm.noise(), 2.0**-MOST_NOISE_EXPONENT)))
+        exponent = max(LEAST_NOISE_EXPONENT, exponent)
+    else:
+        exponent = config.noise_exponent
+    before = max(config.vectors, 1)
+    room = min(lm.context or POSITIONS, max(POSITIONS, (config.chunk_tokens or 0) + (config.context or 0) + before))
+    room -= before
+    if config.exact:
+        chunk, context = min((lm.context or MAX_EXACT_TOKENS + before) - before, MAX_EXACT_TOKENS), 0
+    elif config.chunk_tokens is not None:
+        chunk = config.chunk_tokens
+        context = config.context if config.context is not None else room - chunk
+    elif config.context is not None:
+        context = config.context
+        chunk = room - context
+    else:
+        context = room // 4 if config.vectors else room // 2
+        chunk = room - context
+    if chunk < 1 or context < 0 or before + chunk + context > (lm.context or math.inf):
+        asked = f"{config.vectors} vectors, {config.context or 0} tokens before a chunk of {max(chunk, 1)}"
+        raise UsageError(f"{asked} do not fit into the {lm.context} positions of the model")
+    return Parameters(exponent, chunk, context)
 
 
 def encode(
     data: Bytes,
     lm: FrozenLM,
     config: CramConfig,
+    parameters: Parameters,
     *,
-    finished: Iterable[Group] = (),
+    finished: Iterable[Segment] = (),
     progress: Progress | None = None,
-) -> Iterator[Group]:
-    """Chunks of `data` in order, a group at a time, after the groups that are `finished` already.
+) -> Iterator[Segment]:
+    """Groups of `data` in order, a segment at a time, after the segments that are `finished` already.
 
     `progress` is told the number of original bytes that were done since it was last told.
     """
     data = memoryview(data)
-    encoder = _Encoder(lm, config, progress or (lambda _: None))
+    encoder = _Encoder(lm, config, parameters, progress or (lambda _: None))
     position = 0
-    for group in finished:
-        encoder.capacity = group.capacity
-        position += sum(chunk.entry.size for chunk in group.chunks)
+    for segment in finished:
+        encoder.capacity = segment.capacity
+        position += sum(group.entry.size for group in segment.groups)
     while position < len(data):
-        chunks, position = encoder.encode_segment(data, position)
-        yield Group(tuple(chunks), encoder.capacity)
+        segment, position = encoder.encode_segment(data, position)
+        yield segment
 
 
 class _Encoder:
     """What carries over from one segment to the next: `capacity`, the bits of text to give to a vector."""
 
-    def __init__(self, lm: FrozenLM, config: CramConfig, progress: Progress):
-        room = (lm.context or MAX_CHUNK_TOKENS + config.vectors) - config.vectors
-        if room < 1:
-            raise UsageError(f"vectors: {config.vectors} do not fit into the {lm.context} positions of the model")
-        self.lm, self.config, self.progress = lm, config, progress
-        self.max_tokens = min(room, MAX_CHUNK_TOKENS)
+    def __init__(self, lm: FrozenLM, config: CramConfig, parameters: Parameters, progress: Progress):
+        self.lm, self.config, self.parameters, self.progress = lm, config, parameters, progress
         self.expected = self.capacity = prior_capacity(lm.width, lm.vocabulary_size, lm.n_layers)
-        self.n_slots = config.slots(lm, self.expected * config.vectors)
+        self.gain = 0.0  # bits, in this segment
 
-    def learn(self, held: float) -> None:
-        """Give the next vectors what these have held, in bits each, and somewhat more."""
-        if not math.isfinite(held):
-            return
-        ambition = EXACT_AMBITION if self.config.exact else AMBITION
-        low, high = EXACT_CAPACITY_RANGE if self.config.exact else CAPACITY_RANGE
-        self.capacity = min(max(ambition * held, low * self.expected), high * self.expected)
-
-    def segment_size(self, start: int) -> int:
-        """Bytes of text to take at once. The first segment is small, to learn from."""
-        n_chunks = self.n_slots * (CHUNKS_PER_SLOT if start else 1)
+    def _segment_size(self, start: int) -> int:
+        """Bytes of text to take at once. Where there is something to learn, the first segment is small."""
+        if not self.config.exact:
+            return SEGMENT_BYTES
+        n_chunks = self._slots() * (CHUNKS_PER_SLOT if start else 1)
         expected = self.capacity * self.config.vectors * BYTES_PER_BIT * n_chunks
-        return int(min(max(expected, SEGMENT_BYTES[0]), SEGMENT_BYTES[1]))
+        return int(min(max(expected, EXACT_SEGMENT_BYTES[0]), EXACT_SEGMENT_BYTES[1]))
 
-    def encode_segment(self, data: memoryview, start: int) -> tuple[Iterable[Chunk], int]:
-        """The chunks of the segment that begins at `start`, and where it ends."""
-        end, is_text = next_segment(data, start, self.segment_size(start))
+    def _slots(self) -> int:
+        exact_tokens = self.expected * self.config.vectors / 5
+        return self.config.slots(self.lm, exact_tokens if self.config.exact else self.parameters.chunk_tokens)
+
+    def encode_segment(self, data: memoryview, start: int) -> tuple[Segment, int]:
+        """The groups of the segment that begins at `start`, and where it ends."""
+        end, is_text = next_segment(data, start, self._segment_size(start))
         content = bytes(data[start:end])
+        self.gain = 0.0
         if not is_text:
-            return self._store(content), end
-        chunks = []
+            return Segment(tuple(self._store(content)), self.capacity, 0.0), end
+        groups: list[Group] = []
         for piece in self.lm.tokenizer.encode(content):
-            chunks += self._store(piece.content) if piece.ids is None else self._encode_text(piece.ids)
-        return _merge_stored(chunks), end
+            groups += self._store(piece.content) if piece.ids is None else self._encode_text(piece.ids)
+        groups = list(_merge_stored(groups))
+        stored = [stored_group(content)]
+        if not self.config.exact and _size(stored) < _size(groups):
+            return Segment(tuple(stored), self.capacity, 0.0), end
+        return Segment(tuple(groups), self.capacity, self.gain), end
 
-    def _store(self, content: bytes) -> list[Chunk]:
+    def _store(self, content: bytes) -> list[Group]:
         self.progress(len(content))
-        return [stored_chunk(content[i : i + MAX_CHUNK_SIZE]) for i in range(0, len(content), MAX_CHUNK_SIZE)]
+        return [stored_group(content[i : i + MAX_CHUNK_SIZE]) for i in range(0, len(content), MAX_CHUNK_SIZE)]
 
-    def _encode_text(self, ids: list[int]) -> list[Chunk]:
-        window = min(SCORING_WINDOW, self.lm.context or SCORING_WINDOW)
-        windows = [ids[i : i + window] for i in range(0, len(ids), window)]
-        costs = np.concatenate(self.lm.score(windows)) / math.log(2)
-        contents = [self.lm.tokenizer.decode([token]) for token in ids]
-        capacity = self.capacity * self.config.vectors
-        rows = [ids[part] for part in cut(contents, costs, capacity, self.max_tokens, MAX_CHUNK_SIZE)]
+    def _encode_text(self, ids: list[int]) -> list[Group]:
         if self.config.exact:
-            chunks = self._cram_exactly(rows)
-            n_vectors = sum(chunk.entry.n_vectors for chunk in chunks)
-            if n_vectors:
-                self.learn(float(costs.sum()) / n_vectors)
-            return chunks
-        results = self._cram(rows)
-        bits_left = sum(result.nats_left for result in results) / math.log(2)
-        self.learn((float(costs.sum()) - bits_left) / (len(rows) * self.config.vectors))
-        return self._correct(rows, results)
+            return self._recite(ids)
+        n_groups = -(-len(ids) // GROUP_TOKENS)
+        borders = [len(ids) * i // n_groups for i in range(n_groups + 1)]
+        rows = [ids[begin:end] for begin, end in zip(borders, borders[1:], strict=False)]
+        results = self._cram(rows) if self.config.vectors else [[] for _ in rows]
+        return [self._correct(row, result) for row, result in zip(rows, results, strict=True)]
 
-    def _cram(self, rows: list[list[int]]) -> list[CramResult]:
-        sizes = [len(self.lm.tokenizer.decode(row)) for row in rows]
+    # -- with corrections --------------------------------------------------------------------------
+
+    def _tasks(self, row: list[int]) -> list[Task]:
+        """The chunks of a group, each with what it sees of those before."""
+        chunk, context = self.parameters.chunk_tokens, self.parameters.context_tokens
+        return [
+            Task(row[first : first + chunk], row[max(0, first - context) : first])
+            for first in range(0, len(row), chunk)
+        ]
+
+    def _cram(self, rows: list[list[int]]) -> list[list[CramResult]]:
+        """Vectors for every chunk of every group."""
+        tasks = [self._tasks(row) for row in rows]
+        flat = [task for group in tasks for task in group]
+        sizes = [len(self.lm.tokenizer.decode(list(task.tokens))) for task in flat]
         done, told = 0.0, 0
 
         def progress(index: int, share: float) -> None:
             nonlocal done, told
-            done += sizes[index] * share
-            if (new := int(done + 0.5) - told) > 0:
+            done += sizes[index] * share * CRAMMING_SHARE
+            if (new := int(done) - told) > 0:
                 self.progress(new)
                 told += new
 
-        return cram(self.lm, rows, self.config, n_slots=self.n_slots, progress=progress)
+        results = iter(
+            cram(
+                self.lm, flat, self.config, self.parameters.noise_bound, n_slots=self._slots(), progress=progress
+            )
+        )
+        return [[next(results) for _ in group] for group in tasks]
 
-    def _correct(self, rows: list[list[int]], results: list[CramResult]) -> list[Chunk]:
-        chunks = []
-        for row, result, fixes in zip(rows, results, self._find_corrections(rows, results), strict=True):
-            text = self.lm.tokenizer.decode(row)
-            stored = stored_chunk(text)
-            hopeless = len(corrections.pack(fixes)) >= stored.entry.payload_size  # the vectors bought nothing
-            chunks.append(stored if hopeless else _crammed(row, text, result, fixes))
-        return chunks
+    def _correct(self, row: list[int], results: list[CramResult]) -> Group:
+        """A group of corrections after the vectors, or stored where that is smaller."""
+        encoder = TokenEncoder(self.lm.vocabulary_size, self.parameters.noise_bound)
+        tasks = self._tasks(row)
+        for index, task in enumerate(tasks):
+            mem = results[index].mem if results else None
+            logits = self._logits(task, mem)
+            encoder.chunk(rank(logits, torch.tensor(task.tokens, device=logits.device), self.parameters.noise_bound))
+        content = self.lm.tokenizer.decode(row)
+        kind = Kind.CORRECTED if results else Kind.PREDICTED
+        body = payload.pack([result.mem for result in results], encoder.finish())
+        group, stored = modelled_group(kind, content, len(row), self.config.vectors, body), stored_group(content)
+        self.progress(len(content) - (int(CRAMMING_SHARE * len(content)) if results else 0))
+        if _size([stored]) <= _size([group]):
+            return stored
+        if results:
+            free = self.lm.score([task.tokens for task in tasks], [task.context for task in tasks])
+            nats = sum(float(cost.sum()) for cost in free) - sum(result.nats_left for result in results)
+            self.gain += nats / math.log(2)
+        return group
 
-    def _cram_exactly(self, rows: list[list[int]]) -> list[Chunk]:
-        """Cram without corrections: what fails is tried again, then split, then given another vector, then stored."""
-        finished: dict[tuple[int, int], Chunk] = {}
+    @torch.inference_mode()
+    def _logits(self, task: Task, mem: QuantizedMem | None) -> torch.Tensor:
+        """What the model says at each token of a chunk (T, V), all the tokens before being right."""
+        before = prefix(self.lm, [dequantize(mem)] if mem else [], 1)
+        ids = torch.tensor([[*task.context, *task.tokens[:-1]]], dtype=torch.long, device=self.lm.device)
+        with self.lm.exact():
+            return self.lm.logits(torch.cat([before, self.lm.embed(ids)], dim=1), len(task.tokens))[0].float()
+
+    # -- without -----------------------------------------------------------------------------------
+
+    def _recite(self, ids: list[int]) -> list[Group]:
+        """Groups of one chunk each that vectors alone decode to; tokens for which that fails are stored."""
+        windows = [ids[i : i + POSITIONS // 2] for i in range(0, len(ids), POSITIONS // 2)]
+        costs = np.concatenate(self.lm.score(windows)) / math.log(2)
+        contents = [self.lm.tokenizer.decode([token]) for token in ids]
+        capacity = self.capacity * self.config.vectors
+        parts = cut(contents, costs, capacity, self.parameters.chunk_tokens, MAX_CHUNK_SIZE)
+        groups = self._cram_exactly([ids[part] for part in parts])
+        if n_vectors := sum(group.entry.n_vectors for group in groups):
+            self._learn(float(costs.sum()) / n_vectors)
+        return groups
+
+    def _learn(self, held: float) -> None:
+        """Give the next vectors what these have held, in bits each, and somewhat more."""
+        if math.isfinite(held):
+            low, high = EXACT_CAPACITY_RANGE
+            self.capacity = min(max(EXACT_AMBITION * held, low * self.expected), high * self.expected)
+
+    def _cram_exactly(self, rows: list[list[int]]) -> list[Group]:
+        """What fails is tried again, then split, then given another vector, then stored."""
+        finished: dict[tuple[int, int], Group] = {}
         pending = [_Job(index, 0, row, self.config.vectors, 0) for index, row in enumerate(rows)]
         while pending:
             n_vectors, attempt = pending[0].n_vectors, pending[0].attempt
             batch = [job for job in pending if (job.n_vectors, job.attempt) == (n_vectors, attempt)]
             pending = [job for job in pending if (job.n_vectors, job.attempt) != (n_vectors, attempt)]
-            tokens = [job.tokens for job in batch]
-            results = cram(self.lm, tokens, self.config, n_slots=self.n_slots, n_vectors=n_vectors, seed=attempt)
-            needed = self._find_corrections(tokens, results)
-            for job, result, fixes in zip(batch, results, needed, strict=True):
+            results = cram(
+                self.lm,
+                [Task(job.tokens) for job in batch],
+                self.config,
+                self.parameters.noise_bound,
+                n_slots=self._slots(),
+                n_vectors=n_vectors,
+                seed=attempt,
+            )
+            for job, result in zip(batch, results, strict=True):
                 text = self.lm.tokenizer.decode(job.tokens)
-                if not fixes:
-                    chunk = _crammed(job.tokens, text, result, fixes)
-                elif retries := job.after_failure(fixes, self.config.vectors):
+                faults = self._faults(job.tokens, result.mem)
+                if not faults:
+                    group = modelled_group(Kind.RECITED, text, len(job.tokens), n_vectors, payload.pack([result.mem]))
+                elif retries := job.after_failure(faults, self.config.vectors):
                     pending += retries
                     continue
                 else:
-                    chunk = stored_chunk(text)
-                finished[job.row, job.first] = chunk
+                    group = stored_group(text)
+                finished[job.row, job.first] = group
                 self.progress(len(text))
         return [finished[place] for place in sorted(finished)]
 
-    def _find_corrections(self, rows: Sequence[list[int]], results: Sequence[CramResult]) -> list[dict[int, int]]:
-        lengths = [len(row) + len(result.mem.codes) for row, result in zip(rows, results, strict=True)]
-        found: dict[int, dict[int, int]] = {}
-        for batch in batches(self.lm, lengths, self.config.batch_size):
-            mem = torch.stack([quantize.dequantize(results[index].mem) for index in batch])
-            fixes = find_corrections(self.lm, mem, [rows[index] for index in batch], self.config.noise_bound)
-            found.update(zip(batch, fixes, strict=True))
-        return [found[index] for index in range(len(rows))]
+    def _faults(self, tokens: list[int], mem: QuantizedMem) -> list[int]:
+        """Where greedy decoding could go wrong: another token is as good, or nearly."""
+        logits = self._logits(Task(tokens), mem)  # (T, V)
+        truth = torch.tensor(tokens, device=logits.device)[:, None]
+        best_other = logits.scatter(1, truth, -torch.inf).amax(1, keepdim=True)
+        clear = (logits.gather(1, truth) - best_other)[:, 0] > 2 * self.parameters.noise_bound
+        faults: list[int] = (~clear).nonzero().flatten().tolist()
+        return faults
 
 
-def _crammed(row: list[int], text: bytes, result: CramResult, fixes: corrections.Corrections) -> Chunk:
-    return crammed_chunk(text, len(row), len(result.mem.codes), payload.pack(result.mem, fixes))
+def _size(groups: Iterable[Group]) -> int:
+    return sum(len(pack_entry(group.entry)) + len(group.payload) for group in groups)
 
 
-def _merge_stored(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
-    """The same chunks, neighbouring stored ones as one where the format allows it."""
-    for crammed, run in groupby(chunks, key=lambda chunk: chunk.entry.kind is Kind.CRAMMED):
+def _merge_stored(groups: Iterable[Group]) -> Iterator[Group]:
+    """The same groups, neighbouring stored ones as one where the format allows it."""
+    for is_stored, run in groupby(groups, key=lambda group: group.entry.kind.is_stored):
         same = list(run)
-        if crammed or len(same) == 1:
+        if not is_stored or len(same) == 1:
             yield from same
         else:
             contents = b"".join(map(stored_content, same))
-            yield from (stored_chunk(contents[i : i + MAX_CHUNK_SIZE]) for i in range(0, len(contents), MAX_CHUNK_SIZE))
+            yield from (stored_group(contents[i : i + MAX_CHUNK_SIZE]) for i in range(0, len(contents), MAX_CHUNK_SIZE))
 
 
 class _Job(NamedTuple):
@@ -210,13 +300,13 @@ class _Job(NamedTuple):
     n_vectors: int
     attempt: int
 
-    def after_failure(self, fixes: corrections.Corrections, n_vectors: int) -> list[_Job]:
-        """What to try when decoding needed `fixes`; nothing when all has been tried."""
+    def after_failure(self, faults: Sequence[int], n_vectors: int) -> list[_Job]:
+        """What to try when decoding goes wrong at `faults`; nothing when all has been tried."""
         length = len(self.tokens)
-        if self.attempt < EXACT_RESTARTS and len(fixes) <= NEARLY_EXACT * length:
+        if self.attempt < EXACT_RESTARTS and len(faults) <= NEARLY_EXACT * length:
             return [self._replace(attempt=self.attempt + 1)]
         if length > 1:  # at the first fault, but not so that one part is tiny
-            middle = min(max(min(fixes), length // 4, 1), length - max(length // 4, 1))
+            middle = min(max(faults[0], length // 4, 1), length - max(length // 4, 1))
             return [
                 _Job(self.row, self.first, self.tokens[:middle], n_vectors, 0),
                 _Job(self.row, self.first + middle, self.tokens[middle:], n_vectors, 0),

@@ -18,26 +18,27 @@ from pathlib import Path
 
 import torch
 
-from . import __version__, codec, container, files, payload
+from . import __version__, codec, files, payload
 from . import bench as measure
 from .bench import Measurement
 from .console import Console, at_terminal, closing_line, count
-from .container import Kind, ModelBlock
+from .container import BuiltinModel, OutsideModel, Parameters, name_fault
 from .cram import CramConfig
 from .describe import describe as take_apart
-from .encode import encode
+from .encode import choose_parameters, encode
 from .errors import DamagedFileError, InputOutputError, MissingModelError, UsageError, VerificationError
 from .files import Output, Source, label
 from .journal import Journal
 from .lm import FrozenLM
-from .source import ModelSource, as_commit, find, find_named
+from .source import ModelSource, as_commit, find, find_digest, find_named
 from .wire import Bytes
 
 STDOUT_LABEL = "(stdout)"
 DECIDED_BY = ("numpy", "tokenizers", "transformers", "zstandard")  # packages, besides torch, that chunks depend on
 
 LoadModel = Callable[[], FrozenLM]
-FindModel = Callable[[ModelBlock], FrozenLM]
+ModelReference = BuiltinModel | OutsideModel
+FindModel = Callable[[ModelReference], FrozenLM]
 
 
 @dataclass(frozen=True)
@@ -56,21 +57,24 @@ def model_finder(where: str | None, device: str, console: Console, *, download: 
     Nothing is downloaded unless `download` says so, or the user does when asked. Raises ModelError.
     """
 
-    def locate(needed: ModelBlock, may_download: bool) -> ModelSource:
+    def locate(needed: ModelReference, may_download: bool) -> ModelSource:
+        if isinstance(needed, BuiltinModel):
+            return find_digest(needed.digest) if where is None else find(where, download=may_download)
         if where is None:
             return find_named(needed.model_id, needed.revision, download=may_download)
         return find(where, download=may_download, commit=as_commit(needed.revision))
 
     kept: list[FrozenLM] = []
 
-    def find_model(needed: ModelBlock) -> FrozenLM:
+    def find_model(needed: ModelReference) -> FrozenLM:
         try:
             source = locate(needed, download)
         except MissingModelError as missing:
             if not console.ask(f"model {missing.model_id} is not on this machine; download it from Hugging Face?"):
                 raise
             source = locate(needed, True)
-        source.require(needed.fingerprint)  # before anything is loaded
+        wanted = needed.digest if isinstance(needed, BuiltinModel) else needed.fingerprint
+        source.require(wanted)  # before anything is loaded
         if not kept or kept[0].fingerprint != source.fingerprint:
             kept.clear()
             kept.append(FrozenLM(source, device))
@@ -90,6 +94,7 @@ def compress(
     console: Console,
     *,
     keeps_name: bool = True,
+    strip: bool = False,
 ) -> None:
     """Make a `.cram` file of one input, decode it again and compare, and only then put it in its place."""
     start = time.perf_counter()
@@ -97,18 +102,20 @@ def compress(
     if to_stdout and at_terminal(sys.stdout) and not destination.force:
         raise UsageError("compressed data is not for terminals: redirect it, name a file with -o, or use -f")
     source = files.read(argument)
-    name = source.name if keeps_name and source.name and not container.name_fault(source.name) else None
+    name = source.name if keeps_name and not strip and source.name and not name_fault(source.name) else None
     path = _target(source, destination, lambda path: files.compressed_path(path, keeps_name=name is not None))
     overwrite = _may_write(path, source, destination, console)
     model = load_model()
-    with _journal(path, source, model, config, console) as journal:
+    parameters = choose_parameters(model, config)
+    with _journal(path, source, model, config, parameters, console) as journal:
         with console.progress(label(argument), source.size, done=journal.resumed_bytes) as progress:
-            for group in encode(source.data, model, config, finished=journal.groups, progress=progress):
-                journal.append(group)
+            for segment in encode(
+                source.data, model, config, parameters, finished=journal.segments, progress=progress
+            ):
+                journal.append(segment)
         with Output(path, overwrite=overwrite) as output:
-            crammed = any(chunk.entry.kind is Kind.CRAMMED for chunk in journal)
-            header = codec.make_header(source.size, source.sha256, crammed, model, config, name)
-            container.write(output.file, header, journal)
+            facts = (source.data, journal, source.sha256, model, config, parameters, journal.gain)
+            codec.write(output.file, *facts, name=name, strip=strip)
             blob = files.map_file(output.file)
             _verify(blob, source, model, config, console)
             described = take_apart(blob)
@@ -121,11 +128,16 @@ def compress(
 
 @contextmanager
 def _journal(
-    path: Path | None, source: Source, model: FrozenLM, config: CramConfig, console: Console
+    path: Path | None,
+    source: Source,
+    model: FrozenLM,
+    config: CramConfig,
+    parameters: Parameters,
+    console: Console,
 ) -> Iterator[Journal]:
     """The journal of this job. It stays behind if the job is interrupted and it can be of use."""
     beside = None if path is None or files.is_stream(path) else files.beside(path, ".journal")
-    journal = Journal(beside, _identity(source, model, config))
+    journal = Journal(beside, _identity(source, model, config, parameters))
     if journal.discarded:
         console.say(f"{path}: a journal of other input, options, versions or threads was there; starting anew")
     if journal.resumed_bytes:
@@ -137,18 +149,19 @@ def _journal(
         remove = useless or not len(journal)
         journal.close(remove=remove)
         if beside is not None and not remove:
-            console.say(f"{path}: finished chunks are kept in {beside.name}; the same command continues from there")
+            console.say(f"{path}: finished groups are kept in {beside.name}; the same command continues from there")
         raise
     journal.close(remove=True)
 
 
-def _identity(source: Source, model: FrozenLM, config: CramConfig) -> bytes:
+def _identity(source: Source, model: FrozenLM, config: CramConfig, parameters: Parameters) -> bytes:
     """A digest of everything that decides which chunks come out."""
     facts = {
         "source": source.sha256.hex(),
         "model": model.fingerprint.hex(),
         "tokenizer": model.tokenizer_hash.hex(),
         "config": asdict(config),
+        "parameters": asdict(parameters),
         "device": model.device,
         "cramzip": __version__,
         "torch": torch.__version__,

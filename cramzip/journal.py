@@ -1,12 +1,12 @@
-"""The journal: finished chunks on disk, so that a long job goes on where a killed one stopped.
+"""The journal: finished segments on disk, so that a long job goes on where a killed one stopped.
 
 A hidden file beside the output, `.book.cram.journal`:
 
-    journal = "CRAMZIPJ" || record(identity) || record(group) || record(group) || ...
+    journal = "CRAMZIPJ" || record(identity) || record(segment) || record(segment) || ...
     record  = u32 length || crc || that many bytes
-    group   = f64 capacity || varint number of chunks || their table entries || their payloads
+    segment = f64 capacity || f64 gain || varint number of groups || their table entries || their payloads
 
-`identity` is a digest of everything that the chunks depend on. A record that is cut off or does not match its
+`identity` is a digest of everything that the groups depend on. A record that is cut off or does not match its
 CRC ends the journal. While a process works with it, the file is locked.
 """
 
@@ -21,8 +21,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from .container import Chunk, pack_entry, read_entry
-from .encode import Group
+from .container import Group, pack_entry, read_entry
+from .encode import Segment
 from .errors import DamagedFileError, InputOutputError
 from .wire import Cursor, pack_varint
 
@@ -31,7 +31,7 @@ NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class Journal:
-    """Groups of chunks that were finished; walk it (or `groups`) as often as needed, nothing is kept in memory.
+    """Segments that were finished; walk its groups (or `segments`) as often as needed, nothing is kept in memory.
 
     `resumed_bytes` of the original were in it when it was opened; `discarded` says that it was there, but of
     another job, and begun anew. Without a path the journal is a temporary file that nobody can resume.
@@ -41,7 +41,7 @@ class Journal:
     def __init__(self, path: Path | None, identity: bytes):
         self.path = path
         self._file = _open_locked(path)
-        self._records: list[tuple[int, int]] = []  # offset and length of each group
+        self._records: list[tuple[int, int]] = []  # offset and length of each segment
         found = self._load(identity)
         self.discarded = found is False
         if not found:
@@ -50,7 +50,7 @@ class Journal:
             os.lseek(self._file, 0, os.SEEK_SET)
             os.write(self._file, MAGIC)
             self._append(identity)
-        self.resumed_bytes = sum(chunk.entry.size for chunk in self)
+        self.resumed_bytes = sum(group.entry.size for group in self)
 
     def _load(self, identity: bytes) -> bool | None:
         """Find the records of this job: True. False if they are of another, None if there are none."""
@@ -80,11 +80,11 @@ class Journal:
         record = os.pread(self._file, length, position + 8)
         return record if zlib.crc32(record) == int.from_bytes(frame[4:], "little") else None
 
-    def append(self, group: Group) -> None:
-        """Put a group on disk; when this returns, it is safe."""
-        body = struct.pack("<d", group.capacity) + pack_varint(len(group.chunks))
-        body += b"".join(pack_entry(chunk.entry) for chunk in group.chunks)
-        body += b"".join(chunk.payload for chunk in group.chunks)
+    def append(self, segment: Segment) -> None:
+        """Put a segment on disk; when this returns, it is safe."""
+        body = struct.pack("<dd", segment.capacity, segment.gain) + pack_varint(len(segment.groups))
+        body += b"".join(pack_entry(group.entry) for group in segment.groups)
+        body += b"".join(group.payload for group in segment.groups)
         offset = os.lseek(self._file, 0, os.SEEK_CUR) + 8
         self._append(body)
         self._records.append((offset, len(body)))
@@ -101,13 +101,18 @@ class Journal:
         return len(self._records)
 
     @property
-    def groups(self) -> Iterator[Group]:
+    def segments(self) -> Iterator[Segment]:
         for offset, length in self._records:
             yield _unpack(os.pread(self._file, length, offset))
 
-    def __iter__(self) -> Iterator[Chunk]:
-        for group in self.groups:
-            yield from group.chunks
+    def __iter__(self) -> Iterator[Group]:
+        for segment in self.segments:
+            yield from segment.groups
+
+    @property
+    def gain(self) -> float:
+        """Bits that vectors have saved."""
+        return sum(segment.gain for segment in self.segments)
 
     def close(self, *, remove: bool) -> None:
         """Let go of the journal; for good with `remove`."""
@@ -116,12 +121,13 @@ class Journal:
         os.close(self._file)
 
 
-def _unpack(body: bytes) -> Group:
+def _unpack(body: bytes) -> Segment:
     cursor = Cursor(body, "journal")
     try:
-        (capacity,) = struct.unpack("<d", cursor.take(8))
+        capacity, gain = struct.unpack("<dd", cursor.take(16))
         entries = [read_entry(cursor) for _ in range(cursor.varint())]
-        return Group(tuple(Chunk(entry, cursor.take(entry.payload_size)) for entry in entries), capacity)
+        groups = tuple(Group(entry, cursor.take(entry.payload_size)) for entry in entries)
+        return Segment(groups, capacity, gain)
     except DamagedFileError as error:
         raise InputOutputError(f"the journal cannot be read ({error}); delete it") from error
 

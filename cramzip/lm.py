@@ -6,7 +6,6 @@ Any decoder-only model of transformers that accepts `inputs_embeds`.
 from __future__ import annotations
 
 import inspect
-import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,12 @@ from .source import ModelSource, find, first_line, load_model, load_tokenizer, q
 from .tokens import ByteExactTokenizer
 
 SCALE_SAMPLE = 4096  # rows of the embedding table that its scale is measured on
-SCORED_LOGITS = 2**24  # logits in memory at once while scoring: 64 MiB
+NOISE_TOKENS = 128
+PROBE_TEXT = (
+    b"The quick brown fox jumps over the lazy dog. In 1897, on a cold evening, she read the letter twice; then she "
+    b"folded it, put it back into the drawer, and said nothing to anyone about it until the spring.\n\n"
+    b'def area(width, height):\n    return width * height\n\n{"name": "Ada", "born": 1815, "tags": ["a", "b"]}\n'
+)
 PROBE_TOKENS = 5
 PROBE_TOLERANCE = 1e-2  # of the logits' standard deviation: far more than rounding, far less than another answer
 
@@ -42,7 +46,7 @@ class FrozenLM:
 
     `width` D is the width of an input embedding, `vocabulary_size` V the number of logits, `context`
     the most positions it can see (None: no limit), `embedding_scale` the standard deviation of its
-    input embeddings, `bos` the token that texts begin with (None if it has none).
+    input embeddings, `start` the token that stands before a text.
     """
 
     def __init__(self, source: ModelSource, device: str = "auto"):
@@ -67,8 +71,7 @@ class FrozenLM:
         self.tokenizer = ByteExactTokenizer(load_tokenizer(source), self.vocabulary_size)
         self.tokenizer_hash = self.tokenizer.hash
         self.embedding_scale = self._measure_scale()
-        bos = config.bos_token_id
-        self.bos = bos if isinstance(bos, int) and 0 <= bos < self.vocabulary_size else None
+        self.start = self._start_token(config)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> FrozenLM:
@@ -89,10 +92,11 @@ class FrozenLM:
         embedded: torch.Tensor = self._embed(ids)
         return embedded
 
-    def logits(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Logits (B, N, V) at all positions of input embeddings (B, N, D); differentiable."""
-        logits: torch.Tensor = self._model(inputs_embeds=inputs, use_cache=False).logits
-        return logits
+    def logits(self, inputs: torch.Tensor, n_last: int = 0) -> torch.Tensor:
+        """Logits (B, N, V) at the last `n_last` positions of input embeddings (B, ., D), or at all; differentiable."""
+        keep = {"logits_to_keep": n_last} if n_last and self._last_only else {}
+        logits: torch.Tensor = self._model(inputs_embeds=inputs, use_cache=False, **keep).logits
+        return logits[:, -n_last:]
 
     def step(self, inputs: torch.Tensor, cache: Any = None) -> tuple[torch.Tensor, Any]:
         """Logits (B, V) after the last of the input embeddings (B, N, D), and the cache that goes on."""
@@ -100,37 +104,35 @@ class FrozenLM:
         return output.logits[:, -1].float(), getattr(output, self._cache_name)
 
     @torch.inference_mode()
-    def score(self, rows: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        """Cost of each token of each row, in nats, given only the tokens before it in the row.
+    def score(self, rows: Sequence[Sequence[int]], contexts: Sequence[Sequence[int]] = ()) -> list[np.ndarray]:
+        """Cost in nats of each token of each row, given the tokens before it: those of its context, then of the row.
 
-        The first token is predicted from the beginning-of-text token, or costs log V without one.
+        Before them stands the start token.
         """
-        costs: list[np.ndarray | None] = [None] * len(rows)
-        order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
-        while order:
-            longest = len(rows[order[-1]])
-            n_rows = max(1, SCORED_LOGITS // (max(longest, 1) * self.vocabulary_size))
-            batch, order = order[-n_rows:], order[:-n_rows]
+        costs: list[np.ndarray] = []
+        for index, row in enumerate(rows):
+            context = list(contexts[index]) if contexts else []
+            ids = torch.tensor([[self.start, *context, *row[:-1]]], device=self.device)
             with self.exact():
-                scored = self._score_batch([rows[i] for i in batch], longest)
-            for index, cost in zip(batch, scored, strict=True):
-                costs[index] = cost[: len(rows[index])]
-        return [cost for cost in costs if cost is not None]
+                logits = self.logits(self.embed(ids), len(row)).float()
+            targets = torch.tensor([row], device=self.device)
+            costs.append(token_costs(logits, targets)[0].cpu().numpy())
+        return costs
 
-    def _score_batch(self, rows: Sequence[Sequence[int]], longest: int) -> np.ndarray:
-        tokens = pad(rows, longest).to(self.device)  # (B, T)
-        if self.bos is not None:
-            start = torch.full_like(tokens[:, :1], self.bos)
-            inputs = torch.cat([start, tokens[:, :-1]], dim=1)
-            costs = self._costs(inputs, tokens)
-        else:
-            first = torch.full((len(rows), 1), math.log(self.vocabulary_size), device=self.device)
-            rest = self._costs(tokens[:, :-1], tokens[:, 1:]) if longest > 1 else first[:, :0]
-            costs = torch.cat([first, rest], dim=1)
-        return costs.cpu().numpy()
-
-    def _costs(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return token_costs(self.logits(self.embed(inputs)).float(), targets)
+    @torch.inference_mode()
+    def noise(self) -> float:
+        """By how much a logit was seen to change when a text is read token by token, and not at once."""
+        pieces = self.tokenizer.encode(PROBE_TEXT)
+        ids = [token for piece in pieces for token in piece.ids or []][:NOISE_TOKENS] or [self.start]
+        ids = ids[: (self.context or NOISE_TOKENS) - 1]
+        embeddings = self.embed(torch.tensor([[self.start, *ids]], device=self.device))  # (1, N, D)
+        with self.exact():
+            whole = self.logits(embeddings)[0].float()
+            cache, largest = None, 0.0
+            for n in range(embeddings.shape[1]):
+                last, cache = self.step(embeddings[:, n : n + 1], cache)
+                largest = max(largest, float((last[0] - whole[n]).abs().max()))
+        return largest
 
     def _probe(self) -> tuple[int, int]:
         """V and D, found by running the model: on embeddings, causally, with a cache that changes nothing."""
@@ -165,6 +167,14 @@ class FrozenLM:
         finally:
             torch.set_float32_matmul_precision(precision)
             torch.backends.cudnn.allow_tf32 = convolutions
+
+    def _start_token(self, config: Any) -> int:
+        """What the configuration says that texts begin with, or else end with, or else token 0."""
+        for value in (config.bos_token_id, config.eos_token_id):
+            token = value[0] if isinstance(value, list) and value else value
+            if isinstance(token, int) and 0 <= token < self.vocabulary_size:
+                return token
+        return 0
 
     @torch.inference_mode()
     def _measure_scale(self) -> float:

@@ -1,39 +1,52 @@
-"""The payload of a crammed chunk: vectors, then corrections (section 6 of formats/cram.md)."""
+"""The payload of a modelled group: the vectors of its chunks, then its corrections (section 6 of formats/cram.md)."""
 
 from __future__ import annotations
 
-from . import container, corrections, quantize
-from .container import Chunk, Container, Kind, ModelBlock
-from .corrections import Corrections
+from collections.abc import Sequence
+
+import numpy as np
+
+from . import container, quantize
+from .container import Container, Group, Header, Kind, n_chunks
 from .quantize import QuantizedMem
 from .wire import Bytes
 
 
-def pack(mem: QuantizedMem, fixes: Corrections) -> bytes:
-    return quantize.pack(mem) + corrections.pack(fixes)
+def pack(vectors: Sequence[QuantizedMem], corrections: bytes = b"") -> bytes:
+    """`vectors` are those of each chunk."""
+    return b"".join(map(quantize.pack, vectors)) + corrections
 
 
-def unpack(chunk: Chunk, model: ModelBlock) -> tuple[QuantizedMem, dict[int, int]]:
-    """Raises DamagedFileError (stages `vectors`, `corrections`)."""
-    entry = chunk.entry
-    vectors, told = split(chunk, model.vector_width)
-    return (
-        quantize.unpack(vectors, entry.n_vectors, model.vector_width),
-        corrections.unpack(told, entry.n_tokens, model.vocabulary_size),
-    )
-
-
-def split(chunk: Chunk, width: int) -> tuple[Bytes, Bytes]:
+def split(group: Group, header: Header) -> tuple[Bytes, Bytes]:
     """The bytes of the vectors, and those of the corrections."""
-    size = quantize.packed_size(chunk.entry.n_vectors, width)
-    return chunk.payload[:size], chunk.payload[size:]
+    size = 0
+    if group.entry.kind.has_vectors:
+        assert header.vectors is not None
+        size = n_chunks(group.entry, header.parameters) * group.entry.n_vectors * header.vectors.size
+    return group.payload[:size], group.payload[size:]
+
+
+def vectors(group: Group, header: Header) -> list[QuantizedMem]:
+    """The vectors of each chunk, none at all where the group has none. Raises DamagedFileError (stage `vectors`)."""
+    if not group.entry.kind.has_vectors:
+        return []
+    assert header.vectors is not None
+    chunks, each = n_chunks(group.entry, header.parameters), group.entry.n_vectors
+    packed, _ = split(group, header)
+    coding = header.vectors.coding
+    whole = quantize.unpack(packed, chunks * each, header.vectors.width, coding)
+    parts = zip(np.split(whole.codes, chunks), np.split(whole.scales, chunks), strict=True)
+    return [QuantizedMem(coding, codes, scales) for codes, scales in parts]
+
+
+def corrections(group: Group, header: Header) -> Bytes | None:
+    """The bytes of the corrections; None where greedy decoding is left to itself."""
+    return None if group.entry.kind is Kind.RECITED else split(group, header)[1]
 
 
 def check(blob: Bytes) -> Container:
-    """A whole file, after every check that needs no model: stages `magic` to `corrections`."""
+    """A whole file, after every check that needs no model: stages `magic` to `vectors`."""
     file = container.read(blob)
-    for chunk in file:
-        if chunk.entry.kind is Kind.CRAMMED:
-            assert file.header.model is not None  # stage `table`
-            unpack(chunk, file.header.model)
+    for group in file:
+        vectors(group, file.header)
     return file

@@ -1,64 +1,185 @@
 """Float vectors to integer codes and back.
 
-The codes are what a file holds, and the only thing that decoding ever sees: whatever is verified is
-verified on `dequantize(quantize(mem))`. torch is imported for tensors only: to list a file takes none.
-Coding 1 of section 6.1 of formats/cram.md: binary16.
+The codes are what a file holds, and the only thing that decoding ever sees: vectors are optimised through
+`round_trip`, and whatever is verified is verified on `dequantize(quantize(mem))`. Section 6.1 of formats/cram.md.
+
+A coding of L levels stores a vector of D numbers as D codes and one scale. The levels are equally spaced from -scale
+to +scale in a rotated space, where no dimension of the model is larger than others.
 """
 
 from __future__ import annotations
 
+import hashlib
+import math
 from dataclasses import dataclass
+from enum import IntEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import DamagedFileError
+from .errors import DamagedFileError, UsageError
 from .wire import Bytes
 
 if TYPE_CHECKING:
     import torch
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)
+SCALES_PER_OCTAVE, SCALE_OF_ONE = 8, 128  # a scale is 2^((byte - 128) / 8)
+
+
+class Coding(IntEnum):
+    """How vectors are stored; the numbers are those of the format."""
+
+    SIGNS = 1  # 1 bit per dimension
+    TERNARY = 2  # 1.6 bits: five to a byte
+    TWO_BITS = 3
+    THREE_BITS = 4
+    FOUR_BITS = 5
+    EIGHT_BITS = 6
+    FLOAT16 = 7  # no scale, no rotation
+
+    @property
+    def levels(self) -> int:
+        return {1: 2, 2: 3, 3: 4, 4: 8, 5: 16, 6: 256, 7: 0}[self]
+
+    @property
+    def bits(self) -> float:
+        """Bits per dimension; of a ternary code its information, 1.58."""
+        return math.log2(self.levels) if self.levels else 16.0
+
+    @property
+    def name_of_bits(self) -> str:
+        return f"{self.bits:.3g}"
+
+    def vector_size(self, width: int) -> int:
+        """Bytes of one vector."""
+        if self is Coding.FLOAT16:
+            return 2 * width
+        if self is Coding.TERNARY:
+            return 1 + -(-width // 5)
+        return 1 + -(-width * int(self.bits) // 8)
+
+
+BITS = {coding.name_of_bits: coding for coding in Coding}
+
+# What the largest level stands for, in standard deviations of a normal distribution: where rounding errs least.
+CLIPPING = {2: 0.80, 3: 1.22, 4: 1.49, 8: 2.05, 16: 2.51, 256: 3.92}
 
 
 @dataclass(frozen=True)
 class QuantizedMem:
-    """Integer codes of `[mem]`, shape (M, D): the bit patterns of binary16 numbers."""
+    """Codes of `[mem]` (M, D), 0 to L - 1, or the bit patterns of binary16 numbers; and a scale byte for each vector."""
 
-    codes: np.ndarray  # uint16
+    coding: Coding
+    codes: np.ndarray
+    scales: np.ndarray  # (M,), zeros for FLOAT16
 
 
-def round_trip(mem: torch.Tensor) -> torch.Tensor:
-    """What `mem` (any shape, float32) is after storage; gradients pass straight through."""
-    stored = mem.detach().clamp(-FLOAT16_MAX, FLOAT16_MAX).half().float()
+@lru_cache(maxsize=4)
+def rotation(width: int) -> np.ndarray:
+    """An orthogonal matrix (D, D), float32: a cosine transform (DCT-II) of signs that a hash of D decides."""
+    n = np.arange(width)
+    basis = np.cos(np.pi / width * np.outer(n, n + 0.5)) * math.sqrt(2 / width)  # (frequency, place)
+    basis[0] /= math.sqrt(2)
+    digest = hashlib.shake_256(b"cramzip-rotation-1" + width.to_bytes(4, "little")).digest(-(-width // 8))
+    bits = np.unpackbits(np.frombuffer(digest, np.uint8), bitorder="little")[:width]
+    matrix: np.ndarray = (basis * (1.0 - 2.0 * bits)).astype(np.float32)
+    return matrix
+
+
+def _rotation_on(like: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return torch.from_numpy(rotation(like.shape[-1])).to(like.device)
+
+
+def round_trip(mem: torch.Tensor, coding: Coding) -> torch.Tensor:
+    """What `mem` (..., D), float32, is after storage; gradients pass straight through."""
+    if coding is Coding.FLOAT16:
+        stored = mem.detach().clamp(-FLOAT16_MAX, FLOAT16_MAX).half().float()
+    else:
+        turn = _rotation_on(mem)
+        turned = mem.detach() @ turn.T
+        codes, scales = _codes(turned, coding)
+        stored = _values(codes, scales, coding) @ turn
     return mem + (stored - mem).detach()
 
 
-def quantize(mem: torch.Tensor) -> QuantizedMem:
-    """Codes for `mem` (M, D), nearest-even, clamped to the finite range."""
-    clamped = mem.detach().float().clamp(-FLOAT16_MAX, FLOAT16_MAX).cpu().numpy()
-    return QuantizedMem(clamped.astype("<f2").view("<u2"))
+def _codes(turned: torch.Tensor, coding: Coding) -> tuple[torch.Tensor, torch.Tensor]:
+    """Codes (..., D) and scale bytes (..., 1) of rotated vectors, both as floats."""
+    spread = turned.square().mean(-1, keepdim=True).sqrt().clamp(min=1e-30)
+    wanted = (spread * CLIPPING[coding.levels]).log2() * SCALES_PER_OCTAVE + SCALE_OF_ONE
+    scales = wanted.round().clamp(0, 255)
+    unit = turned / ((scales - SCALE_OF_ONE) / SCALES_PER_OCTAVE).exp2()  # -1 to 1, but for what is clipped
+    steps = coding.levels - 1
+    return ((unit + 1) * steps / 2).round().clamp(0, steps), scales
+
+
+def _values(codes: torch.Tensor, scales: torch.Tensor, coding: Coding) -> torch.Tensor:
+    return (codes * (2 / (coding.levels - 1)) - 1) * ((scales - SCALE_OF_ONE) / SCALES_PER_OCTAVE).exp2()
+
+
+def quantize(mem: torch.Tensor, coding: Coding) -> QuantizedMem:
+    """Codes for `mem` (M, D)."""
+    mem = mem.detach().float()
+    if coding is Coding.FLOAT16:
+        clamped = mem.clamp(-FLOAT16_MAX, FLOAT16_MAX).cpu().numpy()
+        return QuantizedMem(coding, clamped.astype("<f2").view("<u2"), np.zeros(len(mem), np.uint8))
+    codes, scales = _codes(mem @ _rotation_on(mem).T, coding)
+    return QuantizedMem(coding, codes.byte().cpu().numpy(), scales[:, 0].byte().cpu().numpy())
 
 
 def dequantize(quantized: QuantizedMem) -> torch.Tensor:
     """Vectors (M, D) in float32, on the CPU."""
     import torch
 
-    return torch.from_numpy(quantized.codes.view("<f2").astype(np.float32))
+    if quantized.coding is Coding.FLOAT16:
+        return torch.from_numpy(quantized.codes.view("<f2").astype(np.float32))
+    codes = torch.from_numpy(quantized.codes.astype(np.float32))
+    scales = torch.from_numpy(quantized.scales.astype(np.float32))[:, None]
+    return _values(codes, scales, quantized.coding) @ _rotation_on(codes)
 
 
 def pack(quantized: QuantizedMem) -> bytes:
-    return quantized.codes.astype("<u2").tobytes()
+    """Scale and codes, vector after vector."""
+    coding, codes = quantized.coding, quantized.codes
+    if coding is Coding.FLOAT16:
+        return codes.astype("<u2").tobytes()
+    if coding is Coding.TERNARY:
+        padded = np.pad(codes, ((0, 0), (0, -codes.shape[1] % 5)))
+        rows = (padded.reshape(len(codes), -1, 5) * 3 ** np.arange(5)).sum(2).astype(np.uint8)
+    else:
+        bits = codes[:, :, None] >> np.arange(int(coding.bits)) & 1
+        rows = np.packbits(bits.reshape(len(codes), -1).astype(np.uint8), axis=1, bitorder="little")
+    return np.concatenate([quantized.scales[:, None], rows], axis=1).tobytes()
 
 
-def packed_size(n_vectors: int, width: int) -> int:
-    """Bytes that `pack` gives for `n_vectors` vectors of `width`."""
-    return 2 * n_vectors * width
+def unpack(data: Bytes, n_vectors: int, width: int, coding: Coding) -> QuantizedMem:
+    """The inverse of `pack`. Raises DamagedFileError (stage `vectors`) for what `pack` would not write."""
+    raw = np.frombuffer(data, np.uint8).reshape(n_vectors, coding.vector_size(width))
+    if coding is Coding.FLOAT16:
+        codes = raw.copy().view("<u2")
+        if (codes & 0x7C00 == 0x7C00).any():
+            raise DamagedFileError("vectors", "a value is infinite or not a number")
+        return QuantizedMem(coding, codes, np.zeros(n_vectors, np.uint8))
+    scales, rows = raw[:, 0], raw[:, 1:]
+    if coding is Coding.TERNARY:
+        codes = (rows[:, :, None] // 3 ** np.arange(5) % 3).reshape(n_vectors, -1)
+        valid = (rows < 3**5).all()
+    else:
+        bits = np.unpackbits(rows, axis=1, bitorder="little")
+        n_bits = int(coding.bits)
+        filled = np.pad(bits, ((0, 0), (0, -bits.shape[1] % n_bits))).reshape(n_vectors, -1, n_bits)
+        codes = (filled << np.arange(n_bits)).sum(2)
+        valid = not bits[:, width * n_bits :].any()
+    if not valid or codes[:, width:].any():
+        raise DamagedFileError("vectors", "a code is out of range, or filling is not zero")
+    return QuantizedMem(coding, codes[:, :width].astype(np.uint8), scales)
 
 
-def unpack(data: Bytes, n_vectors: int, width: int) -> QuantizedMem:
-    """The inverse of `pack`. Raises DamagedFileError (stage `vectors`) for numbers that are not finite."""
-    codes = np.frombuffer(data, dtype="<u2", count=n_vectors * width).reshape(n_vectors, width)
-    if (codes & 0x7C00 == 0x7C00).any():
-        raise DamagedFileError("vectors", "a value is infinite or not a number")
-    return QuantizedMem(codes)
+def coding_of(bits: str) -> Coding:
+    """The coding of so many bits per dimension, as users write it. Raises UsageError."""
+    if bits not in BITS:
+        raise UsageError(f"bits: expected one of {', '.join(BITS)}, found {bits}")
+    return BITS[bits]

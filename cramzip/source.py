@@ -21,6 +21,7 @@ from .wire import CONTROL_CHARACTER
 BUILTIN_MODELS = Path(__file__).parent / "models"
 DEFAULT_BUILTIN = "primer"
 DOWNLOADED_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.txt")
+DIGEST_SIZE = 4
 MAX_NAME = 200  # bytes of a folder's name that go into a file
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
@@ -53,9 +54,18 @@ class ModelSource:
         read = gguf_fingerprint if self.is_gguf else folder_fingerprint
         return _explained(f"{self.model_id} cannot be read", lambda: read(self.path))
 
+    @property
+    def is_builtin(self) -> bool:
+        return self.path.parent == BUILTIN_MODELS
+
+    @property
+    def digest(self) -> bytes:
+        """What files call a built-in model: the first bytes of its fingerprint."""
+        return self.fingerprint[:DIGEST_SIZE]
+
     def require(self, fingerprint: bytes) -> None:
-        """Raise WrongModelError unless this is the model that a file asks for."""
-        if self.fingerprint != fingerprint:
+        """Raise WrongModelError unless this is the model that a file asks for, by its fingerprint or its digest."""
+        if self.fingerprint[: len(fingerprint)] != fingerprint:
             raise WrongModelError(
                 f"Model_Fingerprint: the file needs {fingerprint.hex()}, {self.model_id} here is "
                 f"{self.fingerprint.hex()}; pass the right model with -m"
@@ -96,13 +106,23 @@ def find_named(model_id: str, revision: str, *, download: bool = False) -> Model
     Raises ModelError, and MissingModelError for what a download may bring.
     """
     kind, _, name = model_id.partition(":")
-    if kind == "builtin":
-        return _find_builtin(name)
     if kind == "hf" and _HUB_ID.fullmatch(name):
         return _find_on_hub(name, as_commit(revision), download)
     if kind == "local":
         raise ModelError(f"the file was made with a local model, {name!r}: say where it is with -m")
     raise ModelError(f"the file names its model {model_id!r}: say where it is with -m")
+
+
+def find_digest(digest: bytes) -> ModelSource:
+    """The built-in model that a `.cram` file means. Raises WrongModelError."""
+    for path in sorted(path for path in BUILTIN_MODELS.iterdir() if (path / "config.json").exists()):
+        source = ModelSource(f"builtin:{path.name}", "", path)
+        if source.digest == digest:
+            return source
+    raise WrongModelError(
+        f"the file was made with the built-in model {digest.hex()} of another version of cramzip; "
+        "say where it is with -m"
+    )
 
 
 def as_commit(revision: str) -> str | None:
