@@ -76,7 +76,7 @@ class OutsideModel:
 class Parameters:
     """How groups are decoded: the noise that they withstand, 2^-`noise_exponent`, and how they are cut and seen."""
 
-    noise_exponent: int = 13
+    noise_exponent: int = 14
     chunk_tokens: int = 512
     context_tokens: int = 511
 

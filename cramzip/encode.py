@@ -32,7 +32,7 @@ POSITIONS = 1024  # that the model sees at once, if it can
 GROUP_TOKENS = 2**12  # about: a group is what decodes on its own
 SEGMENT_BYTES = 2**18
 CRAMMING_SHARE = 0.9  # of the work on a group with vectors, as progress counts it
-NOISE_SAFETY = 4  # times the noise that was seen
+NOISE_SAFETY = 2  # times the largest error that was seen
 LEAST_NOISE_EXPONENT, MOST_NOISE_EXPONENT = 6, 14
 
 # Without corrections, chunks are cut to what vectors have been found to hold, and somewhat more.

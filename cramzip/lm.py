@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from .cache import with_room
 from .errors import ModelError, WrongModelError
 from .source import ModelSource, find, first_line, load_model, load_tokenizer, quiet_transformers
 from .tokens import ByteExactTokenizer
@@ -101,7 +102,8 @@ class FrozenLM:
     def step(self, inputs: torch.Tensor, cache: Any = None) -> tuple[torch.Tensor, Any]:
         """Logits (B, V) after the last of the input embeddings (B, N, D), and the cache that goes on."""
         output = self._model(inputs_embeds=inputs, use_cache=True, **{self._cache_name: cache}, **self._last_only)
-        return output.logits[:, -1].float(), getattr(output, self._cache_name)
+        after = getattr(output, self._cache_name)
+        return output.logits[:, -1].float(), with_room(after) if cache is None else after
 
     @torch.inference_mode()
     def score(self, rows: Sequence[Sequence[int]], contexts: Sequence[Sequence[int]] = ()) -> list[np.ndarray]:

@@ -1,0 +1,44 @@
+"""A key-value cache with room to grow: the one of transformers is copied as a whole for every token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers.cache_utils import DynamicLayer
+
+ROOM = 256  # positions, and as many again as there are
+
+
+class RoomyLayer(DynamicLayer):
+    """The cache of one layer; `keys` and `values` (B, H, N, d) are views of larger tensors."""
+
+    def __init__(self, layer: DynamicLayer):
+        super().__init__()
+        self.lazy_initialization(layer.keys, layer.values)
+        self.keys, self.values = self._keys, self._values = layer.keys, layer.values
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
+        before = self.keys.shape[2]
+        after = before + key_states.shape[2]
+        if after > self._keys.shape[2]:
+            self._keys, self._values = _larger(self.keys, after), _larger(self.values, after)
+        self._keys[:, :, before:after] = key_states
+        self._values[:, :, before:after] = value_states
+        self.keys, self.values = self._keys[:, :, :after], self._values[:, :, :after]
+        return self.keys, self.values
+
+
+def _larger(states: torch.Tensor, least: int) -> torch.Tensor:
+    rows, heads, n, width = states.shape
+    larger = states.new_empty(rows, heads, least + least // 2 + ROOM, width)
+    larger[:, :, :n] = states
+    return larger
+
+
+def with_room(cache: Any) -> Any:
+    """The same cache, after what it is given to begin with. Layers of other kinds stay as they are."""
+    for index, layer in enumerate(getattr(cache, "layers", [])):
+        if type(layer) is DynamicLayer and layer.is_initialized:
+            cache.layers[index] = RoomyLayer(layer)
+    return cache
