@@ -15,10 +15,10 @@ import brotli
 import zstandard
 
 from . import codec, payload
-from .container import Kind
 from .cram import CramConfig
 from .describe import Description, describe
 from .lm import FrozenLM
+from .records import Kind
 from .wire import Bytes
 
 CRAMZIP = "cramzip"

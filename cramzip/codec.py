@@ -7,24 +7,13 @@ import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
 import torch
 
 from . import container, payload, quantize
-from .container import (
-    HASH_SIZES,
-    BuiltinModel,
-    Container,
-    Group,
-    Header,
-    Kind,
-    OutsideModel,
-    Parameters,
-    Vectors,
-    stored_content,
-    stored_group,
-)
+from .container import Container, stored_content, stored_group
 from .cram import CramConfig
 from .decode import Recipe, batches
 from .decode import decode as decode_tokens
@@ -32,6 +21,7 @@ from .encode import Progress, choose_parameters, encode
 from .errors import DamagedFileError, UsageError, VerificationError, WrongModelError
 from .lm import FrozenLM
 from .payload import check
+from .records import HASH_SIZES, BuiltinModel, Entry, Group, Header, Kind, OutsideModel, Parameters, Vectors
 from .wire import MAX_CHUNK_SIZE, Bytes
 
 WINDOW_BYTES = 2**22  # of the original and of the payloads: what is decoded together
@@ -64,7 +54,7 @@ def compress(
 
 
 def write(
-    sink: io.BufferedIOBase | io.BytesIO,
+    sink: BinaryIO,
     data: Bytes,
     groups: Iterable[Group],
     sha256: bytes,
@@ -82,7 +72,7 @@ def write(
         groups = stored
     kinds = {group.entry.kind for group in groups}
     header = make_header(len(data), sha256, kinds, lm, config, parameters, gain, name=name, strip=strip)
-    container.write(sink, header, groups)  # type: ignore[arg-type]
+    container.write(sink, header, groups)
 
 
 def _smaller_stored(data: Bytes, limit: int) -> list[Group] | None:
@@ -305,7 +295,7 @@ class CramFile:
     """A file taken apart: header, table, and the vectors (C, M, D) of the chunks of group i, None if it has none."""
 
     header: Header
-    entries: tuple[container.Entry, ...]
+    entries: tuple[Entry, ...]
     vectors: tuple[torch.Tensor | None, ...]
 
 

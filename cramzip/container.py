@@ -10,14 +10,26 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from itertools import accumulate
 from typing import BinaryIO, NoReturn
 
 import zstandard
 
 from .errors import DamagedFileError
-from .quantize import Coding
+from .records import (
+    DIGEST_SIZE,
+    HASH_SIZES,
+    BuiltinModel,
+    Coding,
+    Entry,
+    Group,
+    Header,
+    Kind,
+    OutsideModel,
+    Parameters,
+    Vectors,
+    n_chunks,
+)
 from .wire import CONTROL_CHARACTER, MAX_CHUNK_SIZE, MAX_STRING, Bytes, Cursor, pack_string, pack_varint
 
 MAGIC = b"\x9dCZ"
@@ -25,8 +37,7 @@ VERSION = 1
 GENOMICS_MAGIC = b"CRAM"
 
 HAS_NAME, HAS_MODEL, BUILTIN, STANDARD, HAS_VECTORS, RESERVED_FLAGS = 0x01, 0x02, 0x04, 0x08, 0x10, 0x80
-HASH_SIZES = (4, 8, 16, 32)  # bytes kept of Original_SHA256; which of them is in bits 5 and 6 of the flags
-HASH_SHIFT = 5
+HASH_SHIFT = 5  # bits 5 and 6 say which of HASH_SIZES it is
 
 MAX_TOKENS = 2**16
 MAX_VECTORS = 2**12
@@ -37,105 +48,6 @@ MAX_ZSTD_WINDOW = 2**23
 MIN_ENTRY_SIZE = 11
 
 _MODEL_ID = re.compile(r"(hf|local):.+", re.DOTALL)
-
-
-class Kind(IntEnum):
-    RAW = 0
-    ZSTD = 1
-    RECITED = 2  # from vectors alone
-    CORRECTED = 3  # from vectors and corrections
-    PREDICTED = 4  # from corrections alone
-
-    @property
-    def is_stored(self) -> bool:
-        return self in (Kind.RAW, Kind.ZSTD)
-
-    @property
-    def has_vectors(self) -> bool:
-        return self in (Kind.RECITED, Kind.CORRECTED)
-
-
-@dataclass(frozen=True)
-class BuiltinModel:
-    """A model that comes with cramzip, named by the first 4 bytes of its `digest`."""
-
-    digest: bytes
-
-
-@dataclass(frozen=True)
-class OutsideModel:
-    """Any other model, and where it was found (section 4)."""
-
-    model_id: str
-    revision: str
-    fingerprint: bytes
-    tokenizer_hash: bytes
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """How groups are decoded: the noise that they withstand, 2^-`noise_exponent`, and how they are cut and seen."""
-
-    noise_exponent: int = 14
-    chunk_tokens: int = 512
-    context_tokens: int = 511
-
-    @property
-    def noise_bound(self) -> float:
-        """Largest error of any logit under which the file still decodes to the same tokens."""
-        return 2.0**-self.noise_exponent
-
-
-@dataclass(frozen=True)
-class Vectors:
-    """How the vectors of a file are stored, and what they did: `gain` bits fewer corrections (0: not known)."""
-
-    coding: Coding
-    width: int
-    gain: int = 0
-
-    @property
-    def size(self) -> int:
-        """Bytes of one vector."""
-        return self.coding.vector_size(self.width)
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a file says of itself. `original_hash` is the SHA-256 of the original, or its first 4, 8 or 16 bytes."""
-
-    original_size: int
-    original_hash: bytes
-    name: str | None = None
-    model: BuiltinModel | OutsideModel | None = None
-    parameters: Parameters = Parameters()
-    vectors: Vectors | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One group in the table; sizes in bytes. Checksums are None in a file of one group, which needs none."""
-
-    kind: Kind
-    size: int
-    payload_size: int
-    payload_crc: int | None
-    content_crc: int | None
-    n_tokens: int = 0
-    n_vectors: int = 0  # of each chunk
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """A part of the original that is decoded on its own."""
-
-    entry: Entry
-    payload: Bytes
-
-
-def n_chunks(entry: Entry, parameters: Parameters) -> int:
-    """How many chunks, each with its own vectors, a group consists of."""
-    return -(-entry.n_tokens // parameters.chunk_tokens)
 
 
 def stored_group(content: Bytes) -> Group:
@@ -337,7 +249,7 @@ def _parse_header(cursor: Cursor) -> tuple[Header, int]:
     name = cursor.string() if flags & HAS_NAME else None
     model: BuiltinModel | OutsideModel | None = None
     if flags & BUILTIN:
-        model = BuiltinModel(cursor.take(4))
+        model = BuiltinModel(cursor.take(DIGEST_SIZE))
     elif flags & HAS_MODEL:
         model = OutsideModel(cursor.string(), cursor.string(), cursor.take(32), cursor.take(32))
     parameters = Parameters()

@@ -19,7 +19,8 @@ import torch
 
 from .errors import UsageError
 from .lm import FrozenLM, pad, token_costs
-from .quantize import Coding, QuantizedMem, coding_of, quantize, round_trip
+from .quantize import QuantizedMem, quantize, round_trip
+from .records import Coding, coding_of
 
 STEPS = {1: 30, 2: 50, 3: 80, 4: 120, 5: 180, 6: 300, 7: 600, 8: 1500, 9: 5000}  # by effort
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

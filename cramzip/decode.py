@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from .container import Parameters
 from .corrections import TokenDecoder
 from .lm import FrozenLM
 from .ranks import Step
+from .records import Parameters
 from .wire import Bytes
 
 # By device: the most groups in one batch, and the most positions of all of them together (their cache takes memory).
@@ -25,7 +25,7 @@ BATCH_LIMITS = {"cpu": (64, 2**16), "cuda": (512, 2**19), "mps": (128, 2**16)}
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a group is decoded from: `mem` (M, D) of each chunk, or none; `corrections`, None for pure greedy decoding."""
+    """What a group is decoded from: `mem` (M, D) of each chunk, if any; `corrections`, None for greedy decoding."""
 
     n_tokens: int
     mem: tuple[torch.Tensor, ...] = ()

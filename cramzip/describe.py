@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from . import corrections, payload
-from .container import Kind
+from .records import Kind
 from .wire import Bytes
 
 

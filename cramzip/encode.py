@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 
 from . import payload
 from .chunking import cut, next_segment, prior_capacity
-from .container import Group, Kind, Parameters, modelled_group, pack_entry, stored_content, stored_group
+from .container import modelled_group, pack_entry, stored_content, stored_group
 from .corrections import TokenEncoder
 from .cram import CramConfig, CramResult, Task, cram
 from .decode import prefix
@@ -24,6 +24,7 @@ from .errors import UsageError
 from .lm import FrozenLM
 from .quantize import QuantizedMem, dequantize
 from .ranks import rank
+from .records import Group, Kind, Parameters
 from .wire import MAX_CHUNK_SIZE, Bytes
 
 Progress = Callable[[int], None]
@@ -151,7 +152,7 @@ class _Encoder:
             return self._recite(ids)
         n_groups = -(-len(ids) // GROUP_TOKENS)
         borders = [len(ids) * i // n_groups for i in range(n_groups + 1)]
-        rows = [ids[begin:end] for begin, end in zip(borders, borders[1:], strict=False)]
+        rows = [ids[begin:end] for begin, end in pairwise(borders)]
         results = self._cram(rows) if self.config.vectors else [[] for _ in rows]
         return [self._correct(row, result) for row, result in zip(rows, results, strict=True)]
 
@@ -180,9 +181,7 @@ class _Encoder:
                 told += new
 
         results = iter(
-            cram(
-                self.lm, flat, self.config, self.parameters.noise_bound, n_slots=self._slots(), progress=progress
-            )
+            cram(self.lm, flat, self.config, self.parameters.noise_bound, n_slots=self._slots(), progress=progress)
         )
         return [[next(results) for _ in group] for group in tasks]
 

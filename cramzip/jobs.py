@@ -22,7 +22,7 @@ from . import __version__, codec, files, payload
 from . import bench as measure
 from .bench import Measurement
 from .console import Console, at_terminal, closing_line, count
-from .container import BuiltinModel, OutsideModel, Parameters, name_fault
+from .container import name_fault
 from .cram import CramConfig
 from .describe import describe as take_apart
 from .encode import choose_parameters, encode
@@ -30,6 +30,7 @@ from .errors import DamagedFileError, InputOutputError, MissingModelError, Usage
 from .files import Output, Source, label
 from .journal import Journal
 from .lm import FrozenLM
+from .records import BuiltinModel, OutsideModel, Parameters
 from .source import ModelSource, as_commit, find, find_digest, find_named
 from .wire import Bytes
 
@@ -109,9 +110,7 @@ def compress(
     parameters = choose_parameters(model, config)
     with _journal(path, source, model, config, parameters, console) as journal:
         with console.progress(label(argument), source.size, done=journal.resumed_bytes) as progress:
-            for segment in encode(
-                source.data, model, config, parameters, finished=journal.segments, progress=progress
-            ):
+            for segment in encode(source.data, model, config, parameters, finished=journal.segments, progress=progress):
                 journal.append(segment)
         with Output(path, overwrite=overwrite) as output:
             facts = (source.data, journal, source.sha256, model, config, parameters, journal.gain)

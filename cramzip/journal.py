@@ -21,9 +21,10 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from .container import Group, pack_entry, read_entry
+from .container import pack_entry, read_entry
 from .encode import Segment
 from .errors import DamagedFileError, InputOutputError
+from .records import Group
 from .wire import Cursor, pack_varint
 
 MAGIC = b"CRAMZIPJ"

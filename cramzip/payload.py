@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from . import container, quantize
-from .container import Container, Group, Header, Kind, n_chunks
+from .container import Container
 from .quantize import QuantizedMem
+from .records import Group, Header, Kind, n_chunks
 from .wire import Bytes
 
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from enum import IntEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import DamagedFileError, UsageError
+from .errors import DamagedFileError
+from .records import Coding
 from .wire import Bytes
 
 if TYPE_CHECKING:
@@ -28,48 +28,13 @@ FLOAT16_MAX = float(np.finfo(np.float16).max)
 SCALES_PER_OCTAVE, SCALE_OF_ONE = 8, 128  # a scale is 2^((byte - 128) / 8)
 
 
-class Coding(IntEnum):
-    """How vectors are stored; the numbers are those of the format."""
-
-    SIGNS = 1  # 1 bit per dimension
-    TERNARY = 2  # 1.6 bits: five to a byte
-    TWO_BITS = 3
-    THREE_BITS = 4
-    FOUR_BITS = 5
-    EIGHT_BITS = 6
-    FLOAT16 = 7  # no scale, no rotation
-
-    @property
-    def levels(self) -> int:
-        return {1: 2, 2: 3, 3: 4, 4: 8, 5: 16, 6: 256, 7: 0}[self]
-
-    @property
-    def bits(self) -> float:
-        """Bits per dimension; of a ternary code its information, 1.58."""
-        return math.log2(self.levels) if self.levels else 16.0
-
-    @property
-    def name_of_bits(self) -> str:
-        return f"{self.bits:.3g}"
-
-    def vector_size(self, width: int) -> int:
-        """Bytes of one vector."""
-        if self is Coding.FLOAT16:
-            return 2 * width
-        if self is Coding.TERNARY:
-            return 1 + -(-width // 5)
-        return 1 + -(-width * int(self.bits) // 8)
-
-
-BITS = {coding.name_of_bits: coding for coding in Coding}
-
 # What the largest level stands for, in standard deviations of a normal distribution: where rounding errs least.
 CLIPPING = {2: 0.80, 3: 1.22, 4: 1.49, 8: 2.05, 16: 2.51, 256: 3.92}
 
 
 @dataclass(frozen=True)
 class QuantizedMem:
-    """Codes of `[mem]` (M, D), 0 to L - 1, or the bit patterns of binary16 numbers; and a scale byte for each vector."""
+    """Codes of `[mem]` (M, D), 0 to L - 1, or bit patterns of binary16 numbers; and a scale byte for each vector."""
 
     coding: Coding
     codes: np.ndarray
@@ -176,10 +141,3 @@ def unpack(data: Bytes, n_vectors: int, width: int, coding: Coding) -> Quantized
     if not valid or codes[:, width:].any():
         raise DamagedFileError("vectors", "a code is out of range, or filling is not zero")
     return QuantizedMem(coding, codes[:, :width].astype(np.uint8), scales)
-
-
-def coding_of(bits: str) -> Coding:
-    """The coding of so many bits per dimension, as users write it. Raises UsageError."""
-    if bits not in BITS:
-        raise UsageError(f"bits: expected one of {', '.join(BITS)}, found {bits}")
-    return BITS[bits]

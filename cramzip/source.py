@@ -16,12 +16,12 @@ from typing import Any, TypeVar
 
 from .errors import CramError, MissingModelError, ModelError, UsageError, WrongModelError
 from .fingerprint import folder_fingerprint, gguf_fingerprint, weight_files
+from .records import DIGEST_SIZE
 from .wire import CONTROL_CHARACTER
 
 BUILTIN_MODELS = Path(__file__).parent / "models"
 DEFAULT_BUILTIN = "primer"
 DOWNLOADED_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.txt")
-DIGEST_SIZE = 4
 MAX_NAME = 200  # bytes of a folder's name that go into a file
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)

@@ -12,8 +12,9 @@ PACKAGE = Path(__file__).parent.parent / "cramzip"
 LAYERS = (
     ("errors",),
     ("wire",),
-    ("container", "quantize", "corrections", "tokens", "fingerprint", "chunking"),
-    ("payload", "source"),
+    ("records", "rangecoder", "ranks", "tokens", "fingerprint", "chunking", "cache"),
+    ("container", "quantize", "corrections", "source"),
+    ("payload",),
     ("lm", "describe"),
     ("cram", "decode"),
     ("encode",),
