@@ -22,10 +22,13 @@ from .lm import FrozenLM, pad, token_costs
 from .quantize import QuantizedMem, quantize, round_trip
 from .records import Coding, coding_of
 
-STEPS = {1: 30, 2: 50, 3: 80, 4: 120, 5: 180, 6: 300, 7: 600, 8: 1500, 9: 5000}  # by effort
+# Steps by effort. Where corrections do the rest a vector is hardly worth its steps; where it has to be exact it is.
+STEPS = {1: 4, 2: 8, 3: 12, 4: 20, 5: 30, 6: 60, 7: 120, 8: 300, 9: 1000}
+EXACT_STEPS = {1: 30, 2: 50, 3: 80, 4: 120, 5: 180, 6: 300, 7: 600, 8: 1500, 9: 5000}
+AUTO = "auto"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-LEARNING_RATE = 2.0  # per step, in units of the embedding scale
+LEARNING_RATE = 4.0  # per step, in units of the embedding scale
 BETAS = (0.7, 0.9)
 EPSILON = 1e-8
 WARM_UP = 10  # steps
@@ -37,7 +40,7 @@ RIGHT_WEIGHT = 0.2  # in the loss, of tokens that are right already: what matter
 # By device: the most slots, the parameters that all slots together may run through in one step, and the logits.
 SLOT_LIMITS = {"cpu": (64, 2 * 10**9, 2**26), "cuda": (512, 2**40, 2**29), "mps": (64, 2**36, 2**27)}
 LEAST_SLOTS = 16  # unless the logits forbid it
-DEFAULT_BITS, EXACT_BITS = "1", "16"  # per dimension
+DEFAULT_BITS, EXACT_BITS = "1", "2"  # per dimension
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class CramConfig:
     chunk_tokens: int | None = None
     seed: int = 0
     batch_size: int | None = None
-    dtype: str = "float32"
+    dtype: str = AUTO
     noise_exponent: int | None = None
 
     def __post_init__(self) -> None:
@@ -76,13 +79,13 @@ class CramConfig:
             raise UsageError("exact: without corrections there have to be vectors")
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"batch_size: expected 1 or more, found {self.batch_size}")
-        if self.dtype not in DTYPES:
-            raise UsageError(f"dtype: expected one of {', '.join(DTYPES)}, found {self.dtype}")
+        if self.dtype not in (AUTO, *DTYPES):
+            raise UsageError(f"dtype: expected {AUTO} or one of {', '.join(DTYPES)}, found {self.dtype}")
         coding_of(self.bits or DEFAULT_BITS)
 
     @property
     def steps(self) -> int:
-        return STEPS[self.effort]
+        return (EXACT_STEPS if self.exact else STEPS)[self.effort]
 
     @property
     def coding(self) -> Coding:
@@ -117,6 +120,13 @@ class CramResult:
     wrong: int
     nats_left: float
     steps: int
+
+
+def has_fast_bfloat16(device: str) -> bool:
+    """Whether products in bfloat16 are quicker than in float32; on many CPUs they are much slower."""
+    if device == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device == "cuda" and torch.cuda.is_bf16_supported()
 
 
 def cram(
@@ -254,9 +264,10 @@ class _Slots:
         return LEARNING_RATE * warm * cosine
 
     def _precision(self) -> AbstractContextManager[object]:
-        if self.config.dtype == "float32":
-            return nullcontext()
-        return torch.autocast(self.lm.device, dtype=DTYPES[self.config.dtype])
+        dtype = self.config.dtype
+        if dtype == AUTO:
+            dtype = "bfloat16" if has_fast_bfloat16(self.lm.device) and not self.config.exact else "float32"
+        return nullcontext() if dtype == "float32" else torch.autocast(self.lm.device, dtype=DTYPES[dtype])
 
     def take_finished(self) -> list[tuple[int, CramResult]]:
         """Remove the tasks that are exact or out of steps, and return what they came to."""

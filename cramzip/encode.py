@@ -21,7 +21,7 @@ from .corrections import TokenEncoder
 from .cram import CramConfig, CramResult, Task, cram
 from .decode import prefix
 from .errors import UsageError
-from .lm import FrozenLM
+from .lm import FrozenLM, token_costs
 from .quantize import QuantizedMem, dequantize
 from .ranks import rank
 from .records import Group, Kind, Parameters
@@ -189,10 +189,12 @@ class _Encoder:
         """A group of corrections after the vectors, or stored where that is smaller."""
         encoder = TokenEncoder(self.lm.vocabulary_size, self.parameters.noise_bound)
         tasks = self._tasks(row)
+        nats = 0.0
         for index, task in enumerate(tasks):
-            mem = results[index].mem if results else None
-            logits = self._logits(task, mem)
-            encoder.chunk(rank(logits, torch.tensor(task.tokens, device=logits.device), self.parameters.noise_bound))
+            logits = self._logits(task, results[index].mem if results else None)
+            tokens = torch.tensor(task.tokens, device=logits.device)
+            nats += float(token_costs(logits[None], tokens[None]).sum())
+            encoder.chunk(rank(logits, tokens, self.parameters.noise_bound))
         content = self.lm.tokenizer.decode(row)
         kind = Kind.CORRECTED if results else Kind.PREDICTED
         body = payload.pack([result.mem for result in results], encoder.finish())
@@ -202,8 +204,7 @@ class _Encoder:
             return stored
         if results:
             free = self.lm.score([task.tokens for task in tasks], [task.context for task in tasks])
-            nats = sum(float(cost.sum()) for cost in free) - sum(result.nats_left for result in results)
-            self.gain += nats / math.log(2)
+            self.gain += (sum(float(cost.sum()) for cost in free) - nats) / math.log(2)
         return group
 
     @torch.inference_mode()
@@ -218,7 +219,8 @@ class _Encoder:
 
     def _recite(self, ids: list[int]) -> list[Group]:
         """Groups of one chunk each that vectors alone decode to; tokens for which that fails are stored."""
-        windows = [ids[i : i + POSITIONS // 2] for i in range(0, len(ids), POSITIONS // 2)]
+        window = min(POSITIONS // 2, self.lm.context or POSITIONS)
+        windows = [ids[i : i + window] for i in range(0, len(ids), window)]
         costs = np.concatenate(self.lm.score(windows)) / math.log(2)
         contents = [self.lm.tokenizer.decode([token]) for token in ids]
         capacity = self.capacity * self.config.vectors

@@ -7,12 +7,11 @@ The same few calls work with any model: cramzip.load("meta-llama/Llama-3.2-1B").
 
 import sys
 
-import torch
-
 import cramzip
-from cramzip.cram import cram
-from cramzip.decode import FREE, greedy_decode
+from cramzip.cram import Task, cram
+from cramzip.decode import Recipe, decode
 from cramzip.quantize import dequantize
+from cramzip.records import Parameters
 
 SENTENCE = "The rain had stopped."
 
@@ -20,16 +19,18 @@ SENTENCE = "The rain had stopped."
 def main(sentence: str) -> None:
     lm = cramzip.load()
     (piece,) = lm.tokenizer.encode(sentence.encode())
+    n_tokens = len(piece.ids)
+    parameters = Parameters(chunk_tokens=n_tokens, context_tokens=0)
+    config = cramzip.CramConfig(vectors=1, effort=7, exact=True)
     print(f"{lm.model_id}: {lm.n_parameters:,} frozen parameters, vectors of {lm.width} dimensions")
-    print(f"to cram: {len(piece.ids)} tokens that cost {lm.score([piece.ids])[0].sum():.1f} nats without a vector")
+    print(f"to cram: {n_tokens} tokens that cost {lm.score([piece.ids])[0].sum():.1f} nats without a vector")
 
-    (result,) = cram(lm, [piece.ids], cramzip.CramConfig(vectors=1, effort=7))
-    print(f"after {result.steps} steps {len(piece.ids) - result.wrong} of {len(piece.ids)} tokens are right")
+    (result,) = cram(lm, [Task(piece.ids)], config, parameters.noise_bound)
+    print(f"after {result.steps} steps {n_tokens - result.wrong} of {n_tokens} tokens are right")
 
-    mem = dequantize(result.mem)[None]  # (1, 1, D): the only input that the decoder gets
-    nothing_given = torch.full((1, len(piece.ids)), FREE)
-    decoded = greedy_decode(lm, mem, len(piece.ids), nothing_given)
-    print("recited:", lm.tokenizer.decode(decoded.tokens[0].tolist()).decode(errors="replace"))
+    mem = dequantize(result.mem)  # (1, D): the only input that the decoder gets
+    (tokens,) = decode(lm, [Recipe(n_tokens, (mem,))], parameters)
+    print("recited:", lm.tokenizer.decode(tokens).decode(errors="replace"))
 
 
 if __name__ == "__main__":

@@ -78,7 +78,10 @@ def make_optimisers(model, muon_lr, adam_lr):
     return [Muon(matrices, lr=muon_lr), adamw]
 
 
-def lr_scale(progress, warm_up=0.01, decay=0.4):
+DECAY = 0.4  # of the training, at its end
+
+
+def lr_scale(progress, warm_up=0.01, decay=DECAY):
     """Share of the full learning rate at `progress` (0 to 1): up, level, down to zero."""
     return max(0.0, min(1.0, (progress + 1e-3) / warm_up, (1 - progress) / decay))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from recipe import nll
+from recipe import DECAY, nll
 from texts import BOS_ID, CONTEXT, LONG_CONTEXT, LONG_EVERY, chunks, read_text, text_files, token_bytes
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -79,6 +79,48 @@ def read_log(work):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def bits_per_nat(work):
+    """Bits per byte of the training texts for each nat per token."""
+    lengths = token_bytes(Tokenizer.from_file(str(work / "tokenizer.json")))
+    stream = np.memmap(work / "train.bin", dtype=np.uint16, mode="r")
+    return 1 / math.log(2) / lengths[stream[:: max(1, len(stream) // 1_000_000)]].mean()
+
+
+def doubling(work, n_bins=24):
+    """What each doubling of the training gives, in bits per byte of the training rows, by a fitted power law.
+
+    `E + A * tokens^-alpha`, least squares over the part at the full learning rate, from a tenth of its tokens on, in
+    bins of equal ratio. Returns E, A, alpha and the gain of the next doubling; None if there is too little to fit.
+    """
+    log = read_log(work)
+    full = max((line["lr"] for line in log), default=0)
+    level = [line for line in log if line["lr"] == full]
+    if len(level) < 4 * n_bins:
+        return None
+    tokens = np.array([line["tokens"] for line in level], dtype=float)
+    bits = np.array([line["train_loss"] for line in level]) * bits_per_nat(work)
+    bins = np.digitize(tokens, np.geomspace(tokens[-1] / 10, tokens[-1], n_bins))
+    kept = [b for b in range(1, n_bins + 1) if (bins == b).any()]
+    x = np.array([tokens[bins == b].mean() for b in kept])
+    y = np.array([bits[bins == b].mean() for b in kept])
+    weight = np.sqrt([(bins == b).sum() for b in kept])
+
+    def fit(alpha):
+        columns = np.stack([np.ones_like(x), x**-alpha], axis=1)
+        solution = np.linalg.lstsq(columns * weight[:, None], y * weight, rcond=None)[0]
+        return solution, float((((columns @ solution - y) * weight) ** 2).sum())
+
+    alpha = min(np.arange(0.05, 1.01, 0.01), key=lambda alpha: fit(alpha)[1])
+    (floor, scale), _ = fit(alpha)
+    return {
+        "E": round(float(floor), 4),
+        "A": float(scale),
+        "alpha": round(float(alpha), 2),
+        "next_doubling": round(float(scale * tokens[-1] ** -alpha * (1 - 2**-alpha)), 4),
+        "million_tokens": round(float(tokens[-1]) / 1e6, 1),
+    }
+
+
 def draw_curve(work, target):
     """Bits per byte of training rows and of the held-out sample over tokens, as a PNG."""
     import matplotlib
@@ -87,11 +129,8 @@ def draw_curve(work, target):
     import matplotlib.pyplot as plt
 
     log = read_log(work)
-    lengths = token_bytes(Tokenizer.from_file(str(work / "tokenizer.json")))
-    stream = np.memmap(work / "train.bin", dtype=np.uint16, mode="r")
-    bits_per_nat = 1 / math.log(2) / lengths[stream[:: max(1, len(stream) // 1_000_000)]].mean()
     tokens = np.array([line["tokens"] for line in log]) / 1e6
-    train_bits = np.array([line["train_loss"] for line in log]) * bits_per_nat
+    train_bits = np.array([line["train_loss"] for line in log]) * bits_per_nat(work)
     held_out = [(line["tokens"] / 1e6, line["valid_bits_per_byte"]) for line in log if "valid_bits_per_byte" in line]
 
     figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
@@ -132,16 +171,28 @@ def model_card(name, about, work, state, shape, record):
         (
             "training",
             f"{state['tokens'] / 1e6:.1f} million tokens (of {n_packed / 1e6:.0f} million), {state['step']} steps of "
-            f"{recipe['batch']}, {state['seconds'] / 60:.0f} minutes, float32",
+            f"{recipe['batch']}, {state['seconds'] / 60:.0f} minutes, {recipe['precision']}",
         ),
         (
             "optimiser",
             f"Muon ({recipe['muon_lr']}) for the matrices, AdamW ({recipe['adam_lr']}) "
-            "for embeddings and norms; linear decay to zero over the last quarter",
+            f"for embeddings and norms; linear decay to zero over the last {DECAY:.0%}",
         ),
         ("machine", f"{recipe['machine']}, PyTorch {recipe['torch']}"),
         ("held-out sample", f"{last.get('valid_bits_per_byte', '-')} bits per byte at the end"),
     ]
+    weights = json.loads((work / "prepare.json").read_text())["weights"]
+    if weights:
+        facts.insert(3, ("texts seen more often", ", ".join(f"{kind} x{n}" for kind, n in weights.items())))
+    if fit := doubling(work):
+        facts.append(
+            (
+                "what more would give",
+                f"training rows at the full learning rate follow {fit['E']:.2f} + {fit['A']:.3g} * "
+                f"tokens^-{fit['alpha']}; from {fit['million_tokens']} million tokens on, the next doubling takes off "
+                f"{fit['next_doubling']:.3f} bits per byte",
+            )
+        )
     parts = [
         f"# {name}",
         about,

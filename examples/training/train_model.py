@@ -87,6 +87,7 @@ def prepare(texts, work, valid, vocab, sample_mb, weights):
     files = [files[i] for i in rng.permutation(len(files))]
     held_out = text_files(valid) if valid else files[::50]
     files = files if valid else [file for i, file in enumerate(files) if i % 50]
+    (work / "prepare.json").write_text(json.dumps({"weights": weights, "vocab": vocab}) + "\n")
     tokenizer = train_tokenizer(balanced_sample(files, sample_mb * 1e6, rng), vocab)
     save_tokenizer(tokenizer, work)
     weights = dict(weights)
@@ -146,7 +147,8 @@ def train(
     run = torch.compile(nll, dynamic=False) if compile else nll
     optimisers = make_optimisers(model, muon_lr, adam_lr)
     recipe = {k: v for k, v in click.get_current_context().params.items() if k != "work"}
-    recipe |= {"torch": torch.__version__, "machine": machine()}
+    precision = "bfloat16 products, float32 weights" if fast_bfloat16(device) else "float32"
+    recipe |= {"torch": torch.__version__, "machine": machine(), "precision": precision}
     (work / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
     state = {"step": 0, "tokens": 0, "seconds": 0.0}
     checkpoint = work / "checkpoint.pt"
