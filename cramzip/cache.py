@@ -10,7 +10,7 @@ from transformers.cache_utils import DynamicLayer
 ROOM = 256  # positions, and as many again as there are
 
 
-class RoomyLayer(DynamicLayer):
+class RoomyLayer(DynamicLayer):  # type: ignore[misc]
     """The cache of one layer; `keys` and `values` (B, H, N, d) are views of larger tensors."""
 
     def __init__(self, layer: DynamicLayer):

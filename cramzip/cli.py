@@ -12,10 +12,11 @@ import click
 
 from . import __version__
 from .console import Console
-from .errors import UsageError, VerificationError
-from .files import STDIN, example_texts
+from .errors import InputOutputError, UsageError, VerificationError
+from .files import STDIN, example_texts, inside, is_compressed
+from .records import BITS
 from .shell import EXIT_USAGE, Commands, each
-from .tables import bench_record, list_record, print_bench, print_details, print_list
+from .tables import bench_record, details, list_record, print_bench, print_details, print_list
 
 if TYPE_CHECKING:
     from .cram import CramConfig
@@ -56,6 +57,16 @@ def not_empty(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     return value
 
 
+def settings_of(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """The settings that several options name, one or more each; in order, once each."""
+    from .bench import SETTINGS
+
+    names = [name.strip() for names in value for name in names.split(",")]
+    if unknown := next((name for name in names if name not in SETTINGS), None):
+        raise click.BadParameter(f"expected {', '.join(SETTINGS)}, found {unknown!r}", ctx, param)
+    return tuple(name for name in SETTINGS if name in names)
+
+
 option = click.option
 files_argument = click.argument("files", nargs=-1, metavar="[FILE]...")
 model_option = option(
@@ -70,6 +81,7 @@ device_option = option(
 )
 batch_option = option("--batch-size", type=click.IntRange(1), metavar="N", help="Chunks computed at once.")
 download_option = option("--download", is_flag=True, help="Fetch a missing model from Hugging Face.")
+recursive_option = option("-r", "--recursive", is_flag=True, help="Work on what is in folders, and in theirs.")
 json_option = option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 loudness_options = options(
@@ -90,13 +102,21 @@ cramming_options = options(
     *(option(f"-{n}", "effort", flag_value=n, type=int, cls=EffortOption) for n in range(1, 10)),
     option(
         "--vectors",
-        type=click.IntRange(1, 4096),
-        default=1,
-        show_default=True,
+        type=click.IntRange(0, 4096),
         metavar="M",
-        help="Vectors per chunk.",
+        help="Vectors per chunk; 0: corrections alone.  [default: 1]",
     ),
-    option("--exact", is_flag=True, help="No corrections: vectors alone must recite the text."),
+    option(
+        "--bits",
+        type=click.Choice(list(BITS)),
+        help="Bits per dimension of a vector.  [default: 1; 2 with --exact]",
+    ),
+    option(
+        "--context",
+        type=click.IntRange(0, 2**16),
+        metavar="N",
+        help="Tokens before a chunk that it sees.  [default: by model]",
+    ),
     option(
         "--seed",
         type=click.IntRange(0),
@@ -121,13 +141,26 @@ def _console(given: dict[str, Any]) -> Console:
     return Console(given["quiet"], given["verbose"], given["progress"])
 
 
-def _config(given: dict[str, Any]) -> CramConfig:
+def _config(given: dict[str, Any], *, smallest: bool = False, exact: bool = False) -> CramConfig:
     from .cram import CramConfig
 
+    vectors = given["vectors"]
+    if smallest and exact:
+        raise UsageError("--smallest and --exact exclude each other")
+    if smallest and vectors:
+        raise UsageError(f"--smallest takes no vectors where they do not pay: it excludes --vectors {vectors}")
+    if exact and vectors == 0:
+        raise UsageError("--exact is without corrections: it excludes --vectors 0")
+    if exact and given["context"]:
+        raise UsageError("--exact gives a chunk nothing but its vectors: it excludes --context")
+    if vectors is None:
+        vectors = 0 if smallest else CramConfig.vectors
     return CramConfig(
-        vectors=given["vectors"],
+        vectors=vectors,
         effort=given["effort"] or CramConfig.effort,
-        exact=given["exact"],
+        exact=exact,
+        bits=given["bits"],
+        context=given["context"],
         seed=given["seed"],
         batch_size=given["batch_size"],
         dtype=given["dtype"],
@@ -137,16 +170,35 @@ def _config(given: dict[str, Any]) -> CramConfig:
 def _destination(given: dict[str, Any], n_files: int) -> Destination:
     from .jobs import Destination
 
-    output, stdout = given["output"], given["stdout"]
+    output, stdout, recursive = given["output"], given["stdout"], given["recursive"]
     if output in STDOUT_NAMES:
         output, stdout = None, True
     if output and stdout:
         raise UsageError("-o and --stdout exclude each other")
-    if output and n_files > 1:
+    if output and (n_files > 1 or recursive):
         raise UsageError("-o takes the result of one file, not of several")
     if stdout and not given["keep"]:
         raise UsageError("--rm is not for results on standard output")
-    return Destination(Path(output) if output else None, stdout, given["force"], remove_source=not given["keep"])
+    return Destination(
+        Path(output) if output else None,
+        stdout,
+        given["force"],
+        remove_source=not given["keep"],
+        whole_names=recursive,
+    )
+
+
+def _expand(verb: str, wanted: Callable[[Path], bool], *, recursive: bool) -> Callable[[str], list[str] | None]:
+    """A function that finds what a folder stands for. It raises InputOutputError where nobody has asked for that."""
+
+    def expand(argument: str) -> list[str] | None:
+        if argument == STDIN or not Path(argument).is_dir():
+            return None
+        if not recursive:
+            raise InputOutputError(f"is a directory; -r {verb} what is in it")
+        return inside(argument, wanted)
+
+    return expand
 
 
 def _model(given: dict[str, Any], console: Console) -> Callable[[], FrozenLM]:
@@ -180,7 +232,13 @@ def commands(ctx: click.Context) -> None:
 @commands.command()
 @files_argument
 @destination_options
+@recursive_option
 @click.option("--no-name", is_flag=True, help="Leave the name of the source out of the file.")
+@click.option("--strip", is_flag=True, help="Leave out the name, and of the hash all but 4 bytes.")
+@click.option(
+    "--smallest", is_flag=True, help="The smallest file: --strip, and no vectors where they do not pay, as yet nowhere."
+)
+@click.option("--exact", is_flag=True, help="No corrections: vectors alone must recite the text.")
 @cramming_options
 @loudness_options
 def compress(files: tuple[str, ...], **given: Any) -> int:
@@ -188,24 +246,34 @@ def compress(files: tuple[str, ...], **given: Any) -> int:
 
     book.txt becomes book.cram. Without FILE, or for -, standard input is compressed to standard output. What was
     finished when a job was interrupted is kept in a hidden journal: the same command continues.
+
+    With -r folders are searched for regular files that are not hidden and not .cram files; there book.txt becomes
+    book.txt.cram.
     """
     from . import jobs
 
     files = files or (STDIN,)
-    config, destination, console = _config(given), _destination(given, len(files)), _console(given)
+    config = _config(given, smallest=given["smallest"], exact=given["exact"])
+    destination, console = _destination(given, len(files)), _console(given)
     load = _model(given, console)
-    if destination.stdout and len(files) > 1:
+    if destination.stdout and (len(files) > 1 or given["recursive"]):
         raise UsageError("a .cram file holds one original: --stdout takes one file, not several")
+    keeps_name, strip = not given["no_name"], given["strip"] or given["smallest"]
 
     def work(file: str) -> None:
-        jobs.compress(file, destination, load, config, console, keeps_name=not given["no_name"])
+        described = jobs.compress(file, destination, load, config, console, keeps_name=keeps_name, strip=strip)
+        if given["verbose"]:
+            for line in details(described):
+                console.detail(line)
 
-    return each(files, work, debug=given["debug"])
+    expand = _expand("compresses", lambda path: not is_compressed(path), recursive=given["recursive"])
+    return each(files, work, debug=given["debug"], expand=expand)
 
 
 @commands.command()
 @files_argument
 @destination_options
+@recursive_option
 @model_option
 @download_option
 @batch_option
@@ -225,11 +293,13 @@ def decompress(files: tuple[str, ...], **given: Any) -> int:
     def work(file: str) -> None:
         jobs.decompress(file, destination, find, console, batch_size=given["batch_size"])
 
-    return each(files, work, debug=given["debug"])
+    expand = _expand("decompresses", is_compressed, recursive=given["recursive"])
+    return each(files, work, debug=given["debug"], expand=expand)
 
 
 @commands.command()
 @files_argument
+@recursive_option
 @model_option
 @download_option
 @batch_option
@@ -245,7 +315,8 @@ def test(files: tuple[str, ...], **given: Any) -> int:
     def work(file: str) -> None:
         jobs.check(file, find, console, batch_size=given["batch_size"])
 
-    return each(files or (STDIN,), work, debug=given["debug"])
+    expand = _expand("tests", is_compressed, recursive=given["recursive"])
+    return each(files or (STDIN,), work, debug=given["debug"], expand=expand)
 
 
 @commands.command("list")
@@ -254,15 +325,13 @@ def test(files: tuple[str, ...], **given: Any) -> int:
 @loudness_options
 def list_(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
     """Describe .cram files; needs no model."""
-    from .container import read_table
     from .describe import describe
     from .files import label, read
 
     listed: list[Listed] = []
 
     def work(file: str) -> None:
-        data = read(file).data
-        listed.append((label(file), read_table(data), describe(data)))
+        listed.append((label(file), describe(read(file).data)))
 
     code = each(files or (STDIN,), work, debug=given["debug"])
     if as_json:
@@ -278,15 +347,23 @@ def list_(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
 @commands.command()
 @files_argument
 @json_option
+@option(
+    "--settings",
+    multiple=True,
+    callback=settings_of,
+    metavar="NAME",
+    help="Settings of cramzip: default, smallest, exact, or several with commas.  [default: default, smallest, and for "
+    "texts up to 4 KiB exact, which takes long]",
+)
 @cramming_options
 @loudness_options
-def bench(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
-    """Measure cramzip beside gzip, bzip2, zstd, brotli and xz.
+def bench(files: tuple[str, ...], as_json: bool, settings: tuple[str, ...], **given: Any) -> int:
+    """Measure cramzip beside gzip, bzip2, zstd, xz, brotli and PPMd.
 
     Without FILE, on the texts in examples/texts. Every result is decompressed and compared.
     """
     from . import jobs
-    from .bench import totals
+    from .bench import config_of, totals
     from .files import label, read
 
     config, console = _config(given), _console(given)
@@ -298,10 +375,12 @@ def bench(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
 
     if code := each(files or example_texts(), work, debug=given["debug"]):
         return code
-    measurements = jobs.bench(texts, load, config, console)
+    measurements = jobs.bench(texts, load, config, settings, console)
     if as_json:
-        click.echo(json.dumps(bench_record(measurements, load(), config), indent=2))
+        measured = dict.fromkeys(one.setting for one in measurements if one.setting)
+        configs = {setting: config_of(setting, config) for setting in measured}
+        click.echo(json.dumps(bench_record(measurements, load(), configs), indent=2))
     else:
         several = len({one.file for one in measurements}) > 1
         print_bench([*measurements, *(totals(measurements) if several else [])], load())
-    return 0 if all(one.exact for one in measurements) else VerificationError.exit_code
+    return 0 if all(one.exact for one in measurements if one.setting) else VerificationError.exit_code

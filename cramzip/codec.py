@@ -211,6 +211,8 @@ def check_model(file: Container, lm: FrozenLM | None) -> None:
         lm.require(header.model.fingerprint, header.model.tokenizer_hash)
     if header.vectors and header.vectors.width != lm.width:
         raise WrongModelError(f"Vector_Width: the file needs {header.vectors.width}, {lm.model_id} has {lm.width}")
+    if header.parameters.start_token >= lm.vocabulary_size:
+        raise WrongModelError(f"Start_Token: {header.parameters.start_token}, {lm.model_id} has {lm.vocabulary_size}")
     if lm.context is not None:
         for entry in file.entries:
             chunk = min(entry.n_tokens, header.parameters.chunk_tokens)

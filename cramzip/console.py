@@ -104,17 +104,14 @@ def human(n: float, suffix: str = "") -> str:
 
 
 def closing_line(described: Description, seconds: float) -> str:
-    """What became of one file: sizes, ratio, bits per byte, tokens per vector, corrections, time."""
+    """What became of one file: sizes, ratio, bits per byte, tokens per vector, time."""
     parts = [f"{described.original_size:,} -> {count(described.file_size, 'byte')}"]
     if described.original_size:
         parts.append(f"ratio {ratio(described)}")
-    if described.n_vectors:
-        parts += [
-            f"{described.tokens_per_vector:.1f} tokens/vector",
-            count(described.n_corrections, "correction"),
-        ]
-    elif described.original_size:
-        parts.append("stored")
+        if described.n_vectors:
+            parts.append(f"{described.tokens_per_vector:.1f} tokens/vector")
+        else:
+            parts.append("no vectors" if described.n_modelled else "stored")
     return ", ".join([*parts, f"{seconds:.1f} s"])
 
 

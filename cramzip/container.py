@@ -41,11 +41,12 @@ HASH_SHIFT = 5  # bits 5 and 6 say which of HASH_SIZES it is
 
 MAX_TOKENS = 2**16
 MAX_VECTORS = 2**12
-MAX_WIDTH = 2**16
+MAX_WIDTH = 2**14
+MAX_VOCABULARY = 2**24
 MAX_GAIN = 2**48
 NOISE_EXPONENTS = (0, 15)
 MAX_ZSTD_WINDOW = 2**23
-MIN_ENTRY_SIZE = 11
+MIN_ENTRY_SIZE = 7  # of a raw group
 
 _MODEL_ID = re.compile(r"(hf|local):.+", re.DOTALL)
 
@@ -136,6 +137,7 @@ def pack_header(header: Header, n_groups: int) -> bytes:
     if model and not flags & STANDARD:
         out += bytes([parameters.noise_exponent])
         out += pack_varint(parameters.chunk_tokens) + pack_varint(parameters.context_tokens)
+        out += pack_varint(parameters.start_token)
     if vectors:
         out += bytes([vectors.coding]) + pack_varint(vectors.width) + pack_varint(vectors.gain)
     return out + pack_varint(n_groups)
@@ -210,6 +212,7 @@ def read_table(blob: Bytes) -> Container:
     cursor.stage = "table"
     if n_groups > 1 and n_groups * MIN_ENTRY_SIZE > cursor.remaining:
         cursor.fail(f"Group_Count: {n_groups} do not fit into {cursor.remaining} bytes")
+    entries: tuple[Entry, ...]
     if n_groups == 1:
         entries = (_read_only_entry(cursor, header),)
     else:
@@ -254,7 +257,7 @@ def _parse_header(cursor: Cursor) -> tuple[Header, int]:
         model = OutsideModel(cursor.string(), cursor.string(), cursor.take(32), cursor.take(32))
     parameters = Parameters()
     if flags & HAS_MODEL and not flags & STANDARD:
-        parameters = Parameters(cursor.u8(), cursor.varint(), cursor.varint())
+        parameters = Parameters(cursor.u8(), cursor.varint(), cursor.varint(), cursor.varint())
         if parameters == Parameters():
             cursor.fail("Flags: bit 3 is not set, but the parameters are the standard ones")
     vectors = None
@@ -272,6 +275,7 @@ def _check_header(header: Header) -> None:
         ("Noise_Exponent", parameters.noise_exponent, *NOISE_EXPONENTS),
         ("Chunk_Tokens", parameters.chunk_tokens, 1, MAX_TOKENS),
         ("Context_Tokens", parameters.context_tokens, 0, MAX_TOKENS),
+        ("Start_Token", parameters.start_token, 0, MAX_VOCABULARY - 1),
     ]
     if vectors:
         limits += [("Vector_Width", vectors.width, 1, MAX_WIDTH), ("Vector_Gain", vectors.gain, 0, MAX_GAIN)]

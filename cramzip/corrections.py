@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from itertools import pairwise
 
 import numpy as np
 
@@ -31,7 +32,7 @@ EXCEPTION_BITS = 22  # about what a token costs that is spelled out
 def shift_of(index: int, width: float) -> float:
     """Shift `index` of bucket borders, in nats: ever finer steps (van der Corput), so that small indices do first."""
     reverse = int(f"{index:0{SHIFT_BITS}b}"[::-1], 2)
-    return (reverse / 2**SHIFT_BITS - 0.5) * SHIFT_SHARE * width
+    return (reverse / (1 << SHIFT_BITS) - 0.5) * SHIFT_SHARE * width
 
 
 class _Probabilities:
@@ -139,7 +140,10 @@ class TokenDecoder:
             raise DamagedFileError("content", f"corrections: shift {index}, {n_exceptions} exceptions")
         self._model.shift = shift_of(index, self._model.width)
         position_bits = (n_tokens - 1).bit_length()
-        self._exceptions = {self._coder.number(position_bits) for _ in range(n_exceptions)}
+        positions = [self._coder.number(position_bits) for _ in range(n_exceptions)]
+        if any(after <= before for before, after in pairwise([-1, *positions, n_tokens])):
+            raise DamagedFileError("content", "corrections: positions of exceptions are out of order")
+        self._exceptions = set(positions)
 
     def buckets(self, step: Step, row: int) -> list[int]:
         buckets: list[int] = self._model.buckets(step.confidence[row]).tolist()
@@ -167,7 +171,9 @@ class TokenDecoder:
         if not coder.bit(model.near(group)):
             return step.token(row, rank)
         n_bits = coder.any_number() + 1
-        return step.token_near(row, rank, coder.number(min(n_bits, model.token_bits)), n_bits)
+        if n_bits > model.token_bits:
+            raise DamagedFileError("content", f"corrections: {n_bits} bits of an id, at most {model.token_bits}")
+        return step.token_near(row, rank, coder.number(n_bits), n_bits)
 
     def finish(self) -> None:
         self._coder.finish()

@@ -36,11 +36,11 @@ class Recipe:
         return len(self.mem[0]) if self.mem else 0
 
 
-def prefix(lm: FrozenLM, mem: Sequence[torch.Tensor], n_rows: int) -> torch.Tensor:
+def prefix(lm: FrozenLM, mem: Sequence[torch.Tensor], start_token: int, n_rows: int) -> torch.Tensor:
     """What every chunk begins with (B, M or 1, D): its vectors `mem`, or the start token where there are none."""
     if mem:
         return torch.stack(list(mem)).to(lm.device)
-    return lm.embed(torch.full((n_rows, 1), lm.start, device=lm.device))
+    return lm.embed(torch.full((n_rows, 1), start_token, device=lm.device))
 
 
 def prefill(lm: FrozenLM, inputs: torch.Tensor) -> tuple[torch.Tensor, Any]:
@@ -97,7 +97,7 @@ def decode(lm: FrozenLM, recipes: Sequence[Recipe], parameters: Parameters) -> l
             mem = [recipes[index].mem[chunk] for index in rows if recipes[index].mem]
             seen = [tokens[index][max(0, first - parameters.context_tokens) :] for index in rows]
             context = torch.tensor(seen, dtype=torch.long, device=lm.device)
-            inputs = torch.cat([prefix(lm, mem, len(rows)), lm.embed(context)], dim=1)
+            inputs = torch.cat([prefix(lm, mem, parameters.start_token, len(rows)), lm.embed(context)], dim=1)
             decoded = _decode_chunk(lm, inputs, lengths, [decoders[index] for index in rows if decoders], parameters)
             for index, new in zip(rows, decoded, strict=True):
                 tokens[index] += new

@@ -1,31 +1,31 @@
-"""What a `.cram` file consists of. Needs no model, and no torch."""
+"""What a `.cram` file consists of, and what its vectors bought. Needs no model, and no torch."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
-from . import corrections, payload
-from .records import Kind
+from . import payload
+from .records import Entry, Header, Kind, n_chunks
 from .wire import Bytes
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a file consists of: sizes in bytes, and counts."""
+    """What a file says and what it consists of: sizes in bytes."""
 
-    original_size: int
+    header: Header
+    entries: tuple[Entry, ...]
     file_size: int
-    header_bytes: int  # with the chunk table
+    header_bytes: int  # with the table
     vector_bytes: int
     correction_bytes: int
     stored_bytes: int
-    n_chunks: int
-    n_crammed: int
-    n_stored: int
-    n_tokens: int  # of crammed chunks
-    n_vectors: int
-    n_corrections: int
+
+    @property
+    def original_size(self) -> int:
+        return self.header.original_size
 
     @property
     def ratio(self) -> float:
@@ -37,35 +37,85 @@ class Description:
         return 8 * self.file_size / self.original_size if self.original_size else math.nan
 
     @property
+    def kinds(self) -> dict[Kind, int]:
+        """How many groups there are of each kind."""
+        return dict(sorted(Counter(entry.kind for entry in self.entries).items()))
+
+    @property
+    def modelled(self) -> list[Entry]:
+        """The groups that need the model."""
+        return [entry for entry in self.entries if not entry.kind.is_stored]
+
+    @property
+    def n_groups(self) -> int:
+        return len(self.entries)
+
+    @property
+    def n_modelled(self) -> int:
+        return len(self.modelled)
+
+    @property
+    def n_stored(self) -> int:
+        return self.n_groups - self.n_modelled
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of modelled groups."""
+        return sum(entry.n_tokens for entry in self.modelled)
+
+    @property
+    def n_chunks(self) -> int:
+        """Chunks of modelled groups."""
+        return sum(n_chunks(entry, self.header.parameters) for entry in self.modelled)
+
+    @property
+    def n_vectors(self) -> int:
+        return sum(n_chunks(entry, self.header.parameters) * entry.n_vectors for entry in self.modelled)
+
+    @property
+    def vectors_per_chunk(self) -> tuple[int, int]:
+        """Fewest and most; 0 where there are none."""
+        found = [entry.n_vectors for entry in self.modelled if entry.kind.has_vectors]
+        return min(found, default=0), max(found, default=0)
+
+    @property
     def tokens_per_vector(self) -> float:
-        return self.n_tokens / self.n_vectors if self.n_vectors else math.nan
+        told = sum(entry.n_tokens for entry in self.modelled if entry.kind.has_vectors)
+        return told / self.n_vectors if self.n_vectors else math.nan
+
+    @property
+    def vector_bits(self) -> int:
+        """Bits spent on vectors."""
+        return 8 * self.vector_bytes
+
+    @property
+    def vector_gain(self) -> int | None:
+        """Bits that vectors took off the corrections; None where that is not known."""
+        return (self.header.vectors.gain or None) if self.header.vectors else None
+
+    @property
+    def vector_balance(self) -> int | None:
+        """Bits by which vectors made the file smaller; negative where they made it larger."""
+        return None if self.vector_gain is None else self.vector_gain - self.vector_bits
 
 
 def describe(blob: Bytes) -> Description:
-    """Count what a file consists of. Raises DamagedFileError."""
+    """Take a file apart as far as that needs no model. Raises DamagedFileError."""
     file = payload.check(blob)
-    width = file.header.model.vector_width if file.header.model else 0
-    vector_bytes = correction_bytes = stored_bytes = n_corrections = 0
-    for chunk in file:
-        if chunk.entry.kind is Kind.CRAMMED:
-            vectors, told = payload.split(chunk, width)
-            vector_bytes += len(vectors)
-            correction_bytes += len(told)
-            n_corrections += corrections.count(told)
+    vector_bytes = correction_bytes = stored_bytes = 0
+    for group in file:
+        if group.entry.kind.is_stored:
+            stored_bytes += len(group.payload)
         else:
-            stored_bytes += len(chunk.payload)
-    n_crammed = sum(entry.kind is Kind.CRAMMED for entry in file.entries)
+            vectors, corrections = payload.split(group, file.header)
+            vector_bytes += len(vectors)
+            correction_bytes += len(corrections)
     return Description(
-        original_size=file.header.original_size,
+        header=file.header,
+        entries=file.entries,
         file_size=len(file.blob),
         header_bytes=file.overhead,
         vector_bytes=vector_bytes,
         correction_bytes=correction_bytes,
         stored_bytes=stored_bytes,
-        n_chunks=len(file.entries),
-        n_crammed=n_crammed,
-        n_stored=len(file.entries) - n_crammed,
-        n_tokens=sum(entry.n_tokens for entry in file.entries),
-        n_vectors=sum(entry.n_vectors for entry in file.entries),
-        n_corrections=n_corrections,
     )

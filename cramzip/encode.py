@@ -64,8 +64,8 @@ def choose_parameters(lm: FrozenLM, config: CramConfig) -> Parameters:
     else:
         exponent = config.noise_exponent
     before = max(config.vectors, 1)
-    room = min(lm.context or POSITIONS, max(POSITIONS, (config.chunk_tokens or 0) + (config.context or 0) + before))
-    room -= before
+    wanted = max(POSITIONS, (config.chunk_tokens or POSITIONS // 2) + (config.context or 0) + before)
+    room = min(lm.context or wanted, wanted) - before
     if config.exact:
         chunk, context = min((lm.context or MAX_EXACT_TOKENS + before) - before, MAX_EXACT_TOKENS), 0
     elif config.chunk_tokens is not None:
@@ -80,7 +80,7 @@ def choose_parameters(lm: FrozenLM, config: CramConfig) -> Parameters:
     if chunk < 1 or context < 0 or before + chunk + context > (lm.context or math.inf):
         asked = f"{config.vectors} vectors, {config.context or 0} tokens before a chunk of {max(chunk, 1)}"
         raise UsageError(f"{asked} do not fit into the {lm.context} positions of the model")
-    return Parameters(exponent, chunk, context)
+    return Parameters(exponent, chunk, context, lm.start)
 
 
 def encode(
@@ -171,18 +171,24 @@ class _Encoder:
         tasks = [self._tasks(row) for row in rows]
         flat = [task for group in tasks for task in group]
         sizes = [len(self.lm.tokenizer.decode(list(task.tokens))) for task in flat]
+        work = sum(int(CRAMMING_SHARE * len(self.lm.tokenizer.decode(row))) for row in rows)
         done, told = 0.0, 0
 
-        def progress(index: int, share: float) -> None:
-            nonlocal done, told
-            done += sizes[index] * share * CRAMMING_SHARE
-            if (new := int(done) - told) > 0:
+        def tell(bytes_done: int) -> None:
+            nonlocal told
+            if (new := min(bytes_done, work) - told) > 0:
                 self.progress(new)
                 told += new
+
+        def progress(index: int, share: float) -> None:
+            nonlocal done
+            done += sizes[index] * share * CRAMMING_SHARE
+            tell(int(done))
 
         results = iter(
             cram(self.lm, flat, self.config, self.parameters.noise_bound, n_slots=self._slots(), progress=progress)
         )
+        tell(work)
         return [[next(results) for _ in group] for group in tasks]
 
     def _correct(self, row: list[int], results: list[CramResult]) -> Group:
@@ -210,7 +216,7 @@ class _Encoder:
     @torch.inference_mode()
     def _logits(self, task: Task, mem: QuantizedMem | None) -> torch.Tensor:
         """What the model says at each token of a chunk (T, V), all the tokens before being right."""
-        before = prefix(self.lm, [dequantize(mem)] if mem else [], 1)
+        before = prefix(self.lm, [dequantize(mem)] if mem else [], self.parameters.start_token, 1)
         ids = torch.tensor([[*task.context, *task.tokens[:-1]]], dtype=torch.long, device=self.lm.device)
         with self.lm.exact():
             return self.lm.logits(torch.cat([before, self.lm.embed(ids)], dim=1), len(task.tokens))[0].float()

@@ -22,7 +22,7 @@ class UsageError(CramError):
 
 
 class DamagedFileError(CramError):
-    """A `.cram` file breaks its specification; `stage` is one of the stages of its section 10."""
+    """A `.cram` file breaks its specification; `stage` is one of the stages of its section 11."""
 
     exit_code = 3
 

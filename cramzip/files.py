@@ -130,16 +130,31 @@ def map_file(file: BinaryIO) -> Bytes:
     return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
+def inside(folder: str, wanted: Callable[[Path], bool]) -> list[str]:
+    """Folders and `wanted` regular files in `folder`, by name; nothing that is hidden or a link. Raises OSError."""
+    return [
+        os.path.join(folder, path.name)  # noqa: PTH118 (never `-`, which would be standard input)
+        for path in sorted(Path(folder).iterdir())
+        if not path.name.startswith(".")
+        and not path.is_symlink()
+        and (path.is_dir() or (path.is_file() and wanted(path)))
+    ]
+
+
+def is_compressed(path: Path) -> bool:
+    return path.suffix == SUFFIX
+
+
 # -- names -----------------------------------------------------------------------------------------
 
 
-def compressed_path(path: Path, *, keeps_name: bool) -> Path:
-    """Where `path` is compressed to: `book.txt` to `book.cram`.
+def compressed_path(path: Path, *, whole_name: bool) -> Path:
+    """Where `path` is compressed to: `book.txt` to `book.cram`, or with its `whole_name` to `book.txt.cram`.
 
-    Without a name in the header only the name of the file itself can say what the original was called:
-    then it is `book.txt.cram`.
+    The whole name is for files without a name in the header, where nothing else can say what the original was
+    called, and where others may differ in their ending alone.
     """
-    name = path.stem if keeps_name and path.suffix != SUFFIX else path.name
+    name = path.name if whole_name or path.suffix == SUFFIX else path.stem
     return path.with_name(name + SUFFIX)
 
 

@@ -1,7 +1,7 @@
 """The fingerprint of a model: a hash of what its output depends on, taken from its files.
 
 The files and not the loaded model, so that no version of any library in between can change it, and
-so that a wrong model is refused before it is loaded. Defined in section 9 of formats/cram.md.
+so that a wrong model is refused before it is loaded. Defined in section 10 of formats/cram.md.
 """
 
 from __future__ import annotations

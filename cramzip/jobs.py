@@ -12,7 +12,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from .bench import Measurement
 from .console import Console, at_terminal, closing_line, count
 from .container import name_fault
 from .cram import CramConfig
+from .describe import Description
 from .describe import describe as take_apart
 from .encode import choose_parameters, encode
 from .errors import DamagedFileError, InputOutputError, MissingModelError, UsageError, VerificationError
@@ -32,10 +34,9 @@ from .journal import Journal
 from .lm import FrozenLM
 from .records import BuiltinModel, OutsideModel, Parameters
 from .source import ModelSource, as_commit, find, find_digest, find_named
-from .wire import Bytes
 
 STDOUT_LABEL = "(stdout)"
-DECIDED_BY = ("numpy", "tokenizers", "transformers", "zstandard")  # packages, besides torch, that chunks depend on
+DECIDED_BY = ("numpy", "tokenizers", "transformers", "zstandard")  # packages, besides torch, that groups depend on
 
 LoadModel = Callable[[], FrozenLM]
 ModelReference = BuiltinModel | OutsideModel
@@ -44,12 +45,17 @@ FindModel = Callable[[ModelReference], FrozenLM]
 
 @dataclass(frozen=True)
 class Destination:
-    """Where results go: `output` if it is given, `stdout`, or beside the input under the name that follows from it."""
+    """Where results go: `output` if it is given, `stdout`, or beside the input under the name that follows from it.
+
+    With `whole_names`, that is `book.txt.cram` and not `book.cram`. What is `written` once is not overwritten.
+    """
 
     output: Path | None = None
     stdout: bool = False
     force: bool = False
     remove_source: bool = False
+    whole_names: bool = False
+    written: set[Path] = field(default_factory=set)
 
 
 def model_finder(where: str | None, device: str, console: Console, *, download: bool) -> FindModel:
@@ -65,9 +71,11 @@ def model_finder(where: str | None, device: str, console: Console, *, download: 
             return find_named(needed.model_id, needed.revision, download=may_download)
         return find(where, download=may_download, commit=as_commit(needed.revision))
 
-    kept: list[FrozenLM] = []
+    kept: dict[ModelReference, FrozenLM] = {}
 
     def find_model(needed: ModelReference) -> FrozenLM:
+        if needed in kept:
+            return kept[needed]
         try:
             source = locate(needed, download)
         except MissingModelError as missing:
@@ -76,10 +84,9 @@ def model_finder(where: str | None, device: str, console: Console, *, download: 
             source = locate(needed, True)
         wanted = needed.digest if isinstance(needed, BuiltinModel) else needed.fingerprint
         source.require(wanted)  # before anything is loaded
-        if not kept or kept[0].fingerprint != source.fingerprint:
-            kept.clear()
-            kept.append(FrozenLM(source, device))
-        return kept[0]
+        kept.clear()
+        kept[needed] = FrozenLM(source, device)
+        return kept[needed]
 
     return find_model
 
@@ -96,7 +103,7 @@ def compress(
     *,
     keeps_name: bool = True,
     strip: bool = False,
-) -> None:
+) -> Description:
     """Make a `.cram` file of one input, decode it again and compare, and only then put it in its place."""
     start = time.perf_counter()
     to_stdout = destination.output is None and (destination.stdout or argument == files.STDIN)
@@ -104,25 +111,44 @@ def compress(
         raise UsageError("compressed data is not for terminals: redirect it, name a file with -o, or use -f")
     source = files.read(argument)
     name = source.name if keeps_name and not strip and source.name and not name_fault(source.name) else None
-    path = _target(source, destination, lambda path: files.compressed_path(path, keeps_name=name is not None))
+    whole_name = name is None or destination.whole_names
+    path = _target(source, destination, lambda path: files.compressed_path(path, whole_name=whole_name))
     overwrite = _may_write(path, source, destination, console)
     model = load_model()
-    parameters = choose_parameters(model, config)
+    parameters = _parameters(model, config)
     with _journal(path, source, model, config, parameters, console) as journal:
         with console.progress(label(argument), source.size, done=journal.resumed_bytes) as progress:
             for segment in encode(source.data, model, config, parameters, finished=journal.segments, progress=progress):
                 journal.append(segment)
         with Output(path, overwrite=overwrite) as output:
-            facts = (source.data, journal, source.sha256, model, config, parameters, journal.gain)
-            codec.write(output.file, *facts, name=name, strip=strip)
+            codec.write(
+                output.file,
+                source.data,
+                journal,
+                source.sha256,
+                model,
+                config,
+                parameters,
+                journal.gain,
+                name=name,
+                strip=strip,
+            )
             blob = files.map_file(output.file)
-            _verify(blob, source, model, config, console)
+            with console.progress("verifying", source.size) as progress:
+                codec.verify(blob, source.data, model, batch_size=config.batch_size, progress=progress)
             described = take_apart(blob)
             source.check_unchanged("nothing was written")
             output.commit(source.status)
-    _remove_source(source, destination)
-    written = STDOUT_LABEL if path is None else str(path)
-    console.say(f"{label(argument)} -> {written}: {closing_line(described, time.perf_counter() - start)}")
+    _finish(path, source, destination)
+    seconds = time.perf_counter() - start
+    console.say(f"{label(argument)} -> {_place(path)}: {closing_line(described, seconds)}")
+    return described
+
+
+@lru_cache(maxsize=1)
+def _parameters(model: FrozenLM, config: CramConfig) -> Parameters:
+    """Those of all files of one command: to measure the noise of a model takes its time."""
+    return choose_parameters(model, config)
 
 
 @contextmanager
@@ -154,7 +180,7 @@ def _journal(
 
 
 def _identity(source: Source, model: FrozenLM, config: CramConfig, parameters: Parameters) -> bytes:
-    """A digest of everything that decides which chunks come out."""
+    """A digest of everything that decides which groups come out."""
     facts = {
         "source": source.sha256.hex(),
         "model": model.fingerprint.hex(),
@@ -168,11 +194,6 @@ def _identity(source: Source, model: FrozenLM, config: CramConfig, parameters: P
         "threads": torch.get_num_threads(),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).digest()
-
-
-def _verify(blob: Bytes, source: Source, model: FrozenLM, config: CramConfig, console: Console) -> None:
-    with console.progress("verifying", source.size) as progress:
-        codec.verify(blob, source.data, model, batch_size=config.batch_size, progress=progress)
 
 
 # -- decompress, test, list ------------------------------------------------------------------------
@@ -199,10 +220,9 @@ def decompress(
                 output.file.write(content)
         source.check_unchanged("nothing was written")
         output.commit(source.status)
-    _remove_source(source, destination)
-    written = STDOUT_LABEL if path is None else str(path)
+    _finish(path, source, destination)
     seconds = time.perf_counter() - start
-    console.say(f"{label(argument)} -> {written}: {count(header.original_size, 'byte')}, {seconds:.1f} s")
+    console.say(f"{label(argument)} -> {_place(path)}: {count(header.original_size, 'byte')}, {seconds:.1f} s")
 
 
 def check(argument: str, find_model: FindModel, console: Console, *, batch_size: int | None = None) -> None:
@@ -222,12 +242,25 @@ def check(argument: str, find_model: FindModel, console: Console, *, batch_size:
 
 
 def bench(
-    texts: Sequence[tuple[str, bytes]], load_model: LoadModel, config: CramConfig, console: Console
+    texts: Sequence[tuple[str, bytes]],
+    load_model: LoadModel,
+    config: CramConfig,
+    settings: Sequence[str],
+    console: Console,
 ) -> list[Measurement]:
-    """Measure some texts (name, content), one after the other."""
+    """Measure some texts (name, content) in some of bench.SETTINGS, or in those that suit their sizes."""
+    sizes = [len(data) for _, data in texts]
+    chosen = [measure.settings_for(size, settings) for size in sizes]
+    if left_out := sum(measure.EXACT not in one for one in chosen if not settings):
+        console.say(
+            f"{count(left_out, 'text')} of more than {count(measure.SMALL_TEXT, 'byte')}: not measured with --exact, "
+            "which takes long (--settings exact does it)"
+        )
     model = load_model()
-    with console.progress("bench", 2 * sum(len(data) for _, data in texts)) as progress:
-        return measure.bench(texts, model, config, progress=progress)
+    with console.progress(
+        "bench", sum(2 * size * len(one) for size, one in zip(sizes, chosen, strict=True))
+    ) as progress:
+        return measure.bench(texts, model, config, settings, progress=progress)
 
 
 # -- where results go ------------------------------------------------------------------------------
@@ -242,17 +275,27 @@ def _target(source: Source, destination: Destination, follow: Callable[[Path], P
     return follow(source.path)
 
 
+def _place(path: Path | None) -> str:
+    """How messages call what is written to."""
+    return STDOUT_LABEL if path is None else str(path)
+
+
 def _may_write(path: Path | None, source: Source, destination: Destination, console: Console) -> bool:
     """Whether an existing file may be overwritten. Raises InputOutputError if nothing may be written at all."""
     if path is None:
         if sys.stdout is None:
             raise InputOutputError("standard output is closed")
         return False
+    if path.absolute() in destination.written:
+        raise InputOutputError(f"{path} was just made of another file; say where to write with -o")
     can_ask = source.path is not None
     return files.check_target(path, source, force=destination.force, ask=console.ask if can_ask else lambda _: False)
 
 
-def _remove_source(source: Source, destination: Destination) -> None:
+def _finish(path: Path | None, source: Source, destination: Destination) -> None:
+    """What is left to do when a result is in its place."""
+    if path is not None:
+        destination.written.add(path.absolute())
     if destination.remove_source and source.path is not None and source.status is not None:
         source.check_unchanged("it is not removed")
         source.path.unlink()

@@ -44,13 +44,15 @@ class QuantizedMem:
 @lru_cache(maxsize=4)
 def rotation(width: int) -> np.ndarray:
     """An orthogonal matrix (D, D), float32: a cosine transform (DCT-II) of signs that a hash of D decides."""
-    n = np.arange(width)
-    basis = np.cos(np.pi / width * np.outer(n, n + 0.5)) * math.sqrt(2 / width)  # (frequency, place)
-    basis[0] /= math.sqrt(2)
+    place = np.arange(width) + 0.5
+    basis = np.empty((width, width), np.float32)  # (frequency, place)
+    for frequency in range(width):
+        norm = math.sqrt((2 if frequency else 1) / width)
+        basis[frequency] = norm * np.cos(np.pi / width * frequency * place)
     digest = hashlib.shake_256(b"cramzip-rotation-1" + width.to_bytes(4, "little")).digest(-(-width // 8))
     bits = np.unpackbits(np.frombuffer(digest, np.uint8), bitorder="little")[:width]
-    matrix: np.ndarray = (basis * (1.0 - 2.0 * bits)).astype(np.float32)
-    return matrix
+    basis *= 1 - 2 * bits.astype(np.float32)
+    return basis
 
 
 def _rotation_on(like: torch.Tensor) -> torch.Tensor:
@@ -131,7 +133,7 @@ def unpack(data: Bytes, n_vectors: int, width: int, coding: Coding) -> Quantized
     scales, rows = raw[:, 0], raw[:, 1:]
     if coding is Coding.TERNARY:
         codes = (rows[:, :, None] // 3 ** np.arange(5) % 3).reshape(n_vectors, -1)
-        valid = (rows < 3**5).all()
+        valid = bool((rows < 3**5).all())
     else:
         bits = np.unpackbits(rows, axis=1, bitorder="little")
         n_bits = int(coding.bits)

@@ -10,7 +10,8 @@ from .wire import Bytes
 
 PROBABILITY_BITS = 22  # in a Bit
 CODER_BITS = 16  # of them, that the coder works with
-LEAST_PROBABILITY = 2 ** (PROBABILITY_BITS - 13)
+LEAST_PROBABILITY = 1 << (PROBABILITY_BITS - 13)
+MOST_PROBABILITY = (1 << PROBABILITY_BITS) - LEAST_PROBABILITY
 MAX_COUNT = 1023
 FULL_RANGE, LEAST_RANGE = 2**32 - 1, 2**24
 CODE_BYTES = 4
@@ -33,7 +34,7 @@ class Bit:
 
 
 def _clamped(probability: int) -> int:
-    return min(max(probability, LEAST_PROBABILITY), 2**PROBABILITY_BITS - LEAST_PROBABILITY)
+    return max(LEAST_PROBABILITY, min(probability, MOST_PROBABILITY))
 
 
 class Encoder:

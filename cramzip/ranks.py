@@ -20,6 +20,7 @@ SINGLE_RANKS = 8  # that are groups of their own; wider groups follow, two of ea
 TOP = 36  # ranks looked up at once: as far as the 14th group; what is rarer takes a sort
 SLACK = 1.05  # for the rounding of what is computed from logits
 LEAST_TAIL = 1e-30
+LEAST_LOGIT = -1e9  # of a token that its model rules out
 
 
 @lru_cache
@@ -37,17 +38,19 @@ def index_bits(group: int) -> int:
     return max(0, (group - SINGLE_RANKS) // 2 + 1)
 
 
-def confidences(ordered: np.ndarray, total: np.ndarray, starts: tuple[int, ...]) -> np.ndarray:
+def confidences(ordered: np.ndarray, rest: np.ndarray, starts: tuple[int, ...]) -> np.ndarray:
     """How sure the model is of each group of ranks, given that it is none before: log odds (B, G).
 
-    `ordered` (B, K) holds the exponentials of the largest logits, falling; `total` (B,) the sum of all V. G groups
-    end within the first K ranks; after the last group of all, nothing is left and the odds are without meaning.
+    `ordered` (B, K) holds the exponentials of the largest logits, falling; `rest` (B,) the sum of all others. G groups
+    end within the first K ranks; after the last group of all, nothing is left and the odds are without meaning. What is
+    left is added up from its parts: as a difference of larger sums it would be lost in their rounding.
     """
     ends = [end for end in starts[1:] if end <= ordered.shape[1]]
-    reached = np.cumsum(ordered, axis=1, dtype=np.float64)[:, [end - 1 for end in ends]]  # (B, G)
-    masses = np.diff(reached, axis=1, prepend=0.0)
-    left = np.maximum(total[:, None] - reached, LEAST_TAIL)
-    odds: np.ndarray = np.log(np.maximum(masses, LEAST_TAIL)) - np.log(left)
+    masses = np.add.reduceat(ordered[:, : ends[-1]], starts[: len(ends)], axis=1, dtype=np.float64)  # (B, G)
+    beyond = rest + ordered[:, ends[-1] :].sum(axis=1, dtype=np.float64)  # (B,)
+    later = np.concatenate([masses[:, 1:], beyond[:, None]], axis=1)
+    left = np.cumsum(later[:, ::-1], axis=1)[:, ::-1]
+    odds: np.ndarray = np.log(np.maximum(masses, LEAST_TAIL)) - np.log(np.maximum(left, LEAST_TAIL))
     return odds
 
 
@@ -67,12 +70,12 @@ class Ranked:
 
 def rank(logits: torch.Tensor, tokens: torch.Tensor, noise_bound: float) -> Ranked:
     """The ranks of `tokens` (T,) among `logits` (T, V)."""
+    logits = logits.clamp(min=LEAST_LOGIT)
     own = logits.gather(1, tokens[:, None])  # (T, 1)
     ranks = (logits > own).sum(1)
     near = ((logits - own).abs() <= 2 * noise_bound * SLACK).sum(1) > 1
     ordered = logits.sort(dim=1, descending=True).values
     exponentials = (ordered - ordered[:, :1]).exp().cpu().numpy()
-    total = exponentials.sum(axis=1, dtype=np.float64)
     id_bits = np.zeros(len(tokens), dtype=np.int64)
     for t in near.nonzero().flatten().tolist():
         similar = ((logits[t] - own[t]).abs() <= 4 * noise_bound * SLACK).nonzero().flatten().tolist()
@@ -80,7 +83,7 @@ def rank(logits: torch.Tensor, tokens: torch.Tensor, noise_bound: float) -> Rank
     return Ranked(
         tokens.cpu().numpy(),
         ranks.cpu().numpy(),
-        confidences(exponentials, total, group_starts(logits.shape[1])),
+        confidences(exponentials, np.zeros(len(tokens)), group_starts(logits.shape[1])),
         id_bits,
     )
 
@@ -91,39 +94,48 @@ def _telling_bits(token: int, similar: list[int]) -> int:
     return max((difference & -difference).bit_length() for difference in differences)
 
 
+def _summable(values: torch.Tensor) -> torch.Tensor:
+    """The same values where sums in float64 are to be had."""
+    return values.cpu() if values.device.type == "mps" else values
+
+
 class Step:
     """The logits (B, V) of one step of decoding, and the tokens that ranks among them stand for."""
 
     def __init__(self, logits: torch.Tensor, noise_bound: float):
+        logits = logits.clamp(min=LEAST_LOGIT)
         self._window = 2 * noise_bound * SLACK
         self._starts = group_starts(logits.shape[1])
         top = logits.topk(min(TOP, logits.shape[1]), dim=1)
         largest = top.values[:, :1]
         self._logits, self._top = logits, top.indices.tolist()
-        self._total = (logits - largest).exp().sum(1, dtype=torch.float64).cpu().numpy()  # (B,)
-        self.confidence = confidences((top.values - largest).exp().cpu().numpy(), self._total, self._starts)  # (B, G)
-        self._sorted: dict[int, torch.return_types.sort] = {}
+        others = (logits - largest).exp().scatter(1, top.indices, 0.0)  # (B, V)
+        rest = _summable(others).sum(1, dtype=torch.float64).cpu().numpy()  # (B,)
+        self.confidence = confidences((top.values - largest).exp().cpu().numpy(), rest, self._starts)  # (B, G)
+        self._sorted: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def _sort(self, row: int) -> torch.return_types.sort:
+    def _sort(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The logits of a row (V,), falling, and the tokens that they belong to."""
         if row not in self._sorted:
-            self._sorted[row] = self._logits[row].sort(descending=True)
+            self._sorted[row] = torch.sort(self._logits[row], descending=True)
         return self._sorted[row]
 
     def all_confidences(self, row: int) -> np.ndarray:
         """Those of a row for groups beyond the first: (G,)."""
-        ordered = self._sort(row).values
+        ordered, _ = self._sort(row)
         exponentials = (ordered - ordered[0]).exp().cpu().numpy()
-        return confidences(exponentials[None], self._total[row : row + 1], self._starts)[0]
+        found: np.ndarray = confidences(exponentials[None], np.zeros(1), self._starts)[0]
+        return found
 
     def token(self, row: int, rank: int) -> int:
         """The token of a rank that is clear of all others."""
         top = self._top[row]
-        return top[rank] if rank < len(top) else int(self._sort(row).indices[rank])
+        return int(top[rank]) if rank < len(top) else int(self._sort(row)[1][rank])
 
     def token_near(self, row: int, rank: int, low_bits: int, n_bits: int) -> int:
         """The one token that is as good as that of `rank`, but for noise, and whose id ends in `low_bits`."""
         logits = self._logits[row]
-        near = ((logits - logits[self.token(row, rank)]).abs() <= self._window).nonzero().flatten().tolist()
+        near: list[int] = ((logits - logits[self.token(row, rank)]).abs() <= self._window).nonzero().flatten().tolist()
         found = [token for token in near if token & ((1 << n_bits) - 1) == low_bits]
         if len(found) != 1:
             raise DamagedFileError("content", f"corrections: {len(found)} tokens fit where there must be one")

@@ -91,11 +91,15 @@ class OutsideModel:
 
 @dataclass(frozen=True)
 class Parameters:
-    """How groups are decoded: the noise that they withstand, 2^-`noise_exponent`, and how they are cut and seen."""
+    """How groups are decoded: the noise that they withstand, 2^-`noise_exponent`, and how they are cut and seen.
+
+    `start_token` stands before a chunk that has no vectors.
+    """
 
     noise_exponent: int = 14
     chunk_tokens: int = 512
     context_tokens: int = 511
+    start_token: int = 0
 
     @property
     def noise_bound(self) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -41,12 +42,26 @@ def _explain(error: BaseException) -> str:
     return f"unexpected {type(error).__name__}: {first_line} (--debug shows where)"
 
 
-def each(arguments: Iterable[str], work: Callable[[str], None], *, debug: bool) -> int:
-    """Do `work` on every file, the bad ones notwithstanding; the exit code of the first failure, or 0."""
+def each(
+    arguments: Iterable[str],
+    work: Callable[[str], None],
+    *,
+    debug: bool,
+    expand: Callable[[str], list[str] | None] = lambda _: None,
+) -> int:
+    """Do `work` on every file, the bad ones notwithstanding; the exit code of the first failure, or 0.
+
+    `expand` says what to do instead of an argument: what is in a folder, or None for anything else.
+    """
     first_code = 0
-    for argument in arguments:
+    waiting = deque(arguments)
+    while waiting:
+        argument = waiting.popleft()
         try:
-            work(argument)
+            if (found := expand(argument)) is None:
+                work(argument)
+            else:
+                waiting.extendleft(reversed(found))
         except (BrokenPipeError, KeyboardInterrupt):
             raise
         except Exception as error:

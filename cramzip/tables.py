@@ -6,9 +6,9 @@ import math
 import os
 import platform
 import sys
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,9 @@ import click
 
 from . import __version__
 from .console import count, human, printable, ratio
-from .container import Container
+from .errors import WrongModelError
+from .records import BuiltinModel, OutsideModel
+from .source import find_digest
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,100 +29,189 @@ if TYPE_CHECKING:
     from .describe import Description
     from .lm import FrozenLM
 
-MEASURED_WITH = ("torch", "transformers", "tokenizers", "zstandard", "brotli")
+MEASURED_WITH = ("torch", "transformers", "tokenizers", "zstandard", "brotli", "pyppmd")
 WIDE = 10_000  # columns, where no terminal cuts lines off
+HASH_BYTES = 32  # of a whole SHA-256
 
 # -- list ------------------------------------------------------------------------------------------
 
-Listed = tuple[str, Container, "Description"]  # file, its header and table, its sizes
+Listed = tuple[str, "Description"]  # a file, and what it consists of
 
 
 def print_list(listed: Iterable[Listed]) -> None:
     """A line for each file, as `zstd -l` prints them."""
-    table = _table(("Chunks", "Crammed", "Compressed", "Original", "Ratio", "Bits/byte"), ("Model", "Name", "File"))
-    for file, container, described in listed:
-        header = container.header
+    table = _table(("Groups", "Modelled", "Compressed", "Original", "Ratio", "Bits/byte"), ("Model", "Name", "File"))
+    for file, described in listed:
+        header = described.header
         table.add_row(
-            f"{described.n_chunks:,}",
-            f"{described.n_crammed:,}",
+            f"{described.n_groups:,}",
+            f"{described.n_modelled:,}",
             f"{described.file_size:,}",
             f"{described.original_size:,}",
             f"{described.ratio:.3f}",
             f"{described.bits_per_byte:.3f}" if described.original_size else "-",
-            _text(header.model.model_id if header.model else "-"),
+            _text(_model_name(header.model) if header.model else "-"),
             _text(header.name or "-"),
             _text(file),
         )
     _print(table)
 
 
-def print_details(file: str, container: Container, described: Description) -> None:
-    """Everything that a file says, and what each part of it costs."""
-    header = container.header
-    kinds = Counter(entry.kind.name.lower() for entry in container.entries)
-    rows = [
+@cache
+def _model_name(model: BuiltinModel | OutsideModel) -> str:
+    """`builtin:NAME` for a model of this package, `built-in` and its digest for one of another version."""
+    if isinstance(model, OutsideModel):
+        return model.model_id
+    try:
+        return find_digest(model.digest).model_id
+    except WrongModelError:
+        return f"built-in {model.digest.hex()}"
+
+
+def print_details(file: str, described: Description) -> None:
+    click.echo(printable(file))
+    for line in details(described):
+        click.echo(printable(line))
+
+
+def details(described: Description) -> list[str]:
+    """Everything that a file says, what was chosen, what each part of it costs, and what its vectors bought."""
+    rows = [*_about(described), *_choices(described), *_costs(described)]
+    return [f"  {label:<16} {value}" for label, value in rows]
+
+
+def _about(described: Description) -> list[tuple[str, str]]:
+    header = described.header
+    kept = len(header.original_hash)
+    cut = "" if kept == HASH_BYTES else f" (the first {kept} of {HASH_BYTES} bytes)"
+    kinds = ", ".join(f"{n:,} {kind.name.lower()}" for kind, n in described.kinds.items())
+    return [
         ("name", header.name or "-"),
         ("original", count(described.original_size, "byte")),
-        ("SHA-256", header.original_sha256.hex()),
+        ("SHA-256", f"{header.original_hash.hex()}{cut}"),
         ("compressed", count(described.file_size, "byte")),
         ("ratio", ratio(described)),
-        ("chunks", ", ".join(f"{kinds[kind]:,} {kind}" for kind in sorted(kinds)) or "none"),
+        ("groups", kinds or "none"),
     ]
-    if model := header.model:
-        rows += [
-            ("tokens", f"{described.n_tokens:,} in {count(described.n_vectors, 'vector')} of {model.vector_width}"),
-            ("tokens/vector", f"{described.tokens_per_vector:.2f}"),
-            ("corrections", f"{described.n_corrections:,}"),
-            ("model", model.model_id),
-            ("revision", model.revision or "-"),
-            ("fingerprint", model.fingerprint.hex()),
-            ("tokenizer", model.tokenizer_hash.hex()),
-            ("vocabulary", f"{model.vocabulary_size:,} tokens"),
-            ("arithmetic", f"float32, logits may differ by 2^-{model.noise_exponent}"),
-        ]
-    rows += [
-        (part, f"{count(size, 'byte')}, {size / described.file_size:.1%} of the file")
-        for part, size in (
-            ("in header, table", described.header_bytes),
-            ("in vectors", described.vector_bytes),
-            ("in corrections", described.correction_bytes),
-            ("in stored chunks", described.stored_bytes),
-        )
-    ]
-    click.echo(printable(file))
-    for label, value in rows:
-        click.echo(f"  {label:<17} {printable(value)}")
 
 
-def list_record(file: str, container: Container, described: Description) -> dict[str, Any]:
+def _choices(described: Description) -> list[tuple[str, str]]:
+    """What the writer chose, and the model; nothing for a file that needs none."""
+    model, parameters = described.header.model, described.header.parameters
+    if model is None:
+        return []
+    rows = [
+        ("tokens", f"{described.n_tokens:,} in {count(described.n_chunks, 'chunk')}"),
+        ("chunk", f"up to {count(parameters.chunk_tokens, 'token')}, after up to {parameters.context_tokens:,} seen"),
+        ("vectors", _vectors(described)),
+        ("arithmetic", f"float32, logits may differ by 2^-{parameters.noise_exponent}"),
+        ("model", _model_name(model)),
+    ]
+    if isinstance(model, BuiltinModel):
+        return [*rows, ("digest", model.digest.hex())]
+    return [
+        *rows,
+        ("revision", model.revision or "-"),
+        ("fingerprint", model.fingerprint.hex()),
+        ("tokenizer", model.tokenizer_hash.hex()),
+    ]
+
+
+def _vectors(described: Description) -> str:
+    vectors = described.header.vectors
+    if vectors is None:
+        return "none"
+    fewest, most = described.vectors_per_chunk
+    each = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
+    per_dimension = "1 bit" if vectors.coding.bits == 1 else f"{vectors.coding.name_of_bits} bits"
+    return (
+        f"{each} per chunk, {described.n_vectors:,} in all, of {count(vectors.width, 'dimension')}, "
+        f"{per_dimension} per dimension"
+    )
+
+
+def _costs(described: Description) -> list[tuple[str, str]]:
+    parts = {
+        "in header, table": described.header_bytes,
+        "in vectors": described.vector_bytes,
+        "in corrections": described.correction_bytes,
+        "in stored groups": described.stored_bytes,
+    }
+    rows = [
+        (part, f"{count(size, 'byte')}, {size / described.file_size:.1%} of the file") for part, size in parts.items()
+    ]
+    return [*rows, ("vectors bought", _bargain(described))] if described.n_vectors else rows
+
+
+def _bargain(described: Description) -> str:
+    """What the vectors cost and what they saved, in bits."""
+    spent = f"{count(described.vector_bits, 'bit')} spent"
+    if described.vector_gain is None or described.vector_balance is None:
+        return f"{spent}, what they took off the corrections is not known"
+    return (
+        f"{spent}, {count(described.vector_gain, 'bit')} taken off the corrections, "
+        f"balance {described.vector_balance:+,} bits"
+    )
+
+
+def list_record(file: str, described: Description) -> dict[str, Any]:
     """The same for machines: sizes in bytes, hashes in hexadecimal."""
-    header = container.header
-    model = None
-    if header.model:
-        model = {
-            "id": header.model.model_id,
-            "revision": header.model.revision,
-            "fingerprint": header.model.fingerprint.hex(),
-            "tokenizer_hash": header.model.tokenizer_hash.hex(),
-            "vocabulary_size": header.model.vocabulary_size,
-            "vector_width": header.model.vector_width,
-            "noise_exponent": header.model.noise_exponent,
-        }
+    header = described.header
     return {
         "file": file,
         "name": header.name,
-        "original_sha256": header.original_sha256.hex(),
+        "original_hash": header.original_hash.hex(),
         **description_record(described),
-        "model": model,
+        "model": _model_record(header.model) if header.model else None,
+    }
+
+
+def _model_record(model: BuiltinModel | OutsideModel) -> dict[str, Any]:
+    if isinstance(model, BuiltinModel):
+        return {"id": _model_name(model), "digest": model.digest.hex()}
+    return {
+        "id": model.model_id,
+        "revision": model.revision,
+        "fingerprint": model.fingerprint.hex(),
+        "tokenizer_hash": model.tokenizer_hash.hex(),
     }
 
 
 def description_record(described: Description) -> dict[str, Any]:
+    """Sizes in bytes, counts, what was chosen, and what the vectors bought in bits; None for what is not known."""
+    header = described.header
+    chosen: dict[str, Any] = {"parameters": None, "vectors": None}
+    if header.model:
+        chosen["parameters"] = asdict(header.parameters)
+    if header.vectors:
+        fewest, most = described.vectors_per_chunk
+        chosen["vectors"] = {
+            "bits_per_dimension": header.vectors.coding.name_of_bits,
+            "width": header.vectors.width,
+            "fewest_per_chunk": fewest,
+            "most_per_chunk": most,
+            "bits_spent": described.vector_bits,
+            "bits_gained": described.vector_gain,
+            "bits_balance": described.vector_balance,
+        }
     return {
-        **asdict(described),
+        "original_size": described.original_size,
+        "file_size": described.file_size,
         "ratio": described.ratio,
         "bits_per_byte": _or_none(described.bits_per_byte),
+        "header_bytes": described.header_bytes,
+        "vector_bytes": described.vector_bytes,
+        "correction_bytes": described.correction_bytes,
+        "stored_bytes": described.stored_bytes,
+        "groups": {kind.name.lower(): n for kind, n in described.kinds.items()},
+        "n_groups": described.n_groups,
+        "n_modelled": described.n_modelled,
+        "n_stored": described.n_stored,
+        "n_chunks": described.n_chunks,
+        "n_tokens": described.n_tokens,
+        "n_vectors": described.n_vectors,
         "tokens_per_vector": _or_none(described.tokens_per_vector),
+        **chosen,
     }
 
 
@@ -133,8 +224,9 @@ def _or_none(number: float) -> float | None:
 
 
 def print_bench(measurements: Sequence[Measurement], model: FrozenLM) -> None:
-    """A block of rows for each file; the entropy bound stands under cramzip, the model under the table."""
-    table = _table((), ("File", "Codec"), ("Bytes", "Ratio", "Bits/byte", "Compress", "Decompress"))
+    """A block of rows for each file; what the columns and the model mean stands under the table."""
+    right = ("Bytes", "Ratio", "Bits/byte", "Of bound", "Compress", "Decompress")
+    table = _table((), ("File", "Codec"), right)
     previous = None
     for one in measurements:
         new = one.file != previous
@@ -147,29 +239,22 @@ def print_bench(measurements: Sequence[Measurement], model: FrozenLM) -> None:
             f"{one.compressed_bytes:,}",
             f"{one.ratio:.3f}",
             f"{one.bits_per_byte:.3f}",
+            "-" if one.bound_share is None else f"{one.bound_share:.1%}",
             human(one.original_bytes / one.compress_seconds, "/s"),
             human(one.original_bytes / one.decompress_seconds, "/s"),
-            style="bold" if one.entropy_bound is not None else None,
+            style="bold" if one.setting is not None else None,
         )
-        if one.entropy_bound is not None and one.original_bytes:
-            size = one.entropy_bound / 8
-            table.add_row(
-                "",
-                "(entropy bound)",
-                f"{size:,.0f}",
-                f"{one.original_bytes / size:.3f}" if size else "-",
-                f"{one.entropy_bound / one.original_bytes:.3f}",
-                "-",
-                "-",
-                style="dim",
-            )
     _print(table)
-    click.echo("entropy bound: what an ideal arithmetic coder would need with the same model and the same chunks")
+    click.echo(
+        "of bound: what an ideal arithmetic coder would need with the same model and chunks, as a share of the file"
+    )
     click.echo(f"model, not counted above: {printable(model.model_id)}, {count(model.weight_bytes, 'byte')}")
 
 
-def bench_record(measurements: Sequence[Measurement], model: FrozenLM, config: CramConfig) -> dict[str, Any]:
-    """The same for machines, with all that it takes to judge the numbers."""
+def bench_record(
+    measurements: Sequence[Measurement], model: FrozenLM, configs: Mapping[str, CramConfig]
+) -> dict[str, Any]:
+    """The same for machines, with all that it takes to judge the numbers; `configs` by setting."""
     return {
         "versions": {"cramzip": __version__, "python": platform.python_version()}
         | {package: version(package) for package in MEASURED_WITH},
@@ -186,11 +271,12 @@ def bench_record(measurements: Sequence[Measurement], model: FrozenLM, config: C
             "weight_bytes": model.weight_bytes,
             "n_parameters": model.n_parameters,
         },
-        "config": asdict(config),
+        "settings": {setting: asdict(config) for setting, config in configs.items()},
         "measurements": [
             {
                 "file": one.file,
                 "codec": one.codec,
+                "setting": one.setting,
                 "original_bytes": one.original_bytes,
                 "compressed_bytes": one.compressed_bytes,
                 "ratio": one.ratio,

@@ -2,7 +2,7 @@
 
 A tokenizer may normalise, prepend spaces, or know words that stand for no text. None of this may
 touch a single byte, so going back is a plain table (token id -> bytes) and going forth is checked
-against it, piece by piece. The table and its hash are defined in section 8 of formats/cram.md.
+against it, piece by piece. The table and its hash are defined in section 9 of formats/cram.md.
 """
 
 from __future__ import annotations
