@@ -17,7 +17,6 @@ import zstandard
 from . import codec
 from .cram import CramConfig
 from .describe import Description, describe
-from .encode import choose_parameters
 from .lm import FrozenLM
 from .wire import Cursor, pack_varint
 
@@ -144,7 +143,6 @@ def bench(
     `progress` is told of the bytes that cramzip has done, once when compressing and once when decompressing, in each
     setting.
     """
-    config = replace(config, noise_exponent=choose_parameters(lm, config).noise_exponent)  # measured once for all
     measurements = []
     for file, data in texts:
         for setting in settings_for(len(data), settings):

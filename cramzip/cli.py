@@ -129,8 +129,8 @@ cramming_options = options(
     device_option,
     option(
         "--dtype",
-        type=click.Choice(["float32", "bfloat16", "float16"]),
-        default="float32",
+        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+        default="auto",
         show_default=True,
         help="Precision of cramming; decoding is always float32.",
     ),

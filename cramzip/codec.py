@@ -66,23 +66,29 @@ def write(
     name: str | None = None,
     strip: bool = False,
 ) -> None:
-    """Write the file of `groups`, which is walked twice; or that of the stored `data`, if it is smaller."""
-    size = sum(len(group.payload) for group in groups)
-    if not config.exact and (stored := _smaller_stored(data, size)) is not None:
-        groups = stored
-    kinds = {group.entry.kind for group in groups}
-    header = make_header(len(data), sha256, kinds, lm, config, parameters, gain, name=name, strip=strip)
-    container.write(sink, header, groups)
+    """Write the file of `groups`, which is walked several times; or that of the stored `data`, if it is smaller."""
+
+    def header_of(entries: Sequence[Entry]) -> Header:
+        kinds = {entry.kind for entry in entries}
+        return make_header(len(data), sha256, kinds, lm, config, parameters, gain, name=name, strip=strip)
+
+    entries = [group.entry for group in groups]
+    if not config.exact:
+        size = container.file_size(header_of(entries), entries)
+        stored = _stored(data, size)
+        stored_entries = [group.entry for group in stored]
+        if container.file_size(header_of(stored_entries), stored_entries) < size:
+            groups, entries = stored, stored_entries
+    container.write(sink, header_of(entries), groups)
 
 
-def _smaller_stored(data: Bytes, limit: int) -> list[Group] | None:
-    """The whole of `data` stored, unless that takes `limit` bytes or more."""
-    groups = []
+def _stored(data: Bytes, limit: int) -> list[Group]:
+    """The whole of `data` stored; or as much of it as takes `limit` bytes."""
+    groups: list[Group] = []
     for begin in range(0, len(data), MAX_CHUNK_SIZE):
+        if sum(len(group.payload) for group in groups) > limit:
+            break
         groups.append(stored_group(data[begin : begin + MAX_CHUNK_SIZE]))
-        limit -= len(groups[-1].payload)
-        if limit <= 0:
-            return None
     return groups
 
 
@@ -100,7 +106,7 @@ def make_header(
 ) -> Header:
     """The header of a file of groups of such `kinds`: the model block only where one of them needs the model."""
     if strip:
-        hash_size, name, gain = HASH_SIZES[0], None, 0.0
+        hash_size, name = HASH_SIZES[0], None
     else:
         hash_size = HASH_SIZES[1] if original_size < SMALL_ORIGINAL else HASH_SIZES[-1]
     kinds = set(kinds)
@@ -108,7 +114,7 @@ def make_header(
         return Header(original_size, sha256[:hash_size], name)
     vectors = None
     if any(kind.has_vectors for kind in kinds):
-        vectors = Vectors(config.coding, lm.width, max(0, round(gain)))
+        vectors = Vectors(config.coding, lm.width, None if strip else max(0, round(gain)))
     return Header(original_size, sha256[:hash_size], name, reference(lm), parameters, vectors)
 
 

@@ -39,6 +39,8 @@ GENOMICS_MAGIC = b"CRAM"
 HAS_NAME, HAS_MODEL, BUILTIN, STANDARD, HAS_VECTORS, RESERVED_FLAGS = 0x01, 0x02, 0x04, 0x08, 0x10, 0x80
 HASH_SHIFT = 5  # bits 5 and 6 say which of HASH_SIZES it is
 
+CHECK_SIZE = 4
+
 MAX_TOKENS = 2**16
 MAX_VECTORS = 2**12
 MAX_WIDTH = 2**14
@@ -139,8 +141,15 @@ def pack_header(header: Header, n_groups: int) -> bytes:
         out += pack_varint(parameters.chunk_tokens) + pack_varint(parameters.context_tokens)
         out += pack_varint(parameters.start_token)
     if vectors:
-        out += bytes([vectors.coding]) + pack_varint(vectors.width) + pack_varint(vectors.gain)
+        out += bytes([vectors.coding]) + pack_varint(vectors.width)
+        out += pack_varint(0 if vectors.gain is None else vectors.gain + 1)
     return out + pack_varint(n_groups)
+
+
+def file_size(header: Header, entries: Sequence[Entry]) -> int:
+    """Bytes of a whole file."""
+    table = sum(len(pack_entry(entry, alone=len(entries) == 1)) + entry.payload_size for entry in entries)
+    return len(pack_header(header, len(entries))) + table + CHECK_SIZE
 
 
 def write(sink: BinaryIO, header: Header, groups: Iterable[Group]) -> int:
@@ -265,7 +274,8 @@ def _parse_header(cursor: Cursor) -> tuple[Header, int]:
         coding = cursor.u8()
         if coding not in tuple(Coding):
             cursor.fail(f"Vector_Coding: {coding} is reserved")
-        vectors = Vectors(Coding(coding), cursor.varint(), cursor.varint())
+        width, gain = cursor.varint(), cursor.varint()
+        vectors = Vectors(Coding(coding), width, gain - 1 if gain else None)
     return Header(original_size, original_hash, name, model, parameters, vectors), cursor.varint()
 
 
@@ -278,7 +288,7 @@ def _check_header(header: Header) -> None:
         ("Start_Token", parameters.start_token, 0, MAX_VOCABULARY - 1),
     ]
     if vectors:
-        limits += [("Vector_Width", vectors.width, 1, MAX_WIDTH), ("Vector_Gain", vectors.gain, 0, MAX_GAIN)]
+        limits += [("Vector_Width", vectors.width, 1, MAX_WIDTH), ("Vector_Gain", vectors.gain or 0, 0, MAX_GAIN)]
     for field, value, low, high in limits:
         if not low <= value <= high:
             _damaged("header", f"{field}: {value} is not in {low} to {high}")
@@ -311,7 +321,7 @@ def _read_only_entry(cursor: Cursor, header: Header) -> Entry:
     kind = _kind(cursor)
     n_tokens = 0 if kind.is_stored else cursor.varint()
     n_vectors = cursor.varint() if kind.has_vectors else 0
-    payload_size = cursor.remaining - 4
+    payload_size = cursor.remaining - CHECK_SIZE
     if payload_size < 0:
         cursor.fail(f"truncated: {cursor.remaining} bytes left (entry at byte {start})")
     return _checked(cursor, Entry(kind, header.original_size, payload_size, None, None, n_tokens, n_vectors))

@@ -48,9 +48,10 @@ class CramConfig:
     """How a text is crammed. None of this is needed to decompress.
 
     `vectors` M per chunk, 0 for none; `effort` 1 to 9; `exact`: no corrections; `bits` per dimension of a vector, as in
-    quantize.BITS; `context`: most tokens before a chunk that it sees, and `chunk_tokens` its length (None: by
+    records.BITS; `context`: most tokens before a chunk that it sees, and `chunk_tokens` its length (None: by
     model); `batch_size`: chunks optimised at once (None: by device); `dtype`: precision of cramming, never of
-    decoding; `noise_exponent` k: files withstand logits that are off by 2^-k (None: by what is measured).
+    decoding (auto: bfloat16 where that is fast, but float32 if `exact`); `noise_exponent` k: files withstand
+    logits that are off by 2^-k (None: by what is measured).
     """
 
     vectors: int = 1

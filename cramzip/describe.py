@@ -91,7 +91,7 @@ class Description:
     @property
     def vector_gain(self) -> int | None:
         """Bits that vectors took off the corrections; None where that is not known."""
-        return (self.header.vectors.gain or None) if self.header.vectors else None
+        return self.header.vectors.gain if self.header.vectors else None
 
     @property
     def vector_balance(self) -> int | None:

@@ -59,7 +59,7 @@ class Segment(NamedTuple):
 def choose_parameters(lm: FrozenLM, config: CramConfig) -> Parameters:
     """How the groups of a file are to be decoded. Raises UsageError if the model cannot see that far."""
     if config.noise_exponent is None:
-        exponent = math.floor(-math.log2(max(NOISE_SAFETY * lm.noise(), 2.0**-MOST_NOISE_EXPONENT)))
+        exponent = math.floor(-math.log2(max(NOISE_SAFETY * lm.noise, 2.0**-MOST_NOISE_EXPONENT)))
         exponent = max(LEAST_NOISE_EXPONENT, exponent)
     else:
         exponent = config.noise_exponent
@@ -264,6 +264,7 @@ class _Encoder:
                 faults = self._faults(job.tokens, result.mem)
                 if not faults:
                     group = modelled_group(Kind.RECITED, text, len(job.tokens), n_vectors, payload.pack([result.mem]))
+                    self.gain += float(self.lm.score([job.tokens])[0].sum()) / math.log(2)
                 elif retries := job.after_failure(faults, self.config.vectors):
                     pending += retries
                     continue

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -115,7 +114,7 @@ def compress(
     path = _target(source, destination, lambda path: files.compressed_path(path, whole_name=whole_name))
     overwrite = _may_write(path, source, destination, console)
     model = load_model()
-    parameters = _parameters(model, config)
+    parameters = choose_parameters(model, config)
     with _journal(path, source, model, config, parameters, console) as journal:
         with console.progress(label(argument), source.size, done=journal.resumed_bytes) as progress:
             for segment in encode(source.data, model, config, parameters, finished=journal.segments, progress=progress):
@@ -143,12 +142,6 @@ def compress(
     seconds = time.perf_counter() - start
     console.say(f"{label(argument)} -> {_place(path)}: {closing_line(described, seconds)}")
     return described
-
-
-@lru_cache(maxsize=1)
-def _parameters(model: FrozenLM, config: CramConfig) -> Parameters:
-    """Those of all files of one command: to measure the noise of a model takes its time."""
-    return choose_parameters(model, config)
 
 
 @contextmanager

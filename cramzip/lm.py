@@ -9,6 +9,7 @@ import inspect
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +122,13 @@ class FrozenLM:
             costs.append(token_costs(logits, targets)[0].cpu().numpy())
         return costs
 
-    @torch.inference_mode()
+    @cached_property
     def noise(self) -> float:
+        """What `measure_noise` once found."""
+        return self.measure_noise()
+
+    @torch.inference_mode()
+    def measure_noise(self) -> float:
         """By how much a logit was seen to change when a text is read token by token, and not at once."""
         pieces = self.tokenizer.encode(PROBE_TEXT)
         ids = [token for piece in pieces for token in piece.ids or []][:NOISE_TOKENS] or [self.start]

@@ -109,11 +109,11 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Vectors:
-    """How the vectors of a file are stored, and what they did: `gain` bits fewer corrections (0: not known)."""
+    """How the vectors of a file are stored, and what they did: `gain` bits fewer corrections, if that is known."""
 
     coding: Coding
     width: int
-    gain: int = 0
+    gain: int | None = None
 
     @property
     def size(self) -> int:

@@ -20,13 +20,13 @@ def run(*arguments: str, folder: str) -> None:
 
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="cramzip-demo-") as folder:
-        run("c", str(TEXT), "-1", "-o", "lighthouse.cram", folder=folder)
+        run("c", "-1", str(TEXT), "-o", "lighthouse.cram", folder=folder)
         run("l", "-v", "lighthouse.cram", folder=folder)
         run("d", "lighthouse.cram", folder=folder)
         if not filecmp.cmp(TEXT, Path(folder) / TEXT.name, shallow=False):
             sys.exit("the text that came back differs")
         print("The text that came back is the same, byte for byte.\n", flush=True)
-        run("bench", "-1", str(TEXT), folder=folder)
+        run("bench", "-1", "--settings", "default,smallest", str(TEXT), folder=folder)
 
 
 if __name__ == "__main__":

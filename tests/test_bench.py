@@ -1,48 +1,115 @@
 import json
+import random
 import shutil
 import subprocess
 
 import pytest
-from models import TINY_MODEL
+from models import TINY_MODEL, recital
 
 from cramzip import bench
-from cramzip.bench import CRAMZIP, RIVALS, Measurement, totals
+from cramzip.bench import CRAMZIP, RIVALS, Measurement, config_of, settings_for, totals
+from cramzip.cram import CramConfig
 
-TEXTS = {"cat.txt": b"the cat sat on the mat.\n", "empty": b"", "zeros": bytes(5000)}
+OURS = {"default": "cramzip", "smallest": "cramzip --smallest", "exact": "cramzip --exact"}
+PPMD = "ppmd -o6"
+CONFIG = CramConfig(effort=1)
 
 
 @pytest.fixture(scope="module")
-def measurements():
-    from cramzip.cram import CramConfig
+def lm():
     from cramzip.lm import load
 
-    return bench.bench(TEXTS.items(), load(str(TINY_MODEL)), CramConfig(effort=1))
+    return load(str(TINY_MODEL))
 
 
-def test_every_codec_measures_every_text(measurements):
+@pytest.fixture(scope="module")
+def texts(lm):
+    return {"recital": recital(lm, 60), "empty": b"", "zeros": bytes(5000)}
+
+
+@pytest.fixture(scope="module")
+def measurements(lm, texts):
+    return bench.bench(texts.items(), lm, CONFIG)
+
+
+def test_every_codec_measures_every_text_and_vectors_alone_the_small_ones(texts, measurements):
     assert [(one.file, one.codec) for one in measurements] == [
-        (file, codec) for file in TEXTS for codec in (CRAMZIP, *RIVALS)
+        (file, codec)
+        for file, content in texts.items()
+        for codec in (*OURS.values(), *RIVALS)
+        if codec != OURS["exact"] or len(content) <= 4096
     ]
 
 
-def test_all_are_exact_and_take_time(measurements):
+def test_all_are_exact_and_take_time(texts, measurements):
     for one in measurements:
         assert one.exact
-        assert one.original_bytes == len(TEXTS[one.file])
+        assert one.original_bytes == len(texts[one.file])
         assert one.compressed_bytes > 0
         assert one.compress_seconds > 0
         assert one.decompress_seconds > 0
 
 
-def test_the_entropy_bound_is_that_of_cramzip_alone(measurements):
+def test_setting_bound_and_parts_are_those_of_cramzip_alone(measurements):
     for one in measurements:
-        assert (one.entropy_bound is not None) == (one.codec == CRAMZIP)
-    cat = measurements[0]
-    assert 0 < cat.bound_share < 1
+        assert OURS.get(one.setting, one.codec) == one.codec
+        is_ours = one.codec.startswith(CRAMZIP)
+        assert [one.setting is not None, one.entropy_bound is not None, one.parts is not None] == 3 * [is_ours]
+    assert all(0 < one.bound_share < 1 for one in measurements[:3])
+
+
+def test_each_setting_is_what_the_option_of_that_name_makes(measurements):
+    default, smallest, exact = (one.parts.header for one in measurements[:3])
+    assert default.vectors is not None
+    assert smallest.vectors is None
+    assert len(smallest.original_hash) == 4 < len(default.original_hash)
+    assert measurements[2].parts.correction_bytes == 0
+    assert exact.vectors.coding is CramConfig(exact=True).coding
+    assert {default.name, smallest.name, exact.name} == {None}
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted", "expected"),
+    [
+        (4096, (), ("default", "smallest", "exact")),
+        (4097, (), ("default", "smallest")),
+        (4097, ("exact",), ("exact",)),
+        (0, ("smallest",), ("smallest",)),
+    ],
+)
+def test_settings_suit_the_size_unless_they_are_chosen(size, wanted, expected):
+    assert tuple(settings_for(size, wanted)) == expected
+
+
+def test_settings_keep_what_else_was_chosen():
+    config = CramConfig(vectors=3, effort=2, bits="4", context=10, seed=7)
+    assert config_of("default", config) == config
+    assert config_of("smallest", config) == CramConfig(vectors=0, effort=2, bits="4", context=10, seed=7)
+    assert config_of("exact", config) == CramConfig(vectors=3, effort=2, bits="4", exact=True, seed=7)
+    assert config_of("exact", CramConfig(vectors=0)).vectors == 1
 
 
 def test_nothing_is_printed(capsys, measurements):
     assert capsys.readouterr() == ("", "")
+
+
+# -- rivals ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rival", RIVALS)
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"x", b"the cat sat on the mat.\n", bytes(2**20), random.Random(0).randbytes(2**17)],
+    ids=["empty", "one byte", "text", "zeros", "noise"],
+)
+def test_every_rival_restores(rival, content):
+    compress, decompress = RIVALS[rival]
+    assert decompress(compress(content)) == content
+
+
+@pytest.mark.parametrize("content", [b"", b"x", random.Random(0).randbytes(2**17)], ids=["empty", "one byte", "noise"])
+def test_ppmd_stores_what_it_cannot_compress(content):
+    assert len(RIVALS[PPMD][0](content)) <= len(content) + 3
 
 
 @pytest.mark.parametrize(
@@ -50,7 +117,7 @@ def test_nothing_is_printed(capsys, measurements):
     [
         ("gzip -9", ["gzip", "-9n"]),
         ("bzip2 -9", ["bzip2", "-9"]),
-        ("zstd --ultra -22", ["zstd", "--ultra", "-22", "-q"]),
+        ("zstd -19", ["zstd", "-19", "-q"]),
         ("brotli -q 11", ["brotli", "-q", "11"]),
         ("xz -9e", ["xz", "-9e"]),
     ],
@@ -64,13 +131,25 @@ def test_rivals_are_at_least_as_strong_as_their_command_lines(codec, command):
     assert len(RIVALS[codec][0](data)) <= len(theirs) + 8
 
 
-def test_a_codec_that_lies_is_found_out(monkeypatch):
-    from cramzip.cram import CramConfig
-    from cramzip.lm import load
+def decompresses_to_something_else(blob):
+    return b"something else"
 
-    monkeypatch.setitem(RIVALS, "gzip -9", (RIVALS["gzip -9"][0], lambda blob: b"something else"))
-    found = bench.bench([("zeros", bytes(100))], load(str(TINY_MODEL)), CramConfig(effort=1))
-    assert [one.codec for one in found if not one.exact] == ["gzip -9"]
+
+def fails(blob):
+    raise ValueError("corrupted input data")
+
+
+@pytest.mark.parametrize("decompress", [decompresses_to_something_else, fails])
+def test_a_codec_that_lies_is_found_out(cramzip, folder, monkeypatch, decompress):
+    monkeypatch.setitem(RIVALS, "gzip -9", (RIVALS["gzip -9"][0], decompress))
+    (folder / "zeros").write_bytes(bytes(100))
+    result = cramzip("bench", "-m", TINY_MODEL, "--settings", "default", "zeros")
+    assert result.exit_code == 0
+    assert "gzip -9: NOT EXACT" in result.stdout
+    assert result.stdout.count("NOT EXACT") == 1
+
+
+# -- figures ---------------------------------------------------------------------------------------
 
 
 def test_measures_of_a_hand_computed_case():
@@ -81,32 +160,80 @@ def test_measures_of_a_hand_computed_case():
 
 
 def test_totals_add_up_sizes_times_and_bounds():
-    one = Measurement("a", CRAMZIP, 1000, 250, 2.0, 1.0, exact=True, entropy_bound=1500.0)
-    two = Measurement("b", CRAMZIP, 3000, 750, 4.0, 3.0, exact=False, entropy_bound=500.0)
-    rival = Measurement("a", "gzip -9", 1000, 400, 0.1, 0.1, exact=True)
-    assert totals([one, rival, two]) == [
-        Measurement("total", CRAMZIP, 4000, 1000, 6.0, 4.0, exact=False, entropy_bound=2000.0),
-        Measurement("total", "gzip -9", 1000, 400, 0.1, 0.1, exact=True),
+    one = Measurement("a", CRAMZIP, 1000, 250, 2.0, 1.0, exact=True, setting="default", entropy_bound=1500.0)
+    two = Measurement("b", CRAMZIP, 3000, 750, 4.0, 3.0, exact=False, setting="default", entropy_bound=500.0)
+    rivals = [Measurement(file, "gzip -9", 1000, 400, 0.5, 0.25, exact=True) for file in "ab"]
+    assert totals([one, *rivals, two]) == [
+        Measurement("total", CRAMZIP, 4000, 1000, 6.0, 4.0, exact=False, setting="default", entropy_bound=2000.0),
+        Measurement("total", "gzip -9", 2000, 800, 1.0, 0.5, exact=True),
     ]
 
 
-def test_the_table_shows_codecs_bound_and_model(cramzip, folder):
-    for name, content in TEXTS.items():
+def test_there_is_no_total_of_what_was_not_measured_everywhere():
+    files = [Measurement(file, "gzip -9", 1000, 400, 0.5, 0.25, exact=True) for file in "ab"]
+    exact = Measurement("a", OURS["exact"], 1000, 400, 0.5, 0.25, exact=True, setting="exact")
+    assert [one.codec for one in totals([*files, exact])] == ["gzip -9"]
+
+
+# -- what users see --------------------------------------------------------------------------------
+
+
+def run(cramzip, folder, texts, *options):
+    for name, content in texts.items():
         (folder / name).write_bytes(content)
-    result = cramzip("bench", "-m", TINY_MODEL, "-1", *TEXTS)
-    assert (result.exit_code, result.stderr) == (0, "")
-    for shown in (*RIVALS, CRAMZIP, "(entropy bound)", "total", "local:model", "42,200 bytes", "Bits/byte", "B/s"):
+    return cramzip("bench", "-m", TINY_MODEL, "-1", *options, *texts)
+
+
+def test_the_table_shows_settings_rivals_and_model(cramzip, folder, lm, texts):
+    result = run(cramzip, folder, texts)
+    assert result.exit_code == 0
+    for shown in (
+        *RIVALS,
+        *OURS.values(),
+        "total",
+        "Of bound",
+        "local:model",
+        f"{lm.weight_bytes:,} bytes",
+        "B/s",
+        "%",
+    ):
         assert shown in result.stdout
 
 
-def test_json_is_one_document_with_all_it_takes_to_judge_it(cramzip, folder):
-    (folder / "cat.txt").write_bytes(TEXTS["cat.txt"])
-    result = cramzip("bench", "--json", "-m", TINY_MODEL, "-1", "cat.txt")
+def test_what_is_not_measured_is_said(cramzip, folder):
+    texts = {"zeros": bytes(4097), "empty": b""}
+    told = run(cramzip, folder, texts).stderr
+    assert told == (
+        "1 text of more than 4,096 bytes: not measured with --exact, which takes long (--settings exact does it)\n"
+    )
+    assert run(cramzip, folder, texts, "-q").stderr == ""
+    assert run(cramzip, folder, texts, "--settings", "default").stderr == ""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--settings", "exact,smallest"),
+        ("--settings", "smallest", "--settings", "exact"),
+        ("--settings", "exact, smallest"),
+    ],
+    ids=" ".join,
+)
+def test_settings_can_be_chosen(cramzip, folder, options):
+    document = json.loads(run(cramzip, folder, {"empty": b""}, "--json", *options).stdout)
+    assert [one["setting"] for one in document["measurements"] if one["setting"]] == ["smallest", "exact"]
+    assert list(document["settings"]) == ["smallest", "exact"]
+
+
+def test_json_is_one_document_with_all_it_takes_to_judge_it(cramzip, folder, texts):
+    result = run(cramzip, folder, {"recital": texts["recital"]}, "--json")
     assert (result.exit_code, result.stderr) == (0, "")
     document = json.loads(result.stdout, parse_constant=pytest.fail)
-    assert set(document) == {"versions", "machine", "model", "config", "measurements"}
-    assert document["config"]["effort"] == 1
-    ours = document["measurements"][0]
-    assert ours["codec"] == CRAMZIP
-    assert ours["entropy_bound_share"] == pytest.approx(ours["entropy_bound_bits"] / 8 / ours["compressed_bytes"])
-    assert ours["parts"]["n_chunks"] > 0
+    assert set(document) == {"versions", "machine", "model", "settings", "measurements"}
+    assert {setting: config["effort"] for setting, config in document["settings"].items()} == dict.fromkeys(OURS, 1)
+    for one, (setting, codec) in zip(document["measurements"], OURS.items(), strict=False):
+        assert (one["codec"], one["setting"]) == (codec, setting)
+        assert one["entropy_bound_share"] == pytest.approx(one["entropy_bound_bits"] / 8 / one["compressed_bytes"])
+        assert one["parts"]["file_size"] == one["compressed_bytes"]
+        assert one["parts"]["n_modelled"] > 0
+    assert {"bits_spent", "bits_gained", "bits_balance"} < set(document["measurements"][0]["parts"]["vectors"])

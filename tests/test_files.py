@@ -90,11 +90,35 @@ def test_a_name_that_is_not_utf8_is_no_name(folder):
     assert files.read(name).name is None
 
 
+# -- folders ---------------------------------------------------------------------------------------
+
+
+def test_a_folder_holds_folders_and_the_files_that_are_wanted(folder):
+    for name in ("b.txt", "a.txt", "c.md", ".hidden"):
+        Path(name).touch()
+    for name in ("z", ".git"):
+        Path(name).mkdir()
+    Path("link").symlink_to("a.txt")
+    Path("folder link").symlink_to("z")
+    os.mkfifo("pipe.txt")
+    assert files.inside(".", lambda path: path.suffix == ".txt") == ["./a.txt", "./b.txt", "./z"]
+
+
+def test_a_file_in_a_folder_is_never_taken_for_standard_input(folder):
+    Path("-").touch()
+    assert files.inside(".", lambda path: True) == ["./-"]
+
+
+def test_a_missing_folder_is_an_error(folder):
+    with pytest.raises(FileNotFoundError):
+        files.inside("missing", lambda path: True)
+
+
 # -- names -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("path", "kept", "left_out"),
+    ("path", "short", "whole"),
     [
         ("book.txt", "book.cram", "book.txt.cram"),
         ("dir.d/README", "dir.d/README.cram", "dir.d/README.cram"),
@@ -103,9 +127,9 @@ def test_a_name_that_is_not_utf8_is_no_name(folder):
         ("book.cram", "book.cram.cram", "book.cram.cram"),
     ],
 )
-def test_the_name_of_the_compressed_file(path, kept, left_out):
-    assert files.compressed_path(Path(path), keeps_name=True) == Path(kept)
-    assert files.compressed_path(Path(path), keeps_name=False) == Path(left_out)
+def test_the_name_of_the_compressed_file(path, short, whole):
+    assert files.compressed_path(Path(path), whole_name=False) == Path(short)
+    assert files.compressed_path(Path(path), whole_name=True) == Path(whole)
 
 
 @pytest.mark.parametrize(

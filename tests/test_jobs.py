@@ -6,11 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from models import TINY_MODEL
+from models import TINY_MODEL, recital
 
 from cramzip import container, jobs
 from cramzip.console import Console
-from cramzip.container import Kind
 from cramzip.cram import CramConfig
 from cramzip.errors import InputOutputError, VerificationError
 from cramzip.jobs import Destination
@@ -45,8 +44,8 @@ def interrupt():
     raise KeyboardInterrupt
 
 
-def compress(model, console, config=CONFIG, **options):
-    jobs.compress("a", Destination(**options), lambda: model, config, console)
+def compress(model, console, config=CONFIG, *, strip=False, **options):
+    return jobs.compress("a", Destination(**options), lambda: model, config, console, strip=strip)
 
 
 @pytest.fixture
@@ -70,7 +69,7 @@ def test_a_file_that_does_not_decode_is_not_kept(folder, model):
         for parameter in model._model.parameters():
             parameter.zero_()
 
-    Path("a").write_bytes(TEXT)
+    Path("a").write_bytes(recital(model, 100))
     with pytest.raises(VerificationError):
         compress(model, Meddler("verifying", forget, after=-1), remove_source=True)
     assert entries() == ["a"]
@@ -89,24 +88,47 @@ def test_an_interrupted_job_goes_on_and_gives_the_same_file(folder, model, capsy
     assert "a.cram: continuing after 8,388,608 of 8,388,632 bytes" in capsys.readouterr().err
 
 
-def test_crammed_chunks_are_continued_as_if_nothing_had_happened(folder, model, capsys, monkeypatch):
-    monkeypatch.setattr("cramzip.encode.SEGMENT_BYTES", (64, 64))  # several groups of a short text
-    config = CramConfig(effort=1, vectors=8)
-    Path("a").write_bytes(TEXT * 8)
+@pytest.mark.usefixtures("never_stored")
+@pytest.mark.parametrize("config", [CONFIG, CramConfig(vectors=0)], ids=["vectors", "corrections alone"])
+def test_modelled_groups_are_continued_as_if_nothing_had_happened(folder, model, capsys, monkeypatch, config):
+    monkeypatch.setattr("cramzip.encode.SEGMENT_BYTES", 80)  # several segments of a short text
+    text = recital(model, 300)
+    Path("a").write_bytes(text)
     compress(model, Console(), config, output=Path("uninterrupted"))
     with pytest.raises(KeyboardInterrupt):
-        compress(model, Meddler("a", interrupt, after=100), config)
+        compress(model, Meddler("a", interrupt, after=200), config)
     compress(model, Console(), config)
     assert Path("a.cram").read_bytes() == Path("uninterrupted").read_bytes()
 
-    continued = int(re.search(r"continuing after (\d+) of 192 bytes", capsys.readouterr().err)[1])
+    continued = int(re.search(rf"continuing after (\d+) of {len(text)} bytes", capsys.readouterr().err)[1])
     file = container.read(Path("a.cram").read_bytes())
-    crammed = [at for at, entry in zip(file.offsets, file.entries, strict=False) if entry.kind is Kind.CRAMMED]
-    assert min(crammed) < continued <= max(crammed)
+    modelled = [at for at, entry in zip(file.offsets, file.entries, strict=False) if not entry.kind.is_stored]
+    assert min(modelled) < continued <= max(modelled)
+
+
+@pytest.mark.usefixtures("never_stored")
+def test_what_vectors_gained_is_added_up_over_interruptions(folder, model, monkeypatch):
+    monkeypatch.setattr("cramzip.encode.SEGMENT_BYTES", 80)
+    monkeypatch.setattr("cramzip.encode.Segment.gain", property(lambda segment: 10.0))
+    Path("a").write_bytes(recital(model, 300))
+    with pytest.raises(KeyboardInterrupt):
+        compress(model, Meddler("a", interrupt, after=200))
+    described = compress(model, Console())
+    assert described.vector_gain == 10 * described.n_groups > 10
+
+
+@pytest.mark.parametrize("strip", [False, True])
+def test_the_journal_serves_a_job_that_is_stripped_or_not(folder, model, capsys, strip):
+    Path("a").write_bytes(SEVERAL_GROUPS)
+    with pytest.raises(KeyboardInterrupt):
+        compress(model, Meddler("a", interrupt, 2**22), strip=not strip, output=Path("b"))
+    described = compress(model, Console(), strip=strip, output=Path("b"))
+    assert "continuing after" in capsys.readouterr().err
+    assert described.header.name == (None if strip else "a")
 
 
 @pytest.mark.parametrize("changed", ["torch.get_num_threads", "cramzip.jobs.version"])
-def test_a_job_is_not_continued_where_other_chunks_could_come_out(folder, model, capsys, monkeypatch, changed):
+def test_a_job_is_not_continued_where_other_groups_could_come_out(folder, model, capsys, monkeypatch, changed):
     Path("a").write_bytes(SEVERAL_GROUPS)
     with pytest.raises(KeyboardInterrupt):
         compress(model, Meddler("a", interrupt, 2**22))

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from cramzip import container
+from cramzip.records import BuiltinModel, Coding, Header, Kind, Parameters, Vectors
+from cramzip.source import find
+
 PACKAGE = Path(__file__).parent.parent / "cramzip"
 LAYERS = (
     ("errors",),
@@ -70,9 +74,14 @@ def test_help_loads_nothing_heavy():
     assert heavy_modules_after(run) == []
 
 
-def test_listing_a_file_loads_no_torch():
-    file = PACKAGE.parent / "formats" / "vectors" / "ok-model-id-builtin.cram"
-    command = f"commands(['list', {str(file)!r}])"
+@pytest.mark.parametrize("options", [[], ["-v"], ["--json"]], ids=lambda options: " ".join(options) or "plain")
+def test_listing_a_file_loads_no_torch(tmp_path, options):
+    digest = find().digest
+    vectors = Vectors(Coding.SIGNS, width=16, gain=3)
+    with (tmp_path / "a.cram").open("wb") as sink:
+        header = Header(3, bytes(4), None, BuiltinModel(digest), Parameters(), vectors)
+        container.write(sink, header, [container.modelled_group(Kind.RECITED, b"abc", 1, 1, bytes(3))])
+    command = f"commands(['list', *{options!r}, {str(tmp_path / 'a.cram')!r}])"
     run = f"from cramzip.cli import commands\ntry: {command}\nexcept SystemExit as end: assert not end.code"
     assert not {"torch", "transformers"} & set(heavy_modules_after(run))
 
