@@ -24,7 +24,7 @@ def lm():
 
 @pytest.fixture(scope="module")
 def texts(lm):
-    return {"recital": recital(lm, 60), "empty": b"", "zeros": bytes(5000)}
+    return {"recital": recital(lm, 300), "empty": b"", "zeros": bytes(5000)}
 
 
 @pytest.fixture(scope="module")

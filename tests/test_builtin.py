@@ -15,7 +15,7 @@ from cramzip.describe import describe
 from cramzip.records import BuiltinModel
 
 FOLDER = ROOT / "cramzip" / "models" / "primer"
-TEXT = b"She opened the window and looked out over the garden."
+TEXT = (ROOT / "examples" / "texts" / "lighthouse.txt").read_bytes()[:700]
 STRIPPED_OVERHEAD = 24  # bytes, at most, of a file of one group
 
 SETTINGS = ("-1", "--smallest")

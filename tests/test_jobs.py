@@ -69,7 +69,7 @@ def test_a_file_that_does_not_decode_is_not_kept(folder, model):
         for parameter in model._model.parameters():
             parameter.zero_()
 
-    Path("a").write_bytes(recital(model, 100))
+    Path("a").write_bytes(recital(model, 300))
     with pytest.raises(VerificationError):
         compress(model, Meddler("verifying", forget, after=-1), remove_source=True)
     assert entries() == ["a"]
