@@ -17,7 +17,7 @@ class Unsupported(Exception):
     """A model or tokenizer of a kind that is not written down here."""
 
 
-# ---------------------------------------------------------------- token table (section 8)
+# ---------------------------------------------------------------- token table (section 9)
 
 
 def varint(value):
@@ -37,7 +37,7 @@ def byte_of_character():
 
 
 def token_table(folder):
-    """-> for each token id its bytes, or None where it stands for nothing (section 8)."""
+    """-> for each token id its bytes, or None where it stands for nothing (section 9)."""
     tokenizer = json.loads((Path(folder) / "tokenizer.json").read_text("utf-8"))
     model, decoder = tokenizer["model"], tokenizer["decoder"] or {}
     vocab = model["vocab"]
@@ -74,7 +74,7 @@ def tokenizer_hash(table):
     return hashlib.sha256(b"cramzip-tokens-1" + b"".join(fields)).digest()
 
 
-# ---------------------------------------------------------------- fingerprint (section 9)
+# ---------------------------------------------------------------- fingerprint (section 10)
 
 
 def read_config(folder):
@@ -104,7 +104,21 @@ def fingerprint(config, tensors):
     return digest.digest()
 
 
-# ---------------------------------------------------------------- forward pass (section 7)
+# ---------------------------------------------------------------- forward pass (section 8)
+
+DEFAULTS = {  # of the architecture in transformers
+    "attention_bias": False,
+    "head_dim": None,
+    "hidden_act": "silu",
+    "max_position_embeddings": 2048,
+    "mlp_bias": False,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": None,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": False,
+}
 
 
 def to_float32(tensor):
@@ -118,34 +132,34 @@ def to_float32(tensor):
 
 
 class Llama:
-    """The forward pass of a Llama (Touvron et al. 2023), one position at a time, in float32.
+    """The forward pass of a Llama (Touvron et al. 2023), in float32.
 
-    `embedding` is E of section 7, (V, D); `context` the number of positions that the model has.
+    `embedding` is E of section 8, (V, D); `context` the number of positions that the model has.
     """
 
     def __init__(self, config, tensors):
+        config = DEFAULTS | config
         rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
         if config["model_type"] != "llama":
             raise Unsupported(f"this reader runs Llama only, not {config['model_type']}")
         if (
             rope.get("rope_type", rope.get("type", "default")) != "default"
-            or config.get("attention_bias")
-            or config.get("mlp_bias")
-            or config.get("hidden_act", "silu") != "silu"
+            or config["attention_bias"]
+            or config["mlp_bias"]
+            or config["hidden_act"] != "silu"
         ):
             raise Unsupported("this reader runs plain Llamas only: no scaled RoPE, no biases, silu")
 
         self.weights = {name: to_float32(tensor) for name, tensor in tensors}
         self.embedding = self.weights["model.embed_tokens.weight"]
-        tied = config.get("tie_word_embeddings", False)
-        self.head = self.embedding if tied else self.weights["lm_head.weight"]
+        self.head = self.embedding if config["tie_word_embeddings"] else self.weights["lm_head.weight"]
         self.vocabulary_size, self.width = len(self.head), self.embedding.shape[1]
         self.context = config["max_position_embeddings"]
         self.layers, self.heads = config["num_hidden_layers"], config["num_attention_heads"]
-        self.kv_heads = config.get("num_key_value_heads") or self.heads
-        self.head_dim = config.get("head_dim") or self.width // self.heads
+        self.kv_heads = config["num_key_value_heads"] or self.heads
+        self.head_dim = config["head_dim"] or self.width // self.heads
         self.epsilon = config["rms_norm_eps"]
-        theta = rope.get("rope_theta", config.get("rope_theta", 10000.0))
+        theta = rope.get("rope_theta", config["rope_theta"])
         exponents = np.arange(0, self.head_dim, 2, dtype=np.float32) / self.head_dim
         self.frequencies = 1 / np.float32(theta) ** exponents  # (head_dim / 2,)
 
@@ -154,39 +168,48 @@ class Llama:
         return np.empty((self.layers, 2, self.kv_heads, positions, self.head_dim), np.float32)
 
     def logits(self, x, position, cache):
-        """The V logits at `position`, whose input embedding is x, (D,); `cache` holds all earlier ones."""
-        angle = position * self.frequencies
-        cos, sin = np.cos(angle), np.sin(angle)
+        """The V logits at the last of the n positions from `position` on.
 
-        def rotate(heads):  # (head, head_dim): dimension i turns with dimension i + head_dim / 2
+        x are the input embeddings there, (n, D); `cache` holds all positions before, and then these too.
+        """
+        n = len(x)
+        places = np.arange(position, position + n, dtype=np.float32)
+        angles = places[:, None] * self.frequencies  # (n, head_dim / 2)
+        cos, sin = np.cos(angles), np.sin(angles)
+        unseen = np.arange(position + n) > places[:, None]  # (n, position)
+
+        def rotate(heads):  # (head, n, head_dim): dimension i turns with dimension i + head_dim / 2
             a, b = np.split(heads, 2, axis=-1)
             return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
 
         for layer in range(self.layers):
 
             def linear(name, values, layer=layer):
-                return self.weights[f"model.layers.{layer}.{name}.weight"] @ values
+                return values @ self.weights[f"model.layers.{layer}.{name}.weight"].T
+
+            def heads(name, values, linear=linear):
+                return linear(name, values).reshape(n, -1, self.head_dim).transpose(1, 0, 2)  # (head, n, head_dim)
 
             def norm(name, values, layer=layer):
                 return self.norm(values, f"model.layers.{layer}.{name}.weight")
 
-            h = norm("input_layernorm", x)  # (D,)
-            query = rotate(linear("self_attn.q_proj", h).reshape(self.heads, self.head_dim))
-            cache[layer, 0, :, position] = rotate(linear("self_attn.k_proj", h).reshape(self.kv_heads, -1))
-            cache[layer, 1, :, position] = linear("self_attn.v_proj", h).reshape(self.kv_heads, -1)
-            keys, values = cache[layer, :, :, : position + 1]  # (kv_head, position, head_dim)
-            grouped = query.reshape(self.kv_heads, -1, self.head_dim)  # (kv_head, group, head_dim)
-            scores = grouped @ keys.transpose(0, 2, 1) / np.float32(self.head_dim**0.5)
-            scores = np.exp(scores - scores.max(-1, keepdims=True))  # (kv_head, group, position)
-            attended = scores / scores.sum(-1, keepdims=True) @ values  # (kv_head, group, head_dim)
-            x = x + linear("self_attn.o_proj", attended.ravel())
+            h = norm("input_layernorm", x)  # (n, D)
+            cache[layer, 0, :, position : position + n] = rotate(heads("self_attn.k_proj", h))
+            cache[layer, 1, :, position : position + n] = heads("self_attn.v_proj", h)
+            keys, values = cache[layer, :, :, None, : position + n]  # (kv_head, 1, position, head_dim)
+            queries = rotate(heads("self_attn.q_proj", h)).reshape(self.kv_heads, -1, n, self.head_dim)
+            scores = queries @ keys.swapaxes(-1, -2) / np.float32(self.head_dim**0.5)
+            scores[..., unseen] = -np.inf
+            scores = np.exp(scores - scores.max(-1, keepdims=True))  # (kv_head, group, n, position)
+            attended = scores / scores.sum(-1, keepdims=True) @ values  # (kv_head, group, n, head_dim)
+            x = x + linear("self_attn.o_proj", attended.transpose(2, 0, 1, 3).reshape(n, -1))
 
             h = norm("post_attention_layernorm", x)
             gate = linear("mlp.gate_proj", h)
             with np.errstate(over="ignore"):  # silu(-100) is 0 all the same
                 gate = gate / (1 + np.exp(-gate))
             x = x + linear("mlp.down_proj", gate * linear("mlp.up_proj", h))
-        return self.head @ self.norm(x, "model.norm.weight")  # (V,)
+        return self.head @ self.norm(x[-1], "model.norm.weight")  # (V,)
 
     def norm(self, x, name):
-        return self.weights[name] * (x / np.sqrt(np.mean(x * x) + np.float32(self.epsilon)))
+        return self.weights[name] * (x / np.sqrt(np.mean(x * x, -1, keepdims=True) + np.float32(self.epsilon)))

@@ -4,9 +4,9 @@
     python formats/make_model.py [FOLDER]          (without FOLDER: formats/model)
 
 It knows nothing, but everything about it is awkward on purpose: head_dim is not D / heads, key and value heads
-are shared, the tensors have three dtypes, the tokenizer has a special token, an added token of 600 bytes and
-fewer ids than the model has logits. All its weights are float16 values, drawn so that they come out the same
-on every machine.
+are shared, the tensors have three dtypes, two tokens always have the same logit, the tokenizer has a special
+token, an added token of 600 bytes and fewer ids than the model has logits. All its weights are float16 values,
+drawn so that they come out the same on every machine.
 """
 
 import json
@@ -59,6 +59,7 @@ MERGES = [
     "Ġ w",
 ]
 END = 272
+TWINS = (0xF8, 0xFA)  # bytes of no text, whose logits tie
 CITIES = 273  # a token so long that a text with it is worth cramming, even with this model
 CITIES_TEXT = (
     "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of "
@@ -125,6 +126,7 @@ def weights():
     head = matrix(vocab, width, 3.5)
     readable = np.isin(np.arange(vocab), [*range(0x20, 0x7F), *range(0x100, END)])
     head[~readable] /= 4
+    head[TWINS[1]] = head[TWINS[0]]
     tensors = {
         "model.embed_tokens.weight": ("F16", matrix(vocab, width, 1)),
         "model.norm.weight": ("BF16", gains()),

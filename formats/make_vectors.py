@@ -4,7 +4,7 @@
     python formats/make_vectors.py [FOLDER]        (without FOLDER: formats/vectors)
 
 Written from cram.md alone; it shares the model of reader.py, but no code with the library. Every invalid file
-has one fault, and everything that depends on the faulty field (CRCs above all) agrees with it, so that only the
+has one fault, and everything that depends on the faulty field (checksums above all) agrees with it, so that only the
 check in question can refuse the file. The same files come out on every machine.
 """
 
@@ -16,13 +16,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import reader
+from corrections import Confidences, index_bits
 from llama import Llama, fingerprint, read_config, read_tensors, token_table, tokenizer_hash
-from make_model import CITIES_TEXT, END
+from make_model import CITIES_TEXT, END, TWINS
 
 HERE = Path(__file__).parent
-RAW, ZSTD, CRAMMED = 0, 1, 2
-NOISE_EXPONENT = 8
-CLOSE = 2**-11  # several times what the logits of two machines differ by
+RAW, ZSTD, RECITED, CORRECTED, PREDICTED = range(5)
+CLOSE = 2**-12  # ten times what the logits of two machines differ by on average, and as much as they ever do
 
 
 # ---------------------------------------------------------------- a writer that can lie
@@ -52,14 +53,14 @@ def honest(lie, truth):
 
 
 @dataclass(frozen=True)
-class Part:
-    """A chunk: its payload, the bytes that it stands for, its entry. A field other than None is a lie."""
+class Group:
+    """A group: its payload, the bytes that it stands for, its entry. A field other than None is a lie."""
 
     kind: int
     payload: bytes
     content: bytes
-    tokens: int = 0
-    vectors: int = 0
+    tokens: int | bytes = 0
+    vectors: int | bytes = 0
     size: int | None = None
     payload_size: int | bytes | None = None
     payload_crc: int | None = None
@@ -68,87 +69,110 @@ class Part:
     def __len__(self):
         return honest(self.size, len(self.content))
 
-    def entry(self):
-        out = bytes([self.kind]) + varint(len(self))
-        out += varint(honest(self.payload_size, len(self.payload)))
-        out += u32(honest(self.payload_crc, zlib.crc32(self.payload)))
-        if self.kind != RAW:
-            out += u32(honest(self.content_crc, zlib.crc32(self.content)))
-        if self.kind == CRAMMED:
-            out += varint(self.tokens) + varint(self.vectors)
+    def entry(self, is_alone):
+        out = bytes([self.kind])
+        if not is_alone:
+            out += varint(len(self)) + varint(honest(self.payload_size, len(self.payload)))
+            out += u32(honest(self.payload_crc, zlib.crc32(self.payload)))
+            if self.kind != RAW:
+                out += u32(honest(self.content_crc, zlib.crc32(self.content)))
+        if self.kind in (RECITED, CORRECTED, PREDICTED):
+            out += varint(self.tokens)
+        if self.kind in (RECITED, CORRECTED):
+            out += varint(self.vectors)
         return out
 
 
 @dataclass(frozen=True)
-class Block:
-    """The model block. All fields are given."""
+class Model:
+    """The long form of the model block. All fields are given."""
 
     fingerprint: bytes
     tokenizer_hash: bytes
-    vocabulary: int
-    width: int
     model_id: bytes = b"local:tiny"
     revision: bytes = b""
-    compute: int = 0
-    noise: int = NOISE_EXPONENT
-    vector_coding: int = 1
-    correction_coding: int = 1
 
     def __bytes__(self):
-        return (
-            string(self.model_id)
-            + string(self.revision)
-            + self.fingerprint
-            + self.tokenizer_hash
-            + varint(self.vocabulary)
-            + varint(self.width)
-            + bytes([self.compute, self.noise, self.vector_coding, self.correction_coding])
-        )
+        return string(self.model_id) + string(self.revision) + self.fingerprint + self.tokenizer_hash
+
+
+@dataclass(frozen=True)
+class Parameters:
+    noise: int = 14
+    chunk: int = 512
+    context: int = 511
+    start: int = 0
+
+    def __bytes__(self):
+        return bytes([self.noise]) + varint(self.chunk) + varint(self.context) + varint(self.start)
+
+
+@dataclass(frozen=True)
+class VectorBlock:
+    coding: int
+    width: int = 16
+    gain: int = 0
+
+    def __bytes__(self):
+        return bytes([self.coding]) + varint(self.width) + varint(self.gain)
 
 
 @dataclass(frozen=True)
 class File:
-    """A file of some parts. A field other than None is a lie, but for name and model, which may be absent."""
+    """A file of some groups. What may be absent is None; of the fields after `hash_size` all are for lies."""
 
-    parts: tuple[Part, ...] = ()
+    groups: tuple[Group, ...] = ()
     name: bytes | None = None
-    model: Block | None = None
-    magic: bytes = b"\x9dCZ\n"
+    model: Model | None = None
+    digest: bytes | None = None  # in place of model
+    parameters: Parameters = Parameters()
+    vectors: VectorBlock | None = None
+    hash_size: int = 8
+    magic: bytes = b"\x9dCZ"
     version: int = 1
-    flags: int = 0  # besides those for name and model
+    wrong_flags: int = 0
+    standard_written: bool = False
     original_size: int | bytes | None = None
-    original_sha256: bytes | None = None
-    chunk_count: int | None = None
-    table: bytes | None = None
-    table_size: int | None = None
-    header_crc: int | None = None
-    table_crc: int | None = None
+    original_hash: bytes | None = None
+    group_count: int | None = None
+    check: int | None = None
 
     @property
     def original(self):
-        return b"".join(part.content for part in self.parts)
+        return b"".join(group.content for group in self.groups)
 
     def header(self):
-        out = self.magic + bytes([self.version])
-        out += bytes([self.flags | (self.name is not None) | (self.model is not None) << 1])
-        out += varint(honest(self.original_size, sum(map(len, self.parts))))
-        out += honest(self.original_sha256, hashlib.sha256(self.original).digest())
-        out += varint(honest(self.chunk_count, len(self.parts)))
-        out += varint(honest(self.table_size, len(self.entries())))
+        has_model = self.model is not None or self.digest is not None
+        is_standard = self.parameters == Parameters() and not self.standard_written
+        flags = (
+            (self.name is not None)
+            | has_model << 1
+            | (self.digest is not None) << 2
+            | (has_model and is_standard) << 3
+            | (self.vectors is not None) << 4
+            | (4, 8, 16, 32).index(self.hash_size) << 5
+        )
+        out = self.magic + bytes([self.version, flags ^ self.wrong_flags])
+        out += varint(honest(self.original_size, sum(map(len, self.groups))))
+        out += honest(self.original_hash, hashlib.sha256(self.original).digest()[: self.hash_size])
         out += b"" if self.name is None else string(self.name)
-        out += b"" if self.model is None else bytes(self.model)
-        return out + u32(honest(self.header_crc, zlib.crc32(out)))
+        if has_model:
+            out += honest(self.digest, bytes(self.model or b""))
+            out += b"" if is_standard else bytes(self.parameters)
+        out += b"" if self.vectors is None else bytes(self.vectors)
+        return out + varint(honest(self.group_count, len(self.groups)))
 
-    def entries(self):
-        return honest(self.table, b"".join(part.entry() for part in self.parts))
+    def table(self):
+        return b"".join(group.entry(is_alone=len(self.groups) == 1) for group in self.groups)
 
     def __bytes__(self):
-        table = self.entries() + u32(honest(self.table_crc, zlib.crc32(self.entries())))
-        return self.header() + table + b"".join(part.payload for part in self.parts)
+        checked, payloads = self.header() + self.table(), b"".join(group.payload for group in self.groups)
+        check = zlib.crc32(checked + payloads if len(self.groups) == 1 else checked)
+        return checked + u32(honest(self.check, check)) + payloads
 
 
 def raw(content):
-    return Part(RAW, content, content)
+    return Group(RAW, content, content)
 
 
 def zstd_frame(byte, count, stated=None, window=None, dictionary=b""):
@@ -170,8 +194,8 @@ def zstd_frame(byte, count, stated=None, window=None, dictionary=b""):
 
 
 def same(byte, count, **frame):
-    """A zstd chunk of `count` times the same byte."""
-    return Part(ZSTD, zstd_frame(byte, count, **frame), byte * count)
+    """A zstd group of `count` times the same byte."""
+    return Group(ZSTD, zstd_frame(byte, count, **frame), byte * count)
 
 
 NAIL_TEXT = (
@@ -188,7 +212,7 @@ NAIL_TEXT = (
     )
     + b"And all for the want of a horseshoe nail.\n"
 )
-NAIL = Part(
+NAIL = Group(
     ZSTD,
     bytes.fromhex(  # zstd 1.5.7, level 19, with a checksum
         "28b52ffd641f0075030012c50f12b0b90100e2bcc29d958c5e2cae408e79122020643a5df3cc7b51b1b61c4d2abb8f9c63c6c5b024c66c"
@@ -199,18 +223,167 @@ NAIL = Part(
 )
 
 
-# ---------------------------------------------------------------- crammed chunks
+# ---------------------------------------------------------------- vectors and corrections
 
 
-class Crammer:
-    """Makes crammed chunks with the tiny model."""
+def pack(coding, scale, codes):
+    """The bytes of one vector with codes."""
+    if coding == 2:
+        codes = np.pad(codes, (0, -len(codes) % 5)).reshape(-1, 5)
+        return bytes([scale, *(codes @ 3 ** np.arange(5))])
+    n_bits = {1: 1, 3: 2, 4: 3, 5: 4, 6: 8}[coding]
+    number = sum(int(code) << n_bits * i for i, code in enumerate(codes))
+    return bytes([scale]) + number.to_bytes(-(-n_bits * len(codes) // 8), "little")
+
+
+def draw(seed, coding, count=1, width=16, scale=126):
+    """The bytes of vectors that look like token embeddings."""
+    random = np.random.RandomState(seed)
+    if coding == 7:
+        return (2 * random.random_sample((count, width)) - 1).astype("<f2").tobytes()
+    levels = {1: 2, 2: 3, 3: 4, 4: 8, 5: 16, 6: 256}[coding]
+    return b"".join(pack(coding, scale, random.randint(0, levels, width)) for _ in range(count))
+
+
+class RangeEncoder:
+    def __init__(self):
+        self.low, self.range, self.multiplications = 0, 2**32 - 1, 0
+
+    def take(self, is_below, bound):
+        if is_below:
+            self.range = bound
+        else:
+            self.low, self.range = self.low + bound, self.range - bound
+        while self.range < 2**24:
+            self.low, self.range = self.low * 256, self.range * 256
+            self.multiplications += 1
+
+    def decision(self, bit, yes):
+        self.take(yes, self.range * (bit.probability // 64) // 65536)
+        bit.learn(yes)
+
+    def number(self, value, n_bits):
+        for i in reversed(range(n_bits)):
+            self.take(not value >> i & 1, self.range // 2)
+
+    def unbounded(self, value):
+        n_bits = (value + 1).bit_length() - 1
+        self.number(1, n_bits + 1)
+        self.number(value + 1 - (1 << n_bits), n_bits)
+
+    def highest(self):
+        """The last number of the interval, with all its bytes."""
+        return (self.low + self.range - 1).to_bytes(self.multiplications + 4, "big")
+
+    def shortest(self):
+        for unit in (2**32, 2**24):
+            number = -(-self.low // unit) * unit
+            if number < self.low + self.range:
+                return number.to_bytes(self.multiplications + 4, "big").rstrip(b"\0")
+
+
+def clear(distances, limit):
+    """Which distances are within the limit. None is so close to it that another machine might disagree."""
+    assert (np.abs(distances - limit) > CLOSE).all(), "a decision is close: take another seed or shift"
+    return distances <= limit
+
+
+class Writer:
+    """The corrections of one group."""
+
+    def __init__(self, vocabulary_size, noise):
+        self.coder, self.noise = RangeEncoder(), noise
+        self.known = Confidences(vocabulary_size, noise)
+
+    def chunk(self, steps, shift, spelt, near, says=None):
+        """Codes a chunk: for each of its `steps` the token and the logits.
+
+        Tokens at the positions `spelt` become exceptions without need; `near` gives for positions the n of tokens
+        that are said to be near without need. `says` is a lie: Shift, Exception_Count and Positions.
+        """
+        self.known.set_shift(shift)
+        exceptions = [t for t, step in enumerate(steps) if t in spelt or self.is_exception(*step)]
+        shift, count, *positions = honest(says, [shift, len(exceptions), *exceptions])
+        self.coder.unbounded(shift)
+        self.coder.unbounded(count)
+        for position in positions:
+            self.coder.number(position, (len(steps) - 1).bit_length())
+        for t, (token, logits) in enumerate(steps):
+            if t in exceptions:
+                self.coder.number(token, self.known.id_bits)
+            else:
+                self.token(token, logits, near.get(t))
+
+    def place(self, token, logits):
+        """-> rank, rank group, the confidences that are asked for."""
+        clear(np.abs(logits - logits[token]), 2 * CLOSE)
+        rank = int((logits - logits[token] > 2 * CLOSE).sum())
+        g = int(np.searchsorted(self.known.first_ranks, rank, side="right")) - 1
+        return rank, g, self.known.confidences(np.sort(logits)[::-1])[: g + 1]
+
+    def is_exception(self, token, logits):
+        *_, asked = self.place(token, logits)
+        return clear(self.to_borders(asked), 2.1 * 2.0**-self.noise).any()
+
+    def to_borders(self, asked):
+        """How far confidences are from all borders of buckets."""
+        half = int(12 / self.known.width)
+        borders = np.arange(1 - half, half) * self.known.width + self.known.shift
+        return np.abs(asked[:, None] - borders)
+
+    def token(self, token, logits, n=None):
+        rank, g, asked = self.place(token, logits)
+        self.rank_group(g, asked)
+        self.coder.number(rank - int(self.known.first_ranks[g]), index_bits(g))
+        distances = np.abs(np.delete(logits, token) - logits[token])
+        is_near = n is not None or bool(clear(distances, 2.1 * 2.0**-self.noise).any())
+        self.coder.decision(self.known.nearness(g), is_near)
+        if is_near:
+            others = np.delete(np.arange(len(logits)), token)[clear(distances, 4.2 * 2.0**-self.noise)]
+            n = n or next(n for n in range(1, 10) if not ((others ^ token) % 2**n == 0).any())
+            self.coder.unbounded(n - 1)
+            self.coder.number(token % 2**n, n)
+
+    def rank_group(self, g, asked):
+        clear(self.to_borders(asked), 0)
+        for i, confidence in enumerate(asked):
+            self.coder.decision(self.known.membership(i, self.known.bucket(confidence)), i == g)
+
+
+# ---------------------------------------------------------------- modelled groups
+
+
+class Teller:
+    """What the tokens are, in place of corrections that say so; keeps the logits of every chunk.
+
+    `want(t, falling)` is the token at t, from all tokens in falling order of their logits.
+    """
+
+    def __init__(self, want):
+        self.want, self.chunks, self.t = want, [], 0
+
+    def begin_chunk(self, token_count):
+        self.chunks.append([])
+
+    def token(self, logits):
+        logits = np.float64(logits)
+        token = int(self.want(self.t, np.argsort(-logits)))
+        self.chunks[-1].append((token, logits))
+        self.t += 1
+        return token
+
+
+def best(t, falling):
+    return falling[0]
+
+
+class Modeller:
+    """Makes modelled groups with the tiny model."""
 
     def __init__(self, folder):
         config, tensors = read_config(folder), read_tensors(folder)
         self.model, self.table = Llama(config, tensors), token_table(folder)
-        self.block = Block(
-            fingerprint(config, tensors), tokenizer_hash(self.table), self.model.vocabulary_size, self.model.width
-        )
+        self.block = Model(fingerprint(config, tensors), tokenizer_hash(self.table))
 
     def tokens_of(self, text):
         """The longest token at each place: for a reader, any cut will do."""
@@ -223,58 +396,54 @@ class Crammer:
             text = text[len(token) :]
         return out
 
-    def cram(self, vectors, count, want=lambda t, best: best, noise=NOISE_EXPONENT):
-        """A chunk of `count` tokens, decoded from float16 vectors, (M, D).
+    def follow(self, kind, count, want, vectors=b"", coding=None, parameters=Parameters()):
+        """-> (token, logits) of each token of each chunk, and M. `vectors` are the bytes of all chunks' vectors."""
+        header = reader.Header(
+            chunk_tokens=parameters.chunk, context_tokens=parameters.context, start_token=parameters.start
+        )
+        group, x = reader.Group(kind, token_count=count), None
+        chunks = -(-count // parameters.chunk)
+        if vectors:
+            numbers = reader.parse_vectors(vectors, coding, self.model.width)
+            x = numbers if coding == 7 else reader.transform(numbers)
+            x = x.reshape(chunks, -1, self.model.width)
+        teller = Teller(want)
+        reader.decode_tokens(self.model, header, group, x, teller)
+        return teller.chunks, 0 if x is None else x.shape[1]
 
-        `want(t, best)` is the token at t, where the model would take `best`; there is a correction wherever the
-        two differ or the margin is too small. No decision is so close that another machine might take another.
-        """
-        x, tokens, corrections = list(vectors.astype(np.float32)), [], {}
-        cache = self.model.empty_cache(len(vectors) + count)
-        for position in range(len(vectors) + count - 1):
-            logits = self.model.logits(x[position], position, cache)
-            t = position - len(vectors) + 1
-            if t < 0:
-                continue
-            best, (second, first) = int(logits.argmax()), np.sort(logits)[-2:]
-            token = want(t, best)
-            if token == best:
-                assert first - second > CLOSE, f"{first - second} at {t}: take another seed"
-                assert abs(first - second - 2 * 2.0**-noise) > CLOSE, f"{first - second} at {t}: take another seed"
-            if token != best or first - second < 2 * 2.0**-noise:
-                corrections[t] = token
-            tokens.append(token)
-            x.append(self.model.embedding[token])
-        return self.part(vectors, tokens, corrections)
-
-    def recite(self, vectors, count):
-        """A chunk of what the model says from the vectors, without corrections."""
-        part = self.cram(vectors, count)
-        assert part.payload[-1] == 0, "a margin is small: take another seed"
-        return part
-
-    def force(self, vectors, text, noise=NOISE_EXPONENT):
-        """A chunk of the given text, with the corrections that this needs."""
-        tokens = self.tokens_of(text)
-        return self.cram(vectors, len(tokens), lambda t, best: tokens[t], noise)
-
-    def part(self, vectors, tokens, corrections):
+    def group(self, kind, payload, steps, vector_count):
+        tokens = [token for chunk in steps for token, _ in chunk]
         content = b"".join(self.table[token] or b"" for token in tokens if token < len(self.table))
-        payload = vectors.astype("<f2").tobytes() + listed(corrections)
-        return Part(CRAMMED, payload, content, len(tokens), len(vectors))
+        return Group(kind, payload, content, len(tokens), vector_count)
 
+    def recited(self, vectors, count, coding=4, parameters=Parameters()):
+        """A group of what the model says from the vectors."""
+        chunks, m = self.follow(RECITED, count, best, vectors, coding, parameters)
+        for _, logits in (step for chunk in chunks for step in chunk):
+            second, first = np.sort(logits)[-2:]
+            assert first - second > 2 * 2.0**-parameters.noise + CLOSE, "a lead is small: take another seed"
+        return self.group(RECITED, vectors, chunks, m)
 
-def listed(corrections):
-    out, previous = varint(len(corrections)), -1
-    for position, token in sorted(corrections.items()):
-        out += varint(position - previous - 1) + varint(token)
-        previous = position
-    return out
+    def corrected(self, vectors, count, want, coding=4, parameters=Parameters(), **how):
+        """A group of vectors (or none) and corrections; for `how` see `corrections`."""
+        kind = CORRECTED if vectors else PREDICTED
+        chunks, m = self.follow(kind, count, want, vectors, coding, parameters)
+        return self.group(kind, vectors + self.corrections(chunks, parameters, **how), chunks, m)
 
+    def predicted(self, count, want, parameters=Parameters(), **how):
+        return self.corrected(b"", count, want, None, parameters, **how)
 
-def draw(seed, count, width=16):
-    """Vectors that look like token embeddings: (count, width) float16."""
-    return (2 * np.random.RandomState(seed).random_sample((count, width)) - 1).astype(np.float16)
+    def corrections(self, chunks, parameters, shifts=(0,), spelt=(), near=None, says=None, end=RangeEncoder.shortest):
+        """`shifts` are those of the chunks, by turns; `spelt`, `near` and `says` as in Writer, in every chunk."""
+        writer = Writer(self.model.vocabulary_size, parameters.noise)
+        for i, steps in enumerate(chunks):
+            writer.chunk(steps, shifts[i % len(shifts)], spelt, near or {}, says)
+        return end(writer.coder)
+
+    def file(self, *groups, coding=4, gain=0, **fields):
+        """A file with modelled groups, and with a vector block if one of them needs it."""
+        block = VectorBlock(coding, gain=gain) if any(g.kind in (RECITED, CORRECTED) for g in groups) else None
+        return File(groups, **{"model": self.block, "vectors": block} | fields)
 
 
 # ---------------------------------------------------------------- the vectors
@@ -289,454 +458,655 @@ class Vector:
     original: bytes | None = None  # or the bytes that it holds
 
 
-def valid_vectors(crammer):
-    block = crammer.block
+ENGLISH = b"The rain of the other morning was in the water and on the hat of an engineer."
 
-    def ok(name, description, file):
-        return Vector(f"ok-{name}", description, bytes(file), original=file.original)
 
-    def crammed(*parts, **fields):
-        return File(parts, model=replace(block, **fields))
+def ok(name, description, file):
+    return Vector(f"ok-{name}", description, bytes(file), original=file.original)
 
-    english = b"The rain of the other morning was in the water and on the hat of an engineer."
-    every_byte = bytes(range(256))
-    recital = crammer.recite(draw(1, 1), 40)
-    extreme = draw(2, 2)
-    extreme[0, :4] = [65504, -65504, 2**-24, -0.0]
 
-    yield ok("empty", "the empty original: no chunk", File())
-    yield ok("raw-one-byte", "one byte", File((raw(b"a"),)))
+def bad(name, description, file):
+    return Vector(name, description, bytes(file), stage=name.split("-")[0])
+
+
+def valid_stored():
+    one = File((raw(b"a"),))
+    yield ok("empty", "the empty original: no group", File(hash_size=4))
+    yield ok("raw-one-byte", "one byte", one)
     yield ok(
         "raw-many",
-        "300 raw chunks of one byte: two-byte varints in the header",
+        "300 raw groups of one byte: two-byte varints in the header",
         File(tuple(raw(bytes([i % 256])) for i in range(300))),
     )
-    yield ok("zstd", "one chunk from zstd itself, with a checksum in the frame", File((NAIL,)))
-    yield ok("zstd-largest-chunk", "Size is 2^22", File((same(b"\0", 2**22),)))
+    yield ok("zstd", "one group from zstd itself, with a checksum in the frame", File((NAIL,)))
+    yield ok("zstd-largest-group", "a file of one group of 2^22 bytes", File((same(b"\0", 2**22),)))
     yield ok("zstd-largest-window", "the frame has a window of 2^23 bytes", File((same(b"z", 1000, window=13 << 3),)))
-    yield ok("zstd-one-byte-saved", "Payload_Size is Size - 1", File((same(b"-", 14),)))
+    yield ok("zstd-one-byte-saved", "Payload_Size is Size - 1", File((same(b"-", 14), raw(b"\n"))))
     yield ok(
         "raw-and-zstd-with-name",
-        "four stored chunks and a name",
+        "four stored groups and a name",
         File((raw(b"\x00\xff\n"), NAIL, raw(b"\r\n"), same(b"=", 72)), name=b"nail.txt"),
     )
-    yield ok("name-one-byte", "the shortest name", File((raw(b"a"),), name=b"n"))
-    yield ok("name-255-bytes", "the longest name: 85 times U+20AC", File((raw(b"a"),), name="€".encode() * 85))
+    yield ok("name-255-bytes", "the longest name: 85 times U+20AC", replace(one, name="€".encode() * 85))
     yield ok(
         "name-odd",
         "a name that only looks forbidden: dots, spaces, a colon, U+0080, no more than that",
-        File((raw(b"a"),), name="... C: \x80.cram".encode()),
+        replace(one, name="... C: \x80.cram".encode()),
     )
-    yield ok("flag-2-unused", "unused flag bit 2 is set", File((raw(b"a"),), flags=0x04))
-    yield ok("flag-3-unused", "unused flag bit 3 is set", File((raw(b"a"),), flags=0x08))
-    yield ok(
-        "flags-2-and-3-unused",
-        "both unused flag bits are set, in a file with name and model",
-        replace(crammed(recital), name=b"recital", flags=0x0C),
-    )
+    for size in (4, 16, 32):
+        yield ok(f"hash-{size}", f"{size} bytes of Original_Hash", File((raw(b"hash"), NAIL), hash_size=size))
 
-    yield ok("crammed-recital", "one vector, 40 tokens, no corrections", crammed(recital))
+
+def valid_recited(modeller):
+    for coding in (2, 4, 7):
+        group = modeller.recited(draw(0, coding, 2), 24, coding)
+        yield ok(f"recited-coding-{coding}", f"two vectors of coding {coding}", modeller.file(group, coding=coding))
+    yield ok("recited-one-token", "one vector, one token", modeller.file(modeller.recited(draw(3, 4), 1)))
+    for scale in (0, 255):
+        group = modeller.recited(draw(1, 4, scale=scale), 12)
+        yield ok(f"recited-scale-{scale}", f"Scale is {scale}", modeller.file(group))
+    extreme = np.frombuffer(draw(2, 7, 2), "<f2").copy()
+    extreme[:4] = [65504, -65504, 2**-24, -0.0]
     yield ok(
-        "crammed-one-token", "the smallest crammed chunk: one vector, one token", crammed(crammer.recite(draw(3, 1), 1))
-    )
-    yield ok(
-        "crammed-sentence",
-        "two vectors and a sentence of which the model knows little",
-        crammed(crammer.force(draw(4, 2), english)),
-    )
-    yield ok(
-        "crammed-one-correction",
-        "a recital that one correction turns",
-        crammed(crammer.cram(draw(1, 1), 40, lambda t, best: ord("&") if t == 5 else best)),
-    )
-    yield ok(
-        "crammed-first-and-last-corrected",
-        "corrections at the first and the last position",
-        crammed(crammer.cram(draw(13, 1), 12, lambda t, best: {0: ord("<"), 11: ord(">")}.get(t, best))),
-    )
-    yield ok(
-        "crammed-superfluous-corrections",
-        "corrections to the tokens that the model would have taken anyway",
-        crammed(crammer.cram(draw(1, 1), 40, noise=-10)),
-    )
-    yield ok(
-        "crammed-all-corrected",
-        "all 256 bytes, none of them left to the model; no valid UTF-8",
-        crammed(crammer.part(draw(5, 1), list(every_byte), dict(enumerate(every_byte)))),
-    )
-    yield ok(
-        "crammed-not-utf8",
-        "bytes that are no valid UTF-8, amid text",
-        crammed(crammer.force(draw(6, 3), b"on the \xff\xfe\xc3( of the\x80 \xed\xa0\x80 water")),
-    )
-    yield ok(
-        "crammed-long-token",
-        "an added token that is not special stands for its content",
-        crammed(crammer.force(draw(7, 1), b"A tale: " + CITIES_TEXT.encode() + b"\n")),
-    )
-    yield ok(
-        "crammed-extreme-vectors",
+        "recited-extreme-binary16",
         "the largest and smallest binary16 values and -0",
-        crammed(crammer.recite(extreme, 20)),
+        modeller.file(modeller.recited(extreme.tobytes(), 12, 7), coding=7),
     )
     yield ok(
-        "crammed-whole-context",
-        "M + T is the context of the model: 12 + 500 positions",
-        crammed(crammer.cram(draw(8, 12), 500)),
+        "recited-many-vectors",
+        "130 vectors: a two-byte Vector_Count",
+        modeller.file(modeller.recited(draw(4, 1, 130), 9, 1), coding=1),
     )
     yield ok(
-        "crammed-several",
-        "three crammed chunks with different M and T, stored ones between, and a name",
-        replace(
-            crammed(
-                raw(b"1: "),
-                crammer.recite(draw(9, 1), 8),
-                raw(b"\n2: "),
-                NAIL,
-                crammer.recite(draw(10, 7), 100),
-                crammer.force(draw(11, 2), b" in the end"),
-                same(b"!", 99),
-            ),
-            name=b"several.txt",
+        "recited-whole-context",
+        "M + T is the context of the model: 412 + 100 positions",
+        modeller.file(modeller.recited(draw(8, 1, 412), 100, 1), coding=1),
+    )
+    for what, description, context in [
+        ("without-context", "three chunks, each from its own vector alone", 0),
+        ("context", "three chunks that see five tokens before them", 5),
+    ]:
+        parameters = Parameters(10, 8, context)
+        group = modeller.recited(draw(5, 3, 3), 20, 3, parameters)
+        yield ok(f"recited-{what}", description, modeller.file(group, coding=3, parameters=parameters))
+
+
+def now_and_then(t, falling):
+    return falling[{3: 1, 9: 4, 15: 2}.get(t % 17, 0)]
+
+
+def told(tokens):
+    return lambda t, falling: tokens[t]
+
+
+def valid_corrected(modeller):
+    for coding in range(1, 8):
+        group = modeller.corrected(draw(1, coding), 20, now_and_then, coding, shifts=(coding,))
+        yield ok(
+            f"corrected-coding-{coding}",
+            f"one vector of coding {coding}, and corrections",
+            modeller.file(group, coding=coding),
+        )
+    group = modeller.corrected(draw(2, 2, 3), 20, now_and_then, 2)
+    yield ok("corrected-three-vectors", "three vectors, and corrections", modeller.file(group, coding=2))
+    parameters = Parameters(10, 8, 6)
+    group = modeller.corrected(draw(3, 4, 6), 20, now_and_then, parameters=parameters, shifts=(0, 512, 3))
+    yield ok(
+        "corrected-chunks",
+        "three chunks of two vectors each, with six tokens of context",
+        modeller.file(group, parameters=parameters),
+    )
+    group = modeller.corrected(draw(4, 4), 20, now_and_then)
+    yield ok("vector-gain-largest", "Vector_Gain is 2^48 + 1", modeller.file(group, gain=2**48 + 1))
+
+
+def valid_predicted(modeller):
+    def predicted(count, want, parameters=Parameters(), **how):
+        return modeller.file(modeller.predicted(count, want, parameters, **how), parameters=parameters)
+
+    yield ok("predicted", "no vectors: the corrections of 24 tokens", predicted(24, now_and_then))
+    yield ok("predicted-one-token", "one token", predicted(1, best))
+    sentence = modeller.tokens_of(ENGLISH)
+    for noise, shift, spelt in [(0, 2, ()), (4, 1, ()), (8, 3, ()), (12, 1, ()), (13, 11, (0, 23)), (15, 4, (0, 23))]:
+        file = predicted(len(sentence), told(sentence), Parameters(noise), shifts=(shift,), spelt=spelt)
+        yield ok(f"noise-exponent-{noise}", f"a sentence of which the model knows little, with k = {noise}", file)
+    every = [1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 15, 16, 19, 20, 27, 28, 35, 36, 51, 52, 67, 68, 99, 100]
+    every += [131, 132, 195, 196, 259, 260, 287]
+    yield ok(
+        "predicted-every-rank-group",
+        "the first and the last rank of every rank group",
+        predicted(len(every), lambda t, falling: falling[every[t]], Parameters(15), shifts=(1,)),
+    )
+    unlikely = predicted(140, lambda t, falling: falling[-2], Parameters(12))
+    yield ok("predicted-unlikely", "140 tokens of rank 286: a Bit is learnt from more than a thousand times", unlikely)
+    not_utf8 = modeller.tokens_of(b"on the \xff\xfe\xc3( of the\x80 \xed\xa0\x80 water")
+    yield ok(
+        "predicted-not-utf8",
+        "bytes that are no valid UTF-8, amid text",
+        predicted(len(not_utf8), told(not_utf8), shifts=(1,), spelt=(1,)),
+    )
+    long = modeller.tokens_of(b"A tale: " + CITIES_TEXT.encode())
+    yield ok(
+        "predicted-long-token",
+        "an added token that is not special stands for its content",
+        predicted(len(long), told(long)),
+    )
+    yield ok(
+        "predicted-whole-context",
+        "1 + T is the context of the model: 512 positions",
+        predicted(511, best, spelt=range(511)),
+    )
+
+    for start in (END, 287):
+        file = predicted(24, now_and_then, Parameters(start=start))
+        yield ok(f"start-token-{start}", f"Start_Token is {start}, which stands for nothing", file)
+    for shift in (1, 1023):
+        yield ok(f"shift-{shift}", f"Shift is {shift}", predicted(24, now_and_then, shifts=(shift,)))
+    yield ok("exceptions-all", "all 24 tokens are exceptions", predicted(24, now_and_then, spelt=range(24)))
+    yield ok(
+        "exceptions-first-and-last",
+        "the first and the last of 24 tokens are exceptions",
+        predicted(24, now_and_then, spelt=(0, 23)),
+    )
+    yield ok(
+        "exceptions-of-one-token",
+        "an exception in a chunk of one token: a Position of no bits",
+        predicted(1, best, spelt=(0,)),
+    )
+    yield ok(
+        "exceptions-of-16-tokens",
+        "exceptions in a chunk of 16 tokens: a Position of four bits",
+        predicted(16, now_and_then, spelt=(7, 15)),
+    )
+    twins = told([*b"a", *TWINS, *b"b", *TWINS, *b"cd"])
+    yield ok("near-tie", "two tokens whose logits tie", predicted(8, twins, Parameters(9)))
+    yield ok(
+        "near-alone",
+        "Near without another token that is near, n from 1 to 9",
+        predicted(18, now_and_then, near={2 * i: i + 1 for i in range(9)}),
+    )
+    yield ok(
+        "corrections-longest",
+        "of all sequences of bytes that decode to the corrections, the last: four bytes or more too long",
+        predicted(24, now_and_then, end=RangeEncoder.highest),
+    )
+    for what, description, count, parameters in [
+        ("one-token", "chunks of one token, with three of context", 10, Parameters(10, 1, 3)),
+        ("without-context", "chunks that see nothing before them", 20, Parameters(10, 8, 0)),
+        ("context", "chunks that see five tokens before them", 20, Parameters(10, 8, 5)),
+        ("context-of-all", "chunks that see all tokens before them", 20, Parameters(10, 8, 300)),
+        ("full", "the last chunk is not shorter", 24, Parameters(10, 8, 7)),
+        ("largest", "Chunk_Tokens and Context_Tokens are 2^16", 20, Parameters(14, 2**16, 2**16)),
+    ]:
+        yield ok(f"chunks-{what}", description, predicted(count, now_and_then, parameters, shifts=(0, 700, 5)))
+    parameters = Parameters(10, 6, 6)
+    yield ok(
+        "chunks-exceptions",
+        "exceptions in every chunk",
+        predicted(17, now_and_then, parameters, shifts=(1, 0), spelt=(1, 4)),
+    )
+
+
+def valid_mixed(modeller):
+    corrected = modeller.corrected(draw(4, 4), 20, now_and_then)
+    recited = modeller.recited(draw(0, 4, 2), 24)
+    predicted = modeller.predicted(24, now_and_then)
+    yield ok(
+        "every-kind",
+        "groups of all kinds, and a name",
+        modeller.file(raw(b"1: "), recited, NAIL, predicted, raw(b"\n"), corrected, same(b"!", 99), name=b"all.txt"),
+    )
+    yield ok(
+        "two-predicted",
+        "two groups: the second sees nothing of the first, and its probabilities begin anew",
+        modeller.file(predicted, modeller.predicted(9, now_and_then), hash_size=32),
+    )
+    file = modeller.file(predicted)
+    for what, description, fields in [
+        (
+            "hub",
+            "a model of the Hugging Face Hub, with its commit",
+            {"model_id": b"hf:example/tiny", "revision": b"0123456789abcdef0123456789abcdef01234567"},
         ),
-    )
-    yield ok(
-        "noise-exponent-0",
-        "noise bound 1: only margins above 2 go without correction",
-        crammed(crammer.force(draw(12, 1), b"the inner one", noise=0), noise=0),
-    )
-    yield ok("noise-exponent-63", "the smallest noise bound", crammed(recital, noise=63))
-    yield ok(
-        "model-id-hub",
-        "a model of the Hugging Face Hub, with its commit",
-        crammed(recital, model_id=b"hf:example/tiny", revision=b"0123456789abcdef0123456789abcdef01234567"),
-    )
-    yield ok("model-id-builtin", "a built-in model", crammed(recital, model_id=b"builtin:tiny"))
-    yield ok(
-        "model-id-like-a-path",
-        "Model_ID looks like a path, which a reader must not follow",
-        crammed(recital, model_id=b"local:../../etc/passwd"),
-    )
-    yield ok(
-        "model-id-255-bytes",
-        "the longest Model_ID and Revision",
-        crammed(recital, model_id=b"hf:" + b"m" * 252, revision=b"r" * 255),
-    )
+        ("local-revision", "a local model with Revision, a hint that is worth nothing", {"revision": b"1"}),
+        (
+            "like-a-path",
+            "Model_ID looks like a path, which a reader must not follow",
+            {"model_id": b"local:../../etc/passwd"},
+        ),
+        (
+            "255-bytes",
+            "the longest Model_ID and Revision",
+            {"model_id": b"hf:" + b"m" * 252, "revision": b"r" * 255},
+        ),
+    ]:
+        yield ok(f"model-id-{what}", description, replace(file, model=replace(file.model, **fields)))
 
 
-def invalid_vectors(crammer):
+def invalid_header(modeller):
     stored = File((raw(b"left "), same(b"-", 40), raw(b" right")), name=b"dash.txt")
-    recital = crammer.recite(draw(1, 1), 40)
-    crammed = File((recital,), model=crammer.block)
-    one = File((raw(b"a"),))
-    blob = bytes(stored)
-    header_size = len(stored.header())
-
-    def bad(name, description, file):
-        return Vector(name, description, bytes(file), stage=name.split("-")[0])
-
-    def part(**lies):
-        """The recital with lies in its entry."""
-        return replace(crammed, parts=(replace(recital, **lies),))
-
-    def model(file=crammed, **lies):
-        return replace(file, model=replace(file.model, **lies))
-
-    # magic, version
+    one, blob = File((raw(b"a"),)), bytes(stored)
     yield bad("magic-empty-file", "no bytes at all", b"")
-    yield bad("magic-short", "three bytes of the magic", blob[:3])
     yield bad("magic-genomics", "the magic of the genomics format CRAM", b"CRAM\x03\x00" + bytes(20))
-    yield bad("magic-first-bit-lost", "bit 7 of the first byte is lost", replace(stored, magic=b"\x1dCZ\n"))
-    yield bad("magic-line-ending", "LF has become CR LF", replace(stored, magic=b"\x9dCZ\r\n"))
-    yield bad("version-missing", "the file ends after the magic", blob[:4])
+    yield bad("magic-first-bit-lost", "bit 7 of the first byte is lost", replace(stored, magic=b"\x1dCZ"))
+    yield bad("version-missing", "the file ends after the magic", blob[:3])
     yield bad("version-0", "version 0", replace(stored, version=0))
     yield bad("version-2", "version 2", replace(stored, version=2))
 
-    # header
-    for name, length in [("flags", 5), ("size", 6), ("sha256", 30), ("name", 45), ("crc", header_size - 1)]:
-        yield bad(f"header-ends-in-{name}", f"the file ends after {length} bytes", blob[:length])
-    yield bad("header-crc", "Header_CRC differs", replace(stored, header_crc=0))
-    for bit in range(4, 8):
-        yield bad(f"header-flag-{bit}-reserved", f"reserved flag bit {bit} is set", replace(stored, flags=1 << bit))
-    yield bad(
-        "header-varint-not-shortest", "Original_Size 1 is written in two bytes", replace(one, original_size=b"\x81\x00")
-    )
-    yield bad(
-        "header-varint-zero-not-shortest",
-        "Original_Size 0 is written in two bytes",
-        replace(File(), original_size=b"\x80\x00"),
-    )
-    yield bad(
-        "header-varint-too-long",
-        "Original_Size is written in ten bytes, with a value of 2^63",
-        replace(one, original_size=b"\x80" * 9 + b"\x01"),
-    )
-    yield bad("header-no-chunks-for-one-byte", "Original_Size 1, Chunk_Count 0", File(original_size=1))
-    yield bad("header-chunk-for-no-bytes", "Original_Size 0, Chunk_Count 1", replace(one, original_size=0))
+    for bit in (2, 3, 4, 7):
+        description = f"flag bit {bit} is set, reserved{' without a model block' if bit < 7 else ''}"
+        yield bad(f"header-flag-{bit}-reserved", description, replace(stored, wrong_flags=1 << bit))
+    for what, description, size in [
+        ("not-shortest", "Original_Size 1 is written in two bytes", b"\x81\x00"),
+        ("too-long", "Original_Size is written in ten bytes, with a value of 2^63", b"\x80" * 9 + b"\x01"),
+    ]:
+        yield bad(f"header-varint-{what}", description, replace(one, original_size=size))
 
-    controls = [("nul", b"\0"), ("newline", b"\n"), ("unit-separator", b"\x1f"), ("delete", b"\x7f")]
-    broken = [
-        ("latin-1", b"\xe9"),
-        ("overlong", b"\xc0\xaf"),
-        ("surrogate", b"\xed\xa0\x80"),
-        ("beyond-unicode", b"\xf4\x90\x80\x80"),
-        ("cut", b"\xe2\x82"),
-    ]
+    controls = [("nul", b"\0"), ("newline", b"\n"), ("delete", b"\x7f")]
+    broken = [("latin-1", b"\xe9"), ("surrogate", b"\xed\xa0\x80"), ("cut", b"\xe2\x82")]
     for what, bytes_ in controls + broken:
         yield bad(f"header-name-{what}", f"Name holds {bytes_.hex(' ')}", replace(stored, name=b"a" + bytes_))
     for what, name in [
         ("empty", b""),
-        ("dot", b"."),
         ("dot-dot", b".."),
         ("slash", b"a/b"),
         ("backslash", b"a\\b"),
         ("256-bytes", b"n" * 256),
     ]:
         yield bad(f"header-name-{what}", "Name is no base name of 1 to 255 bytes", replace(stored, name=name))
-    beyond = stored.header()[:-4].replace(b"\x08dash.txt", varint(2**62) + b"dash.txt")
     yield bad(
-        "header-name-beyond-file", "Name is 2^62 bytes long", beyond + u32(zlib.crc32(beyond)) + blob[header_size:]
+        "header-name-beyond-file", "Name is longer than the file", blob.replace(b"\x08dash.txt", b"\xff\x01dash.txt")
     )
+
+    parameters = Parameters(10, 300, 200)
+    corrected = modeller.corrected(draw(4, 4), 20, now_and_then, parameters=parameters)
+    corrected = modeller.file(corrected, name=b"cut.txt", parameters=parameters)
+    whole = replace(corrected, model=replace(modeller.block, model_id=b"hf:example/tiny", revision=b"1234"))
+    header = whole.header()
+    for what, length in [
+        ("flags", 4),
+        ("hash", header.index(b"\x07cut.txt") - 1),
+        ("name", header.index(b"cut.txt") + 6),
+        ("model-id", header.index(b"hf:example/tiny") + 3),
+        ("fingerprint", header.index(whole.model.fingerprint) + 31),
+        ("parameters", header.index(bytes(whole.parameters)) + 4),
+        ("vector-block", len(header) - 3),
+        ("group-count", len(header) - 1),
+    ]:
+        yield bad(f"header-ends-in-{what}", f"the file ends after {length} bytes", header[:length])
 
     hub = {"model_id": b"hf:example/tiny"}
     for what, description, lies in [
         ("id-empty", "Model_ID is empty", {"model_id": b""}),
         ("id-256-bytes", "Model_ID has 256 bytes", {"model_id": b"local:" + b"m" * 250}),
         ("id-latin-1", "Model_ID is not UTF-8", {"model_id": b"local:\xe9"}),
-        ("id-without-kind", "Model_ID does not say where the model was", {"model_id": b"tiny"}),
-        ("id-unknown-kind", "Model_ID is of an unknown kind", {"model_id": b"path:tiny"}),
+        ("id-unknown-kind", "Model_ID is of an unknown kind", {"model_id": b"builtin:tiny"}),
         ("id-without-name", "Model_ID names nothing", {"model_id": b"hf:"}),
-        ("id-newline", "Model_ID holds a line feed", {"model_id": b"local:a\nb"}),
         ("revision-256-bytes", "Revision has 256 bytes", {**hub, "revision": b"r" * 256}),
-        ("revision-latin-1", "Revision is not UTF-8", {**hub, "revision": b"\xe9"}),
         ("revision-escape", "Revision holds an escape sequence", {**hub, "revision": b"\x1b[2J"}),
-        ("vocabulary-0", "Vocabulary_Size is 0", {"vocabulary": 0}),
-        ("vocabulary-too-big", "Vocabulary_Size is 2^24 + 1", {"vocabulary": 2**24 + 1}),
-        ("width-0", "Vector_Width is 0", {"width": 0}),
-        ("compute-1-reserved", "Compute_Type is 1", {"compute": 1}),
-        ("compute-255-reserved", "Compute_Type is 255", {"compute": 255}),
-        ("noise-64-reserved", "Noise_Exponent is 64", {"noise": 64}),
-        ("noise-255-reserved", "Noise_Exponent is 255", {"noise": 255}),
-        ("vector-coding-0-reserved", "Vector_Coding is 0", {"vector_coding": 0}),
-        ("vector-coding-2-reserved", "Vector_Coding is 2", {"vector_coding": 2}),
-        ("correction-coding-0-reserved", "Correction_Coding is 0", {"correction_coding": 0}),
-        ("correction-coding-2-reserved", "Correction_Coding is 2", {"correction_coding": 2}),
     ]:
-        yield bad(f"header-model-{what}", description, model(**lies))
+        yield bad(f"header-model-{what}", description, replace(corrected, model=replace(modeller.block, **lies)))
+    for what, description, lies in [
+        ("noise-16", "Noise_Exponent is 16", Parameters(noise=16)),
+        ("chunk-0", "Chunk_Tokens is 0", Parameters(chunk=0)),
+        ("chunk-too-big", "Chunk_Tokens is 2^16 + 1", Parameters(chunk=2**16 + 1)),
+        ("chunk-not-shortest", "Chunk_Tokens 512 is written in three bytes", Parameters(chunk=b"\x80\x84\x00")),
+        ("context-too-big", "Context_Tokens is 2^16 + 1", Parameters(context=2**16 + 1)),
+        ("start-too-big", "Start_Token is 2^24", Parameters(start=2**24)),
+    ]:
+        yield bad(f"header-parameters-{what}", description, replace(corrected, parameters=lies))
     yield bad(
-        "header-model-width-too-big",
-        "Vector_Width is 2^16 + 1 (and the payload of 131075 bytes is left out)",
-        model(part(payload=b"", payload_size=2 * (2**16 + 1) + 1), width=2**16 + 1),
+        "header-parameters-standard",
+        "the parameters are the standard ones, and written out",
+        replace(corrected, parameters=Parameters(), standard_written=True),
     )
+    for what, description, lies in [
+        ("coding-0-reserved", "Vector_Coding is 0", {"coding": 0}),
+        ("coding-8-reserved", "Vector_Coding is 8", {"coding": 8}),
+        ("width-0", "Vector_Width is 0", {"width": 0}),
+        ("width-too-big", "Vector_Width is 2^14 + 1 (and the payload is not that long)", {"width": 2**14 + 1}),
+        ("gain-too-big", "Vector_Gain is 2^48 + 2", {"gain": 2**48 + 2}),
+    ]:
+        yield bad(f"header-vectors-{what}", description, replace(corrected, vectors=replace(corrected.vectors, **lies)))
 
-    # table
-    table = stored.entries()
-    yield bad("table-size-beyond-file", "Table_Size is 2^62", replace(stored, table_size=2**62))
-    yield bad("table-ends-in-entries", "the file ends within the entries", blob[: header_size + 10])
-    yield bad("table-ends-in-crc", "the file ends within Table_CRC", blob[: header_size + len(table) + 3])
+
+def invalid_table(modeller):
+    stored = File((raw(b"left "), same(b"-", 40), raw(b" right")), name=b"dash.txt")
+    left, dash, right = stored.groups
+    one, blob = File((raw(b"a"),)), bytes(stored)
+    before_payloads = len(stored.header()) + len(stored.table()) + 4
+    recited = modeller.recited(draw(0, 4, 2), 24)
+    corrected = modeller.corrected(draw(4, 4), 20, now_and_then)
+    predicted = modeller.predicted(24, now_and_then)
+
+    def beside(group, **fields):
+        """A file of a group and a stored one."""
+        return modeller.file(group, raw(b"\n"), **fields)
+
     yield bad(
-        "table-count-too-big", "Chunk_Count is 2^62, more than the table can hold", replace(stored, chunk_count=2**62)
+        "table-count-huge", "Group_Count is 2^62, more than the file can hold", replace(stored, group_count=2**62)
     )
     yield bad(
-        "table-count-one-too-many",
-        "Chunk_Count is 2, and there is one entry, though long enough for two",
-        replace(crammed, parts=(crammer.cram(draw(8, 12), 200),), chunk_count=2),
+        "table-count-beyond-file",
+        "Group_Count is one more than the number of seven-byte entries that fit",
+        replace(stored, group_count=(len(blob) - len(stored.header())) // 7 + 1),
     )
-    yield bad("table-count-one-too-few", "an entry is left over", replace(stored, chunk_count=2, original_size=45))
-    yield bad("table-byte-left-over", "a byte is left over behind the last entry", replace(stored, table=table + b"\0"))
-    yield bad("table-entry-cut", "the table ends one byte before its last entry", replace(stored, table=table[:-1]))
-    yield bad("table-crc", "Table_CRC differs", replace(stored, table_crc=0))
-    yield bad("table-kind-3-reserved", "Kind 3", replace(one, parts=(replace(one.parts[0], kind=3),)))
-    yield bad("table-kind-255-reserved", "Kind 255", replace(one, parts=(replace(one.parts[0], kind=255),)))
+    yield bad(
+        "table-count-one-too-few", "Group_Count is 2, and there are three entries", replace(stored, group_count=2)
+    )
+    yield bad(
+        "table-count-one-too-many", "Group_Count is 4, and there are three entries", replace(stored, group_count=4)
+    )
+    yield bad("table-no-group-for-one-byte", "Original_Size is 1, Group_Count 0", File(original_size=1))
+    yield bad("table-group-for-no-bytes", "Original_Size is 0, Group_Count 1", replace(one, original_size=0))
+    yield bad("table-groups-for-no-bytes", "Original_Size is 0, Group_Count 3", replace(stored, original_size=0))
+    yield bad("table-ends-in-entries", "the file ends within the entries", blob[: before_payloads - 5])
+    yield bad("table-ends-in-check", "the file ends within Check", blob[: before_payloads - 1])
+    yield bad("table-check-empty", "Check of an empty file differs", File(check=0))
+    yield bad("table-check-one-group", "Check of a file of one group differs", File((NAIL,), check=0))
+    yield bad("table-check-several-groups", "Check of a file of three groups differs", replace(stored, check=0))
+    only = bytes(modeller.file(corrected))
+    yield bad(
+        "table-only-group-payload-bit",
+        "a bit of the payload of the only group differs",
+        only[:-1] + bytes([only[-1] ^ 64]),
+    )
+    yield bad("table-only-group-byte-missing", "the last byte of a file of one group is missing", only[:-1])
+    yield bad("table-only-group-byte-trailing", "a byte follows the file of one group", only + b"\1")
+    yield bad("table-only-group-no-check", "a file of one group ends after Kind", bytes(one)[:-5])
+    yield bad("table-kind-5-reserved", "Kind 5", replace(one, groups=(replace(left, kind=5), right)))
+    yield bad(
+        "table-only-group-kind-5-reserved",
+        "Kind 5 in a file of one group",
+        replace(one, groups=(replace(left, kind=5),)),
+    )
     yield bad("table-sizes-short", "Original_Size is one more than the Sizes", replace(stored, original_size=52))
     yield bad("table-sizes-long", "Original_Size is one less than the Sizes", replace(stored, original_size=50))
-    yield bad(
-        "table-size-0", "Size of a crammed chunk is 0", replace(crammed, parts=(raw(b"a"), replace(recital, size=0)))
-    )
-    yield bad("table-size-too-big", "Size is 2^22 + 1", File((same(b"\0", 2**22 + 1),)))
-    yield bad("table-payload-size-0", "Payload_Size of a zstd chunk is 0", File((Part(ZSTD, b"", b"-" * 40),)))
+    yield bad("table-size-0", "Size of a raw group is 0", File((raw(b"a"), raw(b""))))
+    yield bad("table-size-too-big", "Size is 2^22 + 1", File((same(b"\0", 2**22 + 1), raw(b"a"))))
+    yield bad("table-only-group-too-big", "the only group has 2^22 + 1 bytes", File((same(b"\0", 2**22 + 1),)))
     yield bad(
         "table-payload-size-not-shortest",
         "Payload_Size 1 is written in two bytes",
-        File((replace(raw(b"a"), payload_size=b"\x81\x00"),)),
+        File((replace(raw(b"a"), payload_size=b"\x81\x00"), raw(b"b"))),
     )
-    yield bad("table-raw-payload-longer", "Payload_Size of a raw chunk is Size + 1", File((Part(RAW, b"ab", b"a"),)))
-    yield bad("table-raw-payload-shorter", "Payload_Size of a raw chunk is Size - 1", File((Part(RAW, b"a", b"ab"),)))
-    yield bad("table-zstd-payload-as-long", "Payload_Size of a zstd chunk is Size", File((same(b"-", 13),)))
-    yield bad("table-zstd-payload-longer", "Payload_Size of a zstd chunk is Size + 1", File((same(b"-", 12),)))
-    yield bad("table-model-missing", "a crammed chunk, but no model block", replace(crammed, model=None))
-    yield bad("table-model-superfluous", "a model block, but no crammed chunk", replace(one, model=crammer.block))
-    yield bad("table-model-without-chunks", "a model block in an empty file", File(model=crammer.block))
-    yield bad("table-token-count-0", "Token_Count is 0", part(tokens=0))
-    yield bad("table-token-count-too-big", "Token_Count is 2^16 + 1", part(tokens=2**16 + 1, content=b"-" * 2**17))
-    yield bad("table-token-count-beyond-size", "Token_Count is Size + 1", part(tokens=len(recital.content) + 1))
-    yield bad("table-vector-count-0", "Vector_Count is 0", part(vectors=0))
+    for what, description, group in [
+        ("raw-payload-longer", "Payload_Size of a raw group is Size + 1", Group(RAW, b"ab", b"a")),
+        ("zstd-payload-0", "Payload_Size of a zstd group is 0", Group(ZSTD, b"", b"-" * 40)),
+        ("zstd-payload-as-long", "Payload_Size of a zstd group is Size", same(b"-", 13)),
+    ]:
+        yield bad(f"table-{what}", description, File((group, raw(b"a"))))
     yield bad(
-        "table-vector-count-too-big",
-        "Vector_Count is 2^12 + 1, with vectors of width 1",
-        model(part(vectors=2**12 + 1, payload=bytes(2 * (2**12 + 1) + 1)), width=1),
+        "table-only-group-raw-shorter",
+        "the only group is raw, with a byte less than the original",
+        File((Group(RAW, b"a", b"ab"),)),
     )
     yield bad(
-        "table-crammed-payload-too-small",
-        "the payload holds the vectors, but no byte of corrections",
-        part(payload=recital.payload[:32]),
+        "table-only-group-zstd-as-long",
+        "the payload of the only group, a zstd one, is as long as the original",
+        File((same(b"-", 13),)),
     )
 
-    # length, payload
+    yield bad("table-model-missing", "a predicted group, but no model block", replace(beside(predicted), model=None))
+    yield bad(
+        "table-model-superfluous", "a model block, but stored groups alone", replace(stored, model=modeller.block)
+    )
+    yield bad("table-vectors-missing", "a recited group, but no vector block", replace(beside(recited), vectors=None))
+    yield bad(
+        "table-vectors-superfluous",
+        "a vector block, but predicted groups alone",
+        replace(beside(predicted), vectors=VectorBlock(4)),
+    )
+    for what, description, lies in [
+        ("tokens-0", "Token_Count is 0", {"tokens": 0}),
+        ("tokens-too-many", "Token_Count is 2^16 + 1", {"tokens": 2**16 + 1, "content": b"-" * 2**17}),
+        ("tokens-beyond-size", "Token_Count is Size + 1", {"tokens": len(predicted.content) + 1}),
+    ]:
+        yield bad(f"table-{what}", description, beside(replace(predicted, **lies)))
+    beyond = replace(predicted, tokens=len(predicted.content) + 1)
+    yield bad(
+        "table-only-group-tokens-beyond-size",
+        "Token_Count of the only group is Original_Size + 1",
+        modeller.file(beyond),
+    )
+    yield bad("table-vector-count-0", "Vector_Count is 0", beside(replace(corrected, vectors=0)))
+    many = replace(recited, vectors=2**12 + 1, payload=bytes(2 * (2**12 + 1)))
+    file = replace(beside(many), vectors=VectorBlock(1, width=1))
+    yield bad("table-vector-count-too-big", "Vector_Count is 2^12 + 1, with vectors of width 1", file)
+    for what, group, payload in [
+        ("recited-payload-long", recited, recited.payload + b"\1"),
+        ("corrected-payload-short", corrected, corrected.payload[:6]),
+    ]:
+        description = f"the payload has {len(payload)} bytes, and the vectors take {7 * group.vectors}"
+        yield bad(f"table-{what}", description, beside(replace(group, payload=payload)))
+        if group is recited:
+            description += ", in a file of one group"
+            yield bad(f"table-only-group-{what}", description, modeller.file(replace(group, payload=payload)))
+    parameters = Parameters(chunk=8)
+    yield bad(
+        "table-recited-chunks-without-vectors",
+        "three chunks, and vectors for one",
+        beside(recited, parameters=parameters),
+    )
+
     yield bad("length-byte-missing", "the last byte is missing", blob[:-1])
     yield bad("length-byte-trailing", "a byte follows the last payload", blob + b"\0")
-    yield bad("length-no-payloads", "the file ends with the table", blob[: header_size + len(table) + 4])
-    yield bad("length-empty-with-trailing-byte", "a byte follows the table of an empty file", bytes(File()) + b"\0")
-    yield bad("length-payload-beyond-file", "Payload_Size of a crammed chunk is 2^62", part(payload_size=2**62))
-    yield bad("payload-crc-raw", "Payload_CRC of a raw chunk differs", File((replace(raw(b"a"), payload_crc=0),)))
+    yield bad("length-no-payloads", "the file ends with Check", blob[:before_payloads])
+    yield bad("length-empty-with-trailing-byte", "a byte follows an empty file", bytes(File()) + b"\0")
     yield bad(
-        "payload-crc-last",
-        "Payload_CRC of the last of two zstd chunks differs",
-        File((NAIL, replace(NAIL, payload_crc=0))),
+        "length-payload-beyond-file",
+        "Payload_Size of a predicted group is 2^62",
+        beside(replace(predicted, payload_size=2**62)),
     )
-    yield bad("payload-crc-crammed", "Payload_CRC of a crammed chunk differs", part(payload_crc=0))
+    for what, group in [("raw", left), ("zstd", dash), ("corrected", corrected)]:
+        groups = (right, replace(group, payload_crc=0))
+        file = modeller.file(*groups) if group.tokens else File(groups)
+        yield bad(f"payload-crc-{what}", f"Payload_CRC of a {what} group differs", file)
 
-    # vectors, corrections
-    for what, value in [
-        ("infinite", b"\x00\x7c"),
-        ("minus-infinite", b"\x00\xfc"),
-        ("nan", b"\x00\x7e"),
-        ("signalling-nan", b"\x01\xfc"),
+
+def invalid_vectors(modeller):
+    recited = modeller.recited(draw(2, 7, 2), 12, 7)
+    for what, value in [("infinite", b"\x00\x7c"), ("nan", b"\x01\xfc")]:
+        file = modeller.file(replace(recited, payload=recited.payload[:-2] + value), coding=7)
+        yield bad(f"vectors-{what}", f"the last value of the second vector is {value[::-1].hex()}", file)
+
+    def of_width_17(coding, payload):
+        """A file with two vectors, of a width that leaves bits over in every coding."""
+        file = modeller.file(replace(recited, payload=payload))
+        return replace(file, vectors=VectorBlock(coding, width=17))
+
+    codes = np.zeros(17, int)
+    for coding, description, last in [
+        (1, "bit 1 of the last byte, after the last code, is set", 0x02),
+        (2, "the third code of the last byte, after the last code, is 1", 9),
+        (3, "bit 7 of the last byte, after the last code, is set", 0x80),
+        (4, "bit 3 of the last byte, after the last code, is set", 0x08),
+        (5, "bit 7 of the last byte, after the last code, is set", 0x80),
     ]:
+        vector = pack(coding, 128, codes)
         yield bad(
-            f"vectors-{what}",
-            f"the last value of the vector is {value[::-1].hex()}",
-            part(payload=recital.payload[:30] + value + recital.payload[32:]),
+            f"vectors-coding-{coding}-filled", description, of_width_17(coding, vector + vector[:-1] + bytes([last]))
         )
-    for what, description, data in [
-        ("count-too-big", "41 corrections in 40 tokens", listed(dict.fromkeys(range(41), 97))),
-        ("count-huge", "Count is 2^62, and the payload ends", varint(2**62)),
-        ("count-not-shortest", "Count 0 is written in two bytes", b"\x80\x00"),
-        ("count-too-long", "Count is written in ten bytes", b"\x80" * 9 + b"\x01"),
-        ("gap-past-end", "a correction at position 40 of 40 tokens", listed({40: 97})),
-        ("gaps-past-end", "corrections at positions 39 and 40 of 40 tokens", listed({39: 97, 40: 97})),
-        ("gap-huge", "Gap is 2^63 - 1", listed({2**63 - 1: 97})),
-        ("gap-missing", "the payload ends before Gap", b"\x01"),
-        ("token-missing", "the payload ends before Token", b"\x01\x00"),
-        ("token-cut", "the payload ends within Token", b"\x01\x00\x80"),
-        ("token-not-shortest", "token 97 is written in two bytes", b"\x01\x00\xe1\x00"),
-        ("token-too-big", "Token is V", listed({0: 288})),
-        ("byte-left-over", "a byte is left over behind the corrections", b"\x00\x00"),
-    ]:
-        yield bad(f"corrections-{what}", description, part(payload=recital.payload[:32] + data))
+    vector = bytes([128, 0, 243, 0, 0])
+    yield bad("vectors-byte-243", "a byte of coding 2 is 243", of_width_17(2, vector + vector))
 
-    # model
-    block = crammer.block
+
+def invalid_model(modeller):
+    recited, predicted = modeller.recited(draw(0, 4, 2), 24), modeller.predicted(24, now_and_then)
+    file, block = modeller.file(predicted), modeller.block
+    flipped = bytes([block.fingerprint[0] ^ 1]) + block.fingerprint[1:]
     yield bad(
         "model-other-fingerprint",
         "one bit of Model_Fingerprint differs",
-        model(fingerprint=bytes([block.fingerprint[0] ^ 1]) + block.fingerprint[1:]),
+        replace(file, model=replace(block, fingerprint=flipped)),
     )
+    flipped = block.tokenizer_hash[:-1] + bytes([block.tokenizer_hash[-1] ^ 1])
     yield bad(
         "model-other-tokenizer",
         "one bit of Tokenizer_Hash differs",
-        model(tokenizer_hash=block.tokenizer_hash[:-1] + bytes([block.tokenizer_hash[-1] ^ 1])),
+        replace(file, model=replace(block, tokenizer_hash=flipped)),
     )
+    unknown = {"model": None, "digest": b"\0\1\2\3"}
+    yield bad("model-digest-unknown", "a built-in model that no program has", replace(file, **unknown))
     yield bad(
-        "model-other-vocabulary",
-        "Vocabulary_Size is that of the tokenizer, not of the logits",
-        model(vocabulary=len(crammer.table)),
+        "model-digest-unknown-and-all",
+        "a built-in model that no program has, and all else that a header can hold",
+        modeller.file(recited, predicted, name=b"all.txt", hash_size=32, parameters=Parameters(0, 2**16, 0), **unknown),
     )
-    yield bad("model-smallest-vocabulary", "Vocabulary_Size is 1", model(vocabulary=1))
-    yield bad("model-largest-vocabulary", "Vocabulary_Size is 2^24", model(vocabulary=2**24))
-    yield bad("model-largest-token-count", "Token_Count is 2^16", part(tokens=2**16, content=b"-" * 2**16))
-    yield bad(
-        "model-largest-vector-count",
-        "Vector_Count is 2^12, with vectors of width 1",
-        model(part(vectors=2**12, payload=bytes(2 * 2**12 + 1)), width=1),
-    )
-    yield bad(
-        "model-other-width",
-        "Vector_Width is half of the model's",
-        model(part(payload=recital.payload[:16] + b"\0"), width=8),
-    )
-    yield bad(
-        "model-context-exceeded",
-        "M + T is 513, and the model has 512 positions",
-        replace(crammed, parts=(crammer.cram(draw(14, 13), 500),)),
-    )
+    narrow = replace(modeller.file(replace(recited, payload=recited.payload[:8])), vectors=VectorBlock(4, width=8))
+    yield bad("model-other-width", "Vector_Width is half of the model's", narrow)
+    wide = replace(modeller.file(Group(RECITED, bytes(1 + 2**11), b"-", 1, 1)), vectors=VectorBlock(1, width=2**14))
+    yield bad("model-largest-width", "Vector_Width is 2^14", wide)
+    for what, description, group, start in [
+        ("v", "V", predicted, 288),
+        ("v-and-vectors", "V, and no group begins with it", recited, 288),
+    ]:
+        file = modeller.file(group, parameters=Parameters(start=start))
+        yield bad(f"model-start-token-{what}", f"Start_Token is {description}", file)
+    many = replace(modeller.file(Group(RECITED, bytes(2**13), b"-", 1, 2**12)), vectors=VectorBlock(1, width=1))
+    yield bad("model-largest-vector-count", "Vector_Count is 2^12, with vectors of width 1", many)
+    many = Group(PREDICTED, predicted.payload, b"-" * 2**16, 2**16)
+    yield bad("model-largest-token-count", "Token_Count is 2^16", modeller.file(many))
 
-    # content
-    dash = stored.parts[1]
+    def of_tokens(count, parameters):
+        return modeller.file(Group(PREDICTED, predicted.payload, b"-" * count, count), parameters=parameters)
 
-    def frame(payload, **lies):
-        return File((replace(dash, payload=payload, **lies),))
+    yield bad("model-context-exceeded", "1 + T is 513, and the model has 512 positions", of_tokens(512, Parameters()))
+    yield bad(
+        "model-context-exceeded-by-chunks",
+        "256 tokens of context, a chunk of 256 and the start token",
+        of_tokens(512, Parameters(14, 256, 256)),
+    )
+    many = Group(RECITED, draw(8, 1, 413), b"-" * 100, 100, 413)
+    yield bad("model-context-exceeded-by-vectors", "413 vectors and 100 tokens", modeller.file(many, coding=1))
 
+
+def invalid_zstd():
+    dash = same(b"-", 40)
+    frame, skippable = dash.payload, b"\x50\x2a\x4d\x18\x04\x00\x00\x00skip"
     for what, description, payload in [
         ("no-frame", "the payload is no zstd frame", b"-" * 13),
-        ("frame-cut", "the frame ends early", dash.payload[:-1]),
-        (
-            "frame-block-reserved",
-            "the frame has a block of the reserved type 3",
-            dash.payload[:9] + bytes([dash.payload[9] | 6]) + dash.payload[10:],
-        ),
-        ("trailing-byte", "a byte follows the frame", dash.payload + b"\0"),
+        ("frame-cut", "the frame ends early", frame[:-1]),
+        ("trailing-byte", "a byte follows the frame", frame + b"\0"),
         ("two-frames", "two frames of 20 bytes", zstd_frame(b"-", 20) + zstd_frame(b"-", 20)),
-        ("empty-frame-after", "a frame without content follows", dash.payload + bytes.fromhex("28b52ffd2000010000")),
-        (
-            "skippable-frame-before",
-            "a skippable frame comes first",
-            b"\x50\x2a\x4d\x18\x04\x00\x00\x00skip" + dash.payload,
-        ),
-        ("skippable-frame-after", "a skippable frame follows", dash.payload + b"\x50\x2a\x4d\x18\x04\x00\x00\x00skip"),
+        ("empty-frame-after", "a frame without content follows", frame + bytes.fromhex("28b52ffd2000010000")),
+        ("skippable-frame-before", "a skippable frame comes first", skippable + frame),
         ("no-content-size", "the frame does not state its content size", zstd_frame(b"-", 40, stated=-1, window=0)),
         ("content-size-too-big", "the frame states 41 bytes and has 40", zstd_frame(b"-", 40, stated=41)),
         ("content-size-too-small", "the frame states 39 bytes and has 40", zstd_frame(b"-", 40, stated=39, window=0)),
         ("window-too-big", "the frame has a window of 2^23 + 2^20 bytes", zstd_frame(b"-", 40, window=13 << 3 | 1)),
         ("dictionary", "the frame names a dictionary", zstd_frame(b"-", 40, dictionary=b"\x01")),
     ]:
-        yield bad(f"content-zstd-{what}", description, frame(payload))
+        yield bad(f"content-zstd-{what}", description, File((replace(dash, payload=payload),)))
+    long = Group(ZSTD, frame, b"-" * 41)
+    yield bad("content-zstd-size-differs", "the frame states and has 40 bytes, Size is 41", File((long,)))
+    bomb = Group(ZSTD, zstd_frame(b"-", 200 * 2**17, stated=1000, window=7 << 3), b"-" * 1000)
+    yield bad("content-zstd-bomb", "the frame states 1000 bytes and has 25 MiB", File((bomb,)))
+    wrong = replace(NAIL, payload=NAIL.payload[:-1] + b"\0")
+    yield bad("content-zstd-checksum", "the checksum in the frame is wrong", File((wrong,)))
+
+
+def invalid_corrections(modeller):
+    predicted = modeller.predicted(24, now_and_then)
+    (steps,), _ = modeller.follow(PREDICTED, 24, now_and_then)
+    token, logits = steps[0]
+
+    def first_token(g, index, near=(), noise=14):
+        """Corrections that end after the first token: of this rank group, with this Index, Bits and Low_ID."""
+        writer = Writer(len(logits), noise)
+        writer.known.set_shift(0)
+        writer.coder.unbounded(0)
+        writer.coder.unbounded(0)
+        writer.rank_group(g, writer.known.confidences(np.sort(logits)[::-1])[: g + 1])
+        writer.coder.number(index, index_bits(g))
+        if near:
+            n, low_id = near
+            writer.coder.decision(writer.known.nearness(g), True)
+            writer.coder.unbounded(n - 1)
+            writer.coder.number(low_id, n)
+        return writer.coder.shortest()
+
+    zeros, exception = RangeEncoder(), RangeEncoder()
+    zeros.unbounded(2**33)
+    for value, n_bits in [(1, 1), (0b010, 3), (0, 5), (len(logits), 9)]:  # Shift 0, Exception_Count 1, Position 0
+        exception.number(value, n_bits)
+    for what, description, data in [
+        ("empty", "no bytes: 33 bits 0 and more where Shift should be", b""),
+        ("33-zeros", "Shift is an unbounded number that begins with 33 bits 0", zeros.shortest()),
+        ("exception-too-big", "the id of an exception is V", exception.shortest()),
+        ("rank-too-big", "a rank is V: Index 28 in the last rank group, which has 28 ranks", first_token(20, 28)),
+        ("near-none", "Near, and no token that is near has this Low_ID", first_token(0, 0, (9, token ^ 1))),
+    ]:
+        yield bad(f"content-corrections-{what}", description, modeller.file(replace(predicted, payload=data)))
+    for what, description, lies in [
+        ("shift-1024", "Shift is 1024", {"says": [1024, 0]}),
+        ("count-too-big", "25 exceptions in 24 tokens", {"says": [0, 25, *range(24), 23], "spelt": range(24)}),
+        ("position-too-big", "the exception is at position 24 of 24 tokens", {"says": [0, 1, 24]}),
+        ("position-twice", "two exceptions at position 3", {"says": [0, 2, 3, 3], "spelt": [3]}),
+        ("position-falling", "exceptions at positions 7 and 3", {"says": [0, 2, 7, 3], "spelt": [3, 7]}),
+        ("bits-too-many", "Near with 10 bits of an id, and the ids have nine", {"near": {4: 10}}),
+    ]:
+        file = modeller.file(modeller.predicted(24, now_and_then, **lies))
+        yield bad(f"content-corrections-{what}", description, file)
+    data = first_token(0, 0, (1, token % 2), noise=0)
+    file = modeller.file(replace(predicted, payload=data), parameters=Parameters(noise=0))
+    yield bad("content-corrections-near-two", "Near, and several tokens that are near have this Low_ID", file)
+
+    longest = modeller.predicted(24, now_and_then, end=RangeEncoder.highest).payload
+    for what, description, payload in [
+        ("byte-left-over", "a byte more than the decoder asks for", longest + b"\1"),
+        ("last-byte-zero", "the last byte is zero", predicted.payload + b"\0"),
+        ("cut", "the last two bytes are missing", predicted.payload[:-2]),
+        ("first-bit", "a bit of the first byte differs", bytes([predicted.payload[0] ^ 1]) + predicted.payload[1:]),
+    ]:
+        yield bad(f"content-corrections-{what}", description, modeller.file(replace(predicted, payload=payload)))
+    parameters = Parameters(10, 8, 5)
+    writer = Writer(len(logits), parameters.noise)
+    (steps, *_), _ = modeller.follow(PREDICTED, 20, now_and_then, parameters=parameters)
+    writer.chunk(steps, 0, (), {})
+    writer.coder.unbounded(1024)
+    group = replace(modeller.predicted(20, now_and_then, parameters), payload=writer.coder.shortest())
+    file = modeller.file(group, parameters=parameters)
+    yield bad("content-corrections-second-shift-1024", "Shift of the second chunk is 1024", file)
+
+
+def invalid_content(modeller):
+    recited = modeller.recited(draw(0, 4, 2), 24)
+    corrected = modeller.corrected(draw(4, 4), 20, now_and_then)
+    predicted = modeller.predicted(24, now_and_then)
+    dash = same(b"-", 40)
+    for what, group in [("zstd", dash), ("recited", recited), ("predicted", predicted)]:
+        groups = (replace(group, content_crc=0), raw(b"\n"))
+        file = modeller.file(*groups) if group.tokens else File(groups)
+        yield bad(f"content-crc-{what}", f"Content_CRC of a {what} group differs", file)
+    for size in (4, 8, 16, 32):
+        stored = File((dash, raw(b"\n")), hash_size=size)
+        wrong = bytearray(hashlib.sha256(stored.original).digest()[:size])
+        wrong[-1] ^= 1
+        description = f"the last of {size} bytes of Original_Hash differs"
+        yield bad(f"content-hash-{size}", description, replace(stored, original_hash=bytes(wrong)))
+    yield bad("content-hash-empty", "Original_Hash of an empty file differs", File(original_hash=bytes(8)))
+    file = modeller.file(corrected, original_hash=bytes(8))
+    yield bad("content-hash-corrected", "Original_Hash of a corrected group differs", file)
     yield bad(
-        "content-zstd-size-differs", "the frame states and has 40 bytes, Size is 41", frame(dash.payload, size=41)
+        "content-groups-swapped",
+        "two raw groups stand in the wrong order",
+        File((raw(b"left"), raw(b"right")), original_hash=hashlib.sha256(b"rightleft").digest()[:8]),
     )
-    yield bad(
-        "content-zstd-too-short",
-        "the frame states 41 bytes and has 40, Size is 41",
-        frame(zstd_frame(b"-", 40, stated=41), size=41),
-    )
-    yield bad(
-        "content-zstd-bomb",
-        "the frame states 1000 bytes and has 25 MiB",
-        File((Part(ZSTD, zstd_frame(b"-", 200 * 2**17, stated=1000, window=7 << 3), b"-" * 1000),)),
-    )
-    yield bad(
-        "content-zstd-checksum",
-        "the checksum in the frame is wrong",
-        File((replace(NAIL, payload=NAIL.payload[:-1] + b"\x00"),)),
-    )
-    yield bad("content-crc-zstd", "Content_CRC of a zstd chunk differs", frame(dash.payload, content_crc=0))
-    yield bad("content-crc-crammed", "Content_CRC of a crammed chunk differs", part(content_crc=0))
-    yield bad("content-sha256", "Original_SHA256 differs", replace(stored, original_sha256=bytes(32)))
-    yield bad("content-sha256-empty", "Original_SHA256 of an empty file differs", File(original_sha256=bytes(32)))
-    yield bad(
-        "content-sha256-crammed",
-        "Original_SHA256 differs in a file with a crammed chunk",
-        replace(crammed, original_sha256=bytes(32)),
-    )
-    yield bad(
-        "content-chunks-swapped",
-        "two raw chunks stand in the wrong order",
-        replace(File((raw(b"left"), raw(b"right"))), original_sha256=hashlib.sha256(b"rightleft").digest()),
-    )
-    yield bad("content-crammed-too-long", "the tokens have one byte more than Size", part(size=len(recital) - 1))
-    yield bad("content-crammed-too-short", "the tokens have one byte less than Size", part(size=len(recital) + 1))
+    for what, content in [("more", predicted.content[:-1]), ("less", predicted.content + b"-")]:
+        file = modeller.file(replace(predicted, content=content), raw(b"\n"))
+        yield bad(f"content-size-and-{what}", f"the tokens have one byte {what} than Size", file)
+    other = recited.payload[:1] + bytes([recited.payload[1] ^ 7]) + recited.payload[2:]
     yield bad(
         "content-other-vector",
-        "the first value of the vector has the other sign",
-        part(payload=recital.payload[:1] + bytes([recital.payload[1] ^ 0x80]) + recital.payload[2:]),
+        "the first code of the first vector is another",
+        modeller.file(replace(recited, payload=other)),
     )
-    for what, token in [("special", END), ("beyond-tokenizer", len(crammer.table)), ("highest", block.vocabulary - 1)]:
-        chunk = crammer.cram(draw(1, 1), 40, lambda t, best, token=token: token if t == 39 else best)
-        yield bad(
-            f"content-token-{what}",
-            f"the last token is corrected to {token}, which stands for nothing",
-            replace(crammed, parts=(chunk,)),
-        )
+    for what, token in [("special", END), ("beyond-tokenizer", len(modeller.table)), ("highest", 287)]:
+        spelt = (23,) if what == "highest" else ()
+        group = modeller.predicted(24, lambda t, falling, token=token: token if t == 23 else falling[0], spelt=spelt)
+        description = f"the last token{', an exception,' if spelt else ''} is {token}, which stands for nothing"
+        yield bad(f"content-token-{what}", description, modeller.file(group))
 
 
 def describe(vector):
@@ -749,9 +1119,22 @@ def describe(vector):
     return out | ({"original": vector.original.hex()} if len(vector.original) <= 64 else {})
 
 
+def all_vectors():
+    modeller = Modeller(HERE / "model")
+    yield from valid_stored()
+    for makers in (valid_recited, valid_corrected, valid_predicted, valid_mixed):
+        yield from makers(modeller)
+    yield from invalid_header(modeller)
+    yield from invalid_table(modeller)
+    yield from invalid_vectors(modeller)
+    yield from invalid_model(modeller)
+    yield from invalid_zstd()
+    yield from invalid_corrections(modeller)
+    yield from invalid_content(modeller)
+
+
 def write_vectors(folder):
-    crammer = Crammer(HERE / "model")
-    vectors = [*valid_vectors(crammer), *invalid_vectors(crammer)]
+    vectors = list(all_vectors())
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob("*.cram"):
         stale.unlink()

@@ -3,11 +3,11 @@
 
     python formats/reader.py FILE.cram [MODEL_FOLDER] > original
 
-It shares no code with the library, and no numerics either: the model (llama.py) runs in plain NumPy, one
-position at a time, so a file that both decode alike was decoded twice. It trades speed for being short
-enough to check against the specification; "section" always means a section of cram.md.
+It shares no code with the library, and no numerics either: the model (llama.py) runs in plain NumPy, so a file
+that both decode alike was decoded twice. It trades speed for being short enough to check against the
+specification; "section" always means a section of cram.md.
 
-MODEL_FOLDER is a Hugging Face folder with a Llama in it; a file without crammed chunks needs none.
+MODEL_FOLDER is a Hugging Face folder with a Llama in it; a file of stored groups alone needs none.
 Exit codes: 0 ok, 1 input/output, 2 usage, 3 damaged file, 4 wrong or missing model.
 """
 
@@ -20,15 +20,18 @@ from pathlib import Path
 
 import numpy as np
 import zstandard
+from corrections import Corrections, Impossible
 from llama import Llama, Unsupported, fingerprint, read_config, read_tensors, token_table, tokenizer_hash
 
-MAGIC = b"\x9dCZ\n"
-RAW, ZSTD, CRAMMED = 0, 1, 2
-HAS_NAME, HAS_MODEL, RESERVED_FLAGS = 0x01, 0x02, 0xF0
+MAGIC = b"\x9dCZ"
+HAS_NAME, HAS_MODEL, IS_BUILTIN, IS_STANDARD, HAS_VECTORS, RESERVED = 0x01, 0x02, 0x04, 0x08, 0x10, 0x80
+RAW, ZSTD, RECITED, CORRECTED, PREDICTED = range(5)
+LEVELS = {1: 2, 2: 3, 3: 4, 4: 8, 5: 16, 6: 256}  # of the vector codings that have codes
+THREE_LEVELS, BINARY16 = 2, 7
 
 
 class Refused(Exception):
-    """What a reader cannot decode, and the stage of section 10 that found out."""
+    """What a reader cannot decode, and the stage of section 11 that found out."""
 
     def __init__(self, stage, message):
         super().__init__(f"{stage}: {message}")
@@ -48,18 +51,27 @@ def require(truth, stage, message):
         raise Damaged(stage, message)
 
 
+def require_range(value, low, high, stage, field):
+    require(low <= value <= high, stage, f"{field} is {value}, not {low} to {high}")
+
+
 # ---------------------------------------------------------------- fields (section 1)
 
 
 class Cursor:
     """Takes fields off the front of `data`; what cannot be taken is damage of `stage`."""
 
-    def __init__(self, data, stage, at=0):
-        self.data, self.stage, self.at = data, stage, at
+    def __init__(self, data, stage):
+        self.data, self.stage, self.at = data, stage, 0
+
+    @property
+    def left(self):
+        return len(self.data) - self.at
 
     def take(self, count, field):
-        left = len(self.data) - self.at
-        require(count <= left, self.stage, f"{field} needs {count} bytes at offset {self.at}, {left} are left")
+        require(
+            count <= self.left, self.stage, f"{field} needs {count} bytes at offset {self.at}, {self.left} are left"
+        )
         self.at += count
         return self.data[self.at - count : self.at]
 
@@ -68,9 +80,6 @@ class Cursor:
 
     def crc(self, field):
         return int.from_bytes(self.take(4, field), "little")
-
-    def hash(self, field):
-        return self.take(32, field)
 
     def varint(self, field):
         value = 0
@@ -83,248 +92,317 @@ class Cursor:
         raise Damaged(self.stage, f"{field} is longer than nine bytes")
 
     def string(self, field):
-        """The bytes of a string; `check_string` comes later, once a CRC has vouched for them."""
-        return self.take(self.varint(field), field)
+        length = self.varint(field)
+        require_range(length, 0, 255, self.stage, f"the length of {field}")
+        try:
+            text = self.take(length, field).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise Damaged(self.stage, f"{field} is not valid UTF-8") from error
+        require(not re.search(r"[\x00-\x1f\x7f]", text), self.stage, f"{field} holds a control character")
+        return text
 
 
-def check_string(value, field, low, high, stage="header"):
-    require(low <= len(value) <= high, stage, f"{field} has {len(value)} bytes, not {low} to {high}")
-    try:
-        text = value.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise Damaged(stage, f"{field} is not valid UTF-8") from error
-    require(not re.search(r"[\x00-\x1f\x7f]", text), stage, f"{field} holds a control character")
+# ---------------------------------------------------------------- header (sections 3 and 4)
 
 
-def check_range(value, field, low, high, stage):
-    require(low <= value <= high, stage, f"{field} is {value}, not {low} to {high}")
-
-
-# ---------------------------------------------------------------- header and table (sections 3 to 5)
-
-
-@dataclass(frozen=True)
-class ModelBlock:
-    model_id: bytes
-    revision: bytes
-    fingerprint: bytes
-    tokenizer_hash: bytes
-    vocabulary_size: int
-    vector_width: int
-    compute_type: int
-    noise_exponent: int
-    vector_coding: int
-    correction_coding: int
-
-
-@dataclass(frozen=True)
+@dataclass
 class Header:
-    flags: int
-    original_size: int
-    original_sha256: bytes
-    chunk_count: int
-    table_size: int
-    name: bytes | None
-    model: ModelBlock | None
+    original_size: int = 0
+    original_hash: bytes = b""
+    name: str | None = None
+    has_model: bool = False
+    digest: bytes | None = None  # of a built-in model, which has none of the next four
+    model_id: str = ""
+    revision: str = ""
+    fingerprint: bytes = b""
+    tokenizer_hash: bytes = b""
+    noise_exponent: int = 14
+    chunk_tokens: int = 512
+    context_tokens: int = 511
+    start_token: int = 0
+    vector_coding: int | None = None  # without vector block
+    vector_width: int = 0
+    vector_gain: int = 0
+    group_count: int = 0
 
 
-@dataclass(frozen=True)
-class Chunk:
+def parse_header(cursor):
+    begin = cursor.data[:4]
+    hint = "; this may be the genomics format CRAM" if begin == b"CRAM" else ""
+    require(begin[:3] == MAGIC, "magic", f"the file begins with {begin[:3].hex(' ')}, not {MAGIC.hex(' ')}{hint}")
+    require(begin[3:] == b"\x01", "version", f"this is version {begin[3:].hex() or '(missing)'}, not 01")
+    cursor.take(4, "Magic and Version")
+    flags, header = cursor.u8("Flags"), Header()
+    reserved = RESERVED if flags & HAS_MODEL else RESERVED | IS_BUILTIN | IS_STANDARD | HAS_VECTORS
+    require(not flags & reserved, "header", f"Flags {flags:#04x} has a reserved bit set")
+    header.original_size = cursor.varint("Original_Size")
+    header.original_hash = cursor.take(4 << (flags >> 5 & 3), "Original_Hash")
+    if flags & HAS_NAME:
+        header.name = cursor.string("Name")
+    if flags & HAS_MODEL:
+        parse_model(cursor, flags, header)
+    if flags & HAS_VECTORS:
+        header.vector_coding = cursor.u8("Vector_Coding")
+        header.vector_width = cursor.varint("Vector_Width")
+        header.vector_gain = cursor.varint("Vector_Gain")
+        require_range(header.vector_coding, 1, 7, "header", "Vector_Coding")
+    header.group_count = cursor.varint("Group_Count")
+    return header
+
+
+def parse_model(cursor, flags, header):
+    header.has_model = True
+    if flags & IS_BUILTIN:
+        header.digest = cursor.take(4, "Model_Digest")
+    else:
+        header.model_id = cursor.string("Model_ID")
+        header.revision = cursor.string("Revision")
+        header.fingerprint = cursor.take(32, "Model_Fingerprint")
+        header.tokenizer_hash = cursor.take(32, "Tokenizer_Hash")
+    if not flags & IS_STANDARD:
+        header.noise_exponent = cursor.u8("Noise_Exponent")
+        header.chunk_tokens = cursor.varint("Chunk_Tokens")
+        header.context_tokens = cursor.varint("Context_Tokens")
+        header.start_token = cursor.varint("Start_Token")
+        found = (header.noise_exponent, header.chunk_tokens, header.context_tokens, header.start_token)
+        require(found != (14, 512, 511, 0), "header", "the standard parameters are written out")
+
+
+def check_header(header):
+    require_range(header.noise_exponent, 0, 15, "header", "Noise_Exponent")
+    require_range(header.chunk_tokens, 1, 2**16, "header", "Chunk_Tokens")
+    require_range(header.context_tokens, 0, 2**16, "header", "Context_Tokens")
+    require_range(header.start_token, 0, 2**24 - 1, "header", "Start_Token")
+    if header.vector_coding is not None:
+        require_range(header.vector_width, 1, 2**14, "header", "Vector_Width")
+        require_range(header.vector_gain, 0, 2**48 + 1, "header", "Vector_Gain")
+    if header.name is not None:
+        is_base_name = header.name not in ("", ".", "..") and not re.search(r"[/\\]", header.name)
+        require(is_base_name, "header", "Name is no base name")
+    if header.has_model and header.digest is None:
+        is_known = re.match("(hf|local):.", header.model_id)
+        require(is_known, "header", "Model_ID does not begin with hf: or local: and a name")
+
+
+# ---------------------------------------------------------------- table (section 5)
+
+
+@dataclass
+class Group:
     kind: int
-    size: int
-    payload_size: int
-    payload_crc: int
+    size: int = 0
+    payload_size: int = 0
+    payload_crc: int | None = None  # where another checksum stands for it
     content_crc: int | None = None
     token_count: int = 0
     vector_count: int = 0
 
+    @property
+    def is_modelled(self):
+        return self.kind in (RECITED, CORRECTED, PREDICTED)
 
-def parse_header(blob):
-    """-> (Header, offset behind it)."""
-    hint = "; this may be the genomics format CRAM" if blob[:4] == b"CRAM" else ""
-    require(blob[:4] == MAGIC, "magic", f"the file begins with {blob[:4].hex(' ')}, not {MAGIC.hex(' ')}{hint}")
-    require(blob[4:5] == b"\x01", "version", f"this is version {blob[4:5].hex() or '(missing)'}, not 01")
-    cursor = Cursor(blob, "header", at=5)
-    flags = cursor.u8("Flags")
-    header = Header(
-        flags=flags,
-        original_size=cursor.varint("Original_Size"),
-        original_sha256=cursor.hash("Original_SHA256"),
-        chunk_count=cursor.varint("Chunk_Count"),
-        table_size=cursor.varint("Table_Size"),
-        name=cursor.string("Name") if flags & HAS_NAME else None,
-        model=parse_model_block(cursor) if flags & HAS_MODEL else None,
-    )
-    found = zlib.crc32(blob[: cursor.at])
-    require(cursor.crc("Header_CRC") == found, "header", "Header_CRC differs")
-    check_header(header)
-    return header, cursor.at
+    @property
+    def has_vectors(self):
+        return self.kind in (RECITED, CORRECTED)
+
+    def vectors_size(self, header):
+        """Bytes of the vectors of all its chunks."""
+        if not self.has_vectors:
+            return 0
+        chunks = -(-self.token_count // header.chunk_tokens)
+        return chunks * self.vector_count * vector_size(header.vector_coding, header.vector_width)
+
+    def positions(self, header):
+        """The most positions that one of its chunks takes."""
+        longest = min(self.token_count, header.chunk_tokens)
+        return min(self.token_count - longest, header.context_tokens) + longest + max(self.vector_count, 1)
 
 
-def parse_model_block(cursor):
-    return ModelBlock(
-        model_id=cursor.string("Model_ID"),
-        revision=cursor.string("Revision"),
-        fingerprint=cursor.hash("Model_Fingerprint"),
-        tokenizer_hash=cursor.hash("Tokenizer_Hash"),
-        vocabulary_size=cursor.varint("Vocabulary_Size"),
-        vector_width=cursor.varint("Vector_Width"),
-        compute_type=cursor.u8("Compute_Type"),
-        noise_exponent=cursor.u8("Noise_Exponent"),
-        vector_coding=cursor.u8("Vector_Coding"),
-        correction_coding=cursor.u8("Correction_Coding"),
-    )
+def parse_entry(cursor, header):
+    group = Group(cursor.u8("Kind"))
+    require_range(group.kind, RAW, PREDICTED, "table", "Kind")
+    alone = header.group_count == 1
+    if alone:
+        group.size = header.original_size
+    else:
+        group.size = cursor.varint("Size")
+        group.payload_size = cursor.varint("Payload_Size")
+        group.payload_crc = cursor.crc("Payload_CRC")
+        group.content_crc = cursor.crc("Content_CRC") if group.kind != RAW else None
+    if group.is_modelled:
+        group.token_count = cursor.varint("Token_Count")
+    if group.has_vectors:
+        group.vector_count = cursor.varint("Vector_Count")
+    if alone:
+        group.payload_size = cursor.left - 4  # behind Check
+
+    require_range(group.size, 1, 2**22, "table", "Size")
+    if group.kind == RAW:
+        require(group.payload_size == group.size, "table", "Payload_Size of a raw group is not its Size")
+    if group.kind == ZSTD:
+        require_range(group.payload_size, 1, group.size - 1, "table", "Payload_Size of a zstd group")
+    if group.is_modelled:
+        require_range(group.token_count, 1, min(group.size, 2**16), "table", "Token_Count")
+    if group.has_vectors:
+        require_range(group.vector_count, 1, 2**12, "table", "Vector_Count")
+    return group
 
 
-def check_header(header):
-    require(not header.flags & RESERVED_FLAGS, "header", f"Flags {header.flags:#04x} has a reserved bit set")
-    require(
-        (header.original_size == 0) == (header.chunk_count == 0),
-        "header",
-        f"Original_Size is {header.original_size}, Chunk_Count {header.chunk_count}: both or none are 0",
-    )
-    if header.name is not None:
-        check_string(header.name, "Name", 1, 255)
-        require(
-            header.name not in (b".", b"..") and not re.search(rb"[/\\]", header.name), "header", "Name is no base name"
-        )
-    if model := header.model:
-        check_string(model.model_id, "Model_ID", 1, 255)
-        require(
-            re.match(rb"(builtin|hf|local):.", model.model_id),
-            "header",
-            "Model_ID does not begin with builtin:, hf: or local: and a name",
-        )
-        check_string(model.revision, "Revision", 0, 255)
-        check_range(model.vocabulary_size, "Vocabulary_Size", 1, 2**24, "header")
-        check_range(model.vector_width, "Vector_Width", 1, 2**16, "header")
-        check_range(model.compute_type, "Compute_Type", 0, 0, "header")
-        check_range(model.noise_exponent, "Noise_Exponent", 0, 63, "header")
-        check_range(model.vector_coding, "Vector_Coding", 1, 1, "header")
-        check_range(model.correction_coding, "Correction_Coding", 1, 1, "header")
+def parse_table(cursor, header):
+    """-> the groups; the cursor stands behind Check, which agrees."""
+    cursor.stage = "table"
+    if header.group_count > 1:
+        require(7 * header.group_count <= cursor.left, "table", f"no room for {header.group_count} entries")
+    groups = [parse_entry(cursor, header) for _ in range(header.group_count)]
+    checked = cursor.data[: cursor.at]
+    check = cursor.crc("Check")
+    if header.group_count == 1:
+        checked += cursor.data[cursor.at :]
+    require(check == zlib.crc32(checked), "table", "Check differs")
+    return groups
 
 
-def parse_table(blob, at, header):
-    """-> (chunks, offset behind the table)."""
-    cursor = Cursor(blob, "table", at)
-    entries = cursor.take(header.table_size, "the table")
-    require(
-        7 * header.chunk_count <= len(entries),
-        "table",
-        f"{header.chunk_count} entries do not fit into {len(entries)} bytes",
-    )
-    require(cursor.crc("Table_CRC") == zlib.crc32(entries), "table", "Table_CRC differs")
-    rows = Cursor(entries, "table")
-    chunks = [parse_entry(rows, header.model) for _ in range(header.chunk_count)]
-    require(rows.at == len(entries), "table", f"{len(entries) - rows.at} bytes are left over")
-    total = sum(chunk.size for chunk in chunks)
+def check_table(groups, header):
+    total = sum(group.size for group in groups)
     require(total == header.original_size, "table", f"Sizes add up to {total}, not {header.original_size}")
-    crammed = any(chunk.kind == CRAMMED for chunk in chunks)
-    require(crammed or not header.model, "table", "there is a model block, but no crammed chunk")
-    return chunks, cursor.at
+    modelled = any(group.is_modelled for group in groups)
+    require(modelled == header.has_model, "table", "the model block is missing or superfluous")
+    with_vectors = [group for group in groups if group.has_vectors]
+    has_block = header.vector_coding is not None
+    require(bool(with_vectors) == has_block, "table", "the vector block is missing or superfluous")
+    for group in with_vectors:
+        rest = group.payload_size - group.vectors_size(header)
+        fits = rest == 0 if group.kind == RECITED else rest >= 0
+        require(fits, "table", f"Payload_Size is that of the vectors and {rest} bytes")
 
 
-def parse_entry(cursor, model):
-    kind = cursor.u8("Kind")
-    check_range(kind, "Kind", RAW, CRAMMED, "table")
-    fields = [cursor.varint("Size"), cursor.varint("Payload_Size"), cursor.crc("Payload_CRC")]
-    if kind != RAW:
-        fields += [cursor.crc("Content_CRC")]
-    if kind == CRAMMED:
-        fields += [cursor.varint("Token_Count"), cursor.varint("Vector_Count")]
-    chunk = Chunk(kind, *fields)
-
-    check_range(chunk.size, "Size", 1, 2**22, "table")
-    require(chunk.payload_size >= 1, "table", "Payload_Size is 0")
-    if kind == RAW:
-        require(chunk.payload_size == chunk.size, "table", "Payload_Size of a raw chunk is not its Size")
-    if kind == ZSTD:
-        require(chunk.payload_size < chunk.size, "table", "a zstd payload is not smaller than its content")
-    if kind == CRAMMED:
-        require(model, "table", "there is a crammed chunk, but no model block")
-        check_range(chunk.token_count, "Token_Count", 1, min(chunk.size, 2**16), "table")
-        check_range(chunk.vector_count, "Vector_Count", 1, 2**12, "table")
-        least = 2 * chunk.vector_count * model.vector_width + 1
-        require(chunk.payload_size >= least, "table", f"a crammed payload has not even {least} bytes")
-    return chunk
-
-
-# ---------------------------------------------------------------- payloads (section 6)
-
-
-def parse_payloads(blob, at, chunks):
-    """-> one slice of the file for each chunk."""
-    end = at + sum(chunk.payload_size for chunk in chunks)
-    require(end == len(blob), "length", f"the file has {len(blob)} bytes, not {end}")
-    cursor = Cursor(blob, "length", at)
-    payloads = [cursor.take(chunk.payload_size, "payload") for chunk in chunks]
-    for i, (chunk, payload) in enumerate(zip(chunks, payloads, strict=True)):
-        require(zlib.crc32(payload) == chunk.payload_crc, "payload", f"Payload_CRC of chunk {i} differs")
+def parse_payloads(cursor, groups):
+    """-> one slice of the file for each group."""
+    end = cursor.at + sum(group.payload_size for group in groups)
+    require(end == len(cursor.data), "length", f"the file has {len(cursor.data)} bytes, not {end}")
+    payloads = [cursor.take(group.payload_size, "payload") for group in groups]
+    for i, (group, payload) in enumerate(zip(groups, payloads, strict=True)):
+        require(group.payload_crc in (None, zlib.crc32(payload)), "payload", f"Payload_CRC of group {i} differs")
     return payloads
 
 
-def parse_vectors(payload, count, width):
-    """-> float32 (M, D)."""
-    vectors = np.frombuffer(payload, dtype="<f2", count=count * width).reshape(count, width)
-    require(np.isfinite(vectors).all(), "vectors", "a value is infinite or not a number")
-    return vectors.astype(np.float32)
+# ---------------------------------------------------------------- vectors (section 6.1)
 
 
-def parse_corrections(data, token_count, vocabulary_size):
-    """-> {position: token}."""
-    cursor = Cursor(data, "corrections")
-    count = cursor.varint("Count")
-    check_range(count, "Count", 0, token_count, "corrections")
-    corrections, position = {}, -1
-    for _ in range(count):
-        position += cursor.varint("Gap") + 1
-        check_range(position, "a position", 0, token_count - 1, "corrections")
-        corrections[position] = cursor.varint("Token")
-        check_range(corrections[position], "Token", 0, vocabulary_size - 1, "corrections")
-    require(cursor.at == len(data), "corrections", f"{len(data) - cursor.at} bytes are left over")
-    return corrections
+def code_bits(coding):
+    return LEVELS[coding].bit_length() - 1
 
 
-# ---------------------------------------------------------------- model at hand (sections 7 to 9)
+def vector_size(coding, width):
+    """Bytes of one vector."""
+    if coding == BINARY16:
+        return 2 * width
+    if coding == THREE_LEVELS:
+        return 1 + -(-width // 5)
+    return 1 + -(-code_bits(coding) * width // 8)
 
 
-def open_model(folder, block, chunks):
+def parse_vectors(data, coding, width):
+    """-> (vector, D): with coding 7 the vectors, with the others the numbers v_f."""
+    if coding == BINARY16:
+        vectors = np.frombuffer(data, "<f2").reshape(-1, width)
+        require(np.isfinite(vectors).all(), "vectors", "a value is infinite or not a number")
+        return vectors.astype(np.float32)
+
+    rows = np.frombuffer(data, np.uint8).reshape(-1, vector_size(coding, width))
+    scales, packed = rows[:, :1], rows[:, 1:]
+    if coding == THREE_LEVELS:
+        require((packed <= 242).all(), "vectors", "a byte is larger than 242")
+        codes = (packed[:, :, None] // 3 ** np.arange(5) % 3).reshape(len(rows), -1)
+    else:
+        n_bits = code_bits(coding)
+        bits = np.unpackbits(packed, axis=1, bitorder="little")
+        bits = np.pad(bits, [(0, 0), (0, -bits.shape[1] % n_bits)])
+        codes = bits.reshape(len(rows), -1, n_bits) @ 2 ** np.arange(n_bits)
+    require(not codes[:, width:].any(), "vectors", "what fills the last byte is not 0")
+    return (2 * codes[:, :width] / (LEVELS[coding] - 1) - 1) * 2 ** ((scales - 128.0) / 8)
+
+
+def transform(numbers):
+    """The vectors for the numbers v_f, (vector, D)."""
+    width = numbers.shape[1]
+    places = np.arange(width)
+    basis = np.sqrt(2 / width) * np.cos(np.pi / width * places[:, None] * (places + 0.5))  # (f, n)
+    basis[0] = np.sqrt(1 / width)
+    signs = hashlib.shake_256(b"cramzip-rotation-1" + width.to_bytes(4, "little")).digest(-(-width // 8))
+    bits = np.unpackbits(np.frombuffer(signs, np.uint8), bitorder="little")[:width]
+    return (numbers @ basis * (1.0 - 2.0 * bits)).astype(np.float32)
+
+
+# ---------------------------------------------------------------- groups (sections 5, 8 and 9)
+
+
+def open_model(folder, header, groups):
     """-> (Llama, token table) of the folder, if it is the model that the file needs."""
     if folder is None:
-        raise WrongModel("model", f"the file needs {block.model_id.decode()}; give the folder with that model")
+        wanted = header.model_id or f"the built-in model {header.digest.hex()}"
+        raise WrongModel("model", f"the file needs {wanted}; give the folder with that model")
     config, tensors, table = read_config(folder), read_tensors(folder), token_table(folder)
-    for field, needed, found in [
-        ("Model_Fingerprint", block.fingerprint, fingerprint(config, tensors)),
-        ("Tokenizer_Hash", block.tokenizer_hash, tokenizer_hash(table)),
-    ]:
-        if needed != found:
-            raise WrongModel("model", f"{field}: the file needs {needed.hex()}, this model has {found.hex()}")
+    found = fingerprint(config, tensors)
+    identities = [("Model_Digest", header.digest, found[:4])]
+    if header.digest is None:
+        identities = [
+            ("Model_Fingerprint", header.fingerprint, found),
+            ("Tokenizer_Hash", header.tokenizer_hash, tokenizer_hash(table)),
+        ]
+    for field, needed, here in identities:
+        if needed != here:
+            raise WrongModel("model", f"{field}: the file needs {needed.hex()}, this model has {here.hex()}")
     model = Llama(config, tensors)
-    if (block.vocabulary_size, block.vector_width) != (model.vocabulary_size, model.width):
+    if header.vector_coding is not None and header.vector_width != model.width:
+        raise WrongModel("model", f"D is {model.width} in this model, {header.vector_width} in the file")
+    if header.start_token >= model.vocabulary_size:
         raise WrongModel(
-            "model",
-            f"V is {model.vocabulary_size} and D {model.width} in this model, "
-            f"{block.vocabulary_size} and {block.vector_width} in the file",
+            "model", f"this model has {model.vocabulary_size} logits, and Start_Token is {header.start_token}"
         )
-    longest = max(chunk.vector_count + chunk.token_count for chunk in chunks)
+    longest = max(group.positions(header) for group in groups if group.is_modelled)
     if longest > model.context:
-        raise WrongModel("model", f"a chunk needs {longest} positions, this model has {model.context}")
+        raise WrongModel("model", f"a group needs {longest} positions, this model has {model.context}")
     return model, table
 
 
-# ---------------------------------------------------------------- content (sections 5 and 7)
+def decode_tokens(model, header, group, vectors, corrections):
+    """-> the T token ids of a group.
+
+    `vectors` are those of all its chunks, (chunk, M, D), or None; `corrections` None where the model recites.
+    """
+    done = []
+    while len(done) < group.token_count:
+        n = min(header.chunk_tokens, group.token_count - len(done))
+        first = model.embedding[[header.start_token]] if vectors is None else vectors[len(done) // header.chunk_tokens]
+        seen = done[max(len(done) - header.context_tokens, 0) :]
+        x, position = np.concatenate([first, *model.embedding[seen, None]]), 0
+        cache = model.empty_cache(len(x) + n)
+        if corrections:
+            corrections.begin_chunk(n)
+        for _ in range(n):
+            logits = model.logits(x, position, cache)
+            done.append(corrections.token(logits) if corrections else int(logits.argmax()))  # the lowest of equals
+            x, position = model.embedding[done[-1:]], position + len(x)
+    return done
 
 
-def decode_tokens(model, vectors, token_count, corrections):
-    """Greedy decoding from `vectors`, (M, D), with the corrections put in -> T token ids."""
-    x, tokens = list(vectors), []
-    cache = model.empty_cache(len(vectors) + token_count)
-    for position in range(len(vectors) + token_count - 1):
-        logits = model.logits(x[position], position, cache)
-        if position >= len(vectors) - 1:
-            tokens.append(corrections.get(len(tokens), int(logits.argmax())))  # the lowest of equals
-            x.append(model.embedding[tokens[-1]])
-    return tokens
+def decode_group(model, table, header, group, payload, numbers):
+    """-> bytes; `numbers` are what parse_vectors made of the vectors, or None."""
+    vectors = corrections = None
+    if numbers is not None:
+        vectors = numbers if header.vector_coding == BINARY16 else transform(numbers)
+        vectors = vectors.reshape(-1, group.vector_count, model.width)
+    if group.kind != RECITED:
+        coded = payload[group.vectors_size(header) :]
+        corrections = Corrections(coded, model.vocabulary_size, header.noise_exponent)
+    try:
+        tokens = decode_tokens(model, header, group, vectors, corrections)
+        if corrections:
+            corrections.coder.check_end()
+    except Impossible as problem:
+        raise Damaged("content", f"corrections: {problem}") from problem
+    return join_tokens(tokens, table)
 
 
 def join_tokens(tokens, table):
@@ -345,38 +423,36 @@ def decompress_zstd(payload, size):
         raise Damaged("content", f"zstd: {error}") from error
 
 
-# ---------------------------------------------------------------- all of it, in the order of section 10
+# ---------------------------------------------------------------- all of it, in the order of section 11
 
 
 def read(blob, folder=None):
     """The original in a `.cram` file. Raises Damaged or WrongModel."""
-    header, at = parse_header(blob)
-    chunks, at = parse_table(blob, at, header)
-    payloads = parse_payloads(blob, at, chunks)
-    crammed = {i: chunk for i, chunk in enumerate(chunks) if chunk.kind == CRAMMED}
-    if block := header.model:
-        vectors = {
-            i: parse_vectors(payloads[i], chunk.vector_count, block.vector_width) for i, chunk in crammed.items()
-        }
-        corrections = {
-            i: parse_corrections(payloads[i][2 * vectors[i].size :], chunk.token_count, block.vocabulary_size)
-            for i, chunk in crammed.items()
-        }
-        model, table = open_model(folder, block, crammed.values())
+    cursor = Cursor(blob, "header")
+    header = parse_header(cursor)
+    groups = parse_table(cursor, header)
+    check_header(header)
+    check_table(groups, header)
+    payloads = parse_payloads(cursor, groups)
+    numbers = [
+        parse_vectors(payload[: group.vectors_size(header)], header.vector_coding, header.vector_width)
+        if group.has_vectors
+        else None
+        for group, payload in zip(groups, payloads, strict=True)
+    ]
+    model, table = open_model(folder, header, groups) if header.has_model else (None, None)
 
-    parts = []
-    for i, (chunk, payload) in enumerate(zip(chunks, payloads, strict=True)):
-        if chunk.kind == ZSTD:
-            payload = decompress_zstd(payload, chunk.size)
-        if chunk.kind == CRAMMED:
-            tokens = decode_tokens(model, vectors[i], chunk.token_count, corrections[i])
-            payload = join_tokens(tokens, table)
-        require(len(payload) == chunk.size, "content", f"chunk {i} has {len(payload)} bytes, not {chunk.size}")
-        if chunk.content_crc is not None:
-            require(zlib.crc32(payload) == chunk.content_crc, "content", f"Content_CRC of chunk {i} differs")
-        parts.append(payload)
-    original = b"".join(parts)
-    require(hashlib.sha256(original).digest() == header.original_sha256, "content", "Original_SHA256 differs")
+    original = b""
+    for i, (group, content) in enumerate(zip(groups, payloads, strict=True)):
+        if group.kind == ZSTD:
+            content = decompress_zstd(content, group.size)
+        if group.is_modelled:
+            content = decode_group(model, table, header, group, content, numbers[i])
+        require(len(content) == group.size, "content", f"group {i} has {len(content)} bytes, not {group.size}")
+        require(group.content_crc in (None, zlib.crc32(content)), "content", f"Content_CRC of group {i} differs")
+        original += content
+    digest = hashlib.sha256(original).digest()
+    require(digest.startswith(header.original_hash), "content", "Original_Hash differs")
     return original
 
 

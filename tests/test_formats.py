@@ -5,24 +5,38 @@ Neither knows the other, so a file that both read alike is read as the specifica
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from models import PROSE, ROOT, recital
 
-FORMATS = Path(__file__).parent.parent / "formats"
+import cramzip
+from cramzip import CramConfig, quantize
+from cramzip.corrections import TokenDecoder, TokenEncoder
+from cramzip.errors import DamagedFileError, WrongModelError
+from cramzip.lm import FrozenLM
+from cramzip.ranks import Step, rank
+from cramzip.records import BITS, Coding, Kind
+
+FORMATS = ROOT / "formats"
 MODEL = FORMATS / "model"
 VECTORS = FORMATS / "vectors"
+PRIMER = ROOT / "cramzip" / "models" / "primer"
 sys.path.insert(0, str(FORMATS))
 
+import corrections  # noqa: E402
 import llama  # noqa: E402
 import make_model  # noqa: E402
 import make_vectors  # noqa: E402
 import reader  # noqa: E402
 
 INDEX = json.loads((VECTORS / "index.json").read_text("utf-8"))["vectors"]
+SPECIFICATION = (FORMATS / "cram.md").read_text("utf-8")
 
 
 def vectors(expectation, but_stage=None):
@@ -41,17 +55,13 @@ def assert_is_original(data, vector):
 
 
 @pytest.fixture(scope="module")
-def cramzip():
-    import cramzip.errors
-
-    return cramzip
+def lm():
+    return FrozenLM.load(MODEL)
 
 
 @pytest.fixture(scope="module")
-def lm(cramzip):
-    from cramzip.lm import FrozenLM
-
-    return FrozenLM.load(MODEL)
+def primer():
+    return cramzip.load()
 
 
 # ---------------------------------------------------------------- the reference reader
@@ -86,13 +96,13 @@ def test_reference_reader_needs_no_model_to_find_damage_before_the_stage_model(v
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        ([VECTORS / "ok-crammed-recital.cram", MODEL], 0),
+        ([VECTORS / "ok-every-kind.cram", MODEL], 0),
         ([VECTORS / "ok-raw-one-byte.cram"], 0),
         ([VECTORS / "no-such-file.cram"], 1),
         ([], 2),
         ([VECTORS / "magic-genomics.cram"], 3),
         ([VECTORS / "model-other-fingerprint.cram", MODEL], 4),
-        ([VECTORS / "ok-crammed-recital.cram"], 4),
+        ([VECTORS / "ok-predicted.cram"], 4),
     ],
     ids=lambda value: value if isinstance(value, int) else "-".join(Path(part).stem for part in value),
 )
@@ -103,15 +113,73 @@ def test_reference_reader_exits_with_the_code_of_the_problem(arguments, code):
     assert bool(run.stderr) == (code != 0)
 
 
+# ---------------------------------------------------------------- the examples of the specification
+
+
+def examples():
+    """The files that the specification spells out."""
+    lines = re.findall(r"^    (9D 43 5A .*)$", SPECIFICATION, re.MULTILINE)
+    return [bytes.fromhex(line.replace(" ", "")) for line in lines]
+
+
+def test_both_readers_read_the_examples_of_files():
+    of_one_group, smallest = examples()
+    assert reader.read(smallest) == cramzip.decompress(smallest) == b""
+    with pytest.raises(reader.WrongModel, match="built-in model 1a2b3c4d"):
+        reader.read(of_one_group)
+    file = cramzip.read(of_one_group)
+    assert (file.header.name, file.header.original_size, file.entries[0].n_tokens) == ("a.txt", 11, 4)
+    assert file.header.original_hash == hashlib.sha256(b"the cat sat").digest()[:8]
+
+
+def test_reference_reader_reads_the_examples_of_vectors():
+    numbers = reader.parse_vectors(bytes.fromhex("783008"), 2, 7)
+    assert numbers.tolist() == [[-0.5, 0, 0.5, 0, -0.5, 0.5, 0.5]]
+    expected = [-0.060609, 0.315912, 0.153602, -0.990766, 0.264305, -0.205209, -0.171312]
+    np.testing.assert_allclose(reader.transform(numbers)[0], expected, atol=1e-6)
+    eight_levels = reader.parse_vectors(bytes.fromhex("80F1510D"), 4, 7)
+    np.testing.assert_allclose((eight_levels[0] + 1) * 7 / 2, [1, 6, 7, 0, 5, 2, 3])
+
+
+def test_reference_reader_reads_the_example_of_corrections():
+    decoder = corrections.Corrections(bytes.fromhex("E4A8D9"), 4, 14)
+    decoder.begin_chunk(3)
+    logits = np.float32([(2, 1, 0, -1), (2, 1, 0, -1), (0, 2, 2, -1)])
+    assert [decoder.token(row) for row in logits] == [0, 2, 1]
+    decoder.coder.check_end()
+
+
+def test_reference_coder_reads_and_writes_the_example_of_the_range_coder():
+    decoder, encoder = corrections.RangeDecoder(bytes.fromhex("3442")), make_vectors.RangeEncoder()
+    bit, same_bit = corrections.Bit(2**21, 8), corrections.Bit(2**21, 8)
+    for yes, probability in [(True, 2317904), (True, 2496608), (False, 2279511), (True, 2432694)]:
+        encoder.decision(same_bit, yes)
+        assert decoder.decision(bit) == yes
+        assert bit.probability == same_bit.probability == probability
+    assert (encoder.low, encoder.range) == (706394475, 261064620)
+    assert (decoder.number(3), decoder.unbounded()) == (5, 6)
+    decoder.check_end()
+    encoder.number(5, 3)
+    encoder.unbounded(6)
+    assert (encoder.low, encoder.range) == (52 * 2**32 + 1096477648, 261064624)
+    assert encoder.shortest() == bytes.fromhex("3442")
+
+
 # ---------------------------------------------------------------- the vectors themselves
 
 
-def test_every_committed_vector_is_in_the_index():
-    assert {path.name for path in VECTORS.glob("*.cram")} == {vector["file"] for vector in INDEX}
+def test_the_index_lists_exactly_the_files_that_there_are():
+    names = [vector["file"] for vector in INDEX]
+    assert sorted(names) == sorted(path.name for path in VECTORS.glob("*.cram"))
+    assert {path.suffix for path in VECTORS.iterdir()} == {".cram", ".json"}
+
+
+def test_no_two_vectors_are_the_same():
+    assert len({blob_of(vector) for vector in INDEX}) == len(INDEX)
 
 
 def test_every_stage_has_vectors():
-    stages = ["magic", "version", "header", "table", "length", "payload", "vectors", "corrections", "model", "content"]
+    stages = ["magic", "version", "header", "table", "length", "payload", "vectors", "model", "content"]
     assert list(dict.fromkeys(vector["stage"] for vector in INDEX if vector["expect"] != "ok")) == stages
 
 
@@ -127,22 +195,24 @@ def test_generators_make_the_committed_files_again(tmp_path):
 
 
 @vectors("ok")
-def test_library_decodes(vector, cramzip, lm):
+def test_library_decodes(vector, lm):
     assert_is_original(cramzip.decompress(blob_of(vector), lm), vector)
 
 
 @vectors("damaged")
-def test_library_calls_damaged_at_the_right_stage(vector, cramzip, lm):
-    with pytest.raises(cramzip.errors.DamagedFileError) as refusal:
+def test_library_calls_damaged_at_the_right_stage(vector, lm):
+    with pytest.raises(DamagedFileError) as refusal:
         cramzip.decompress(blob_of(vector), lm)
     assert refusal.value.stage == vector["stage"]
 
 
 @vectors("wrong model")
-def test_library_wants_another_model_for(vector, cramzip, lm):
-    with pytest.raises(cramzip.errors.WrongModelError):
+def test_library_wants_another_model_for(vector, lm):
+    with pytest.raises(WrongModelError):
         cramzip.decompress(blob_of(vector), lm)
 
+
+# ---------------------------------------------------------------- files of the library, for the reference reader
 
 AWKWARD = {
     "nothing": b"",
@@ -154,24 +224,138 @@ AWKWARD = {
     "special token spelt out": b"the <|end|> of the <|end|>",
     "character of SentencePiece": "\u2581the\u2581end".encode(),
     "composed and decomposed": "é e\u0301 ﬁ fi Å Å".encode(),
-    "same letter": b"a" * 5000,
-    "noise": np.random.RandomState(0).bytes(3000),
-    "worth cramming": make_model.CITIES_TEXT.encode(),
-    "worth cramming amid noise": b"\xff\0" + make_model.CITIES_TEXT.encode() + b"\r\n\xfe",
+    "same letter": b"a" * 300,
+    "tokens that tie": bytes(make_model.TWINS) * 20,
+    "long token": b"\xff\0" + make_model.CITIES_TEXT.encode() + b"\r\n\xfe",
 }
+SETTINGS = {
+    "predicted": CramConfig(vectors=0),
+    "predicted in chunks": CramConfig(vectors=0, chunk_tokens=16, context=9),
+    "predicted in chunks without context": CramConfig(vectors=0, chunk_tokens=10, context=0),
+    "corrected": CramConfig(effort=1),
+    "corrected in chunks": CramConfig(effort=1, chunk_tokens=20, context=30, bits="2"),
+    "corrected with three vectors": CramConfig(effort=1, vectors=3, bits="3"),
+    "strong noise": CramConfig(vectors=0, noise_exponent=3),
+    "weak noise": CramConfig(vectors=0, noise_exponent=13),
+} | {f"{bits} bits": CramConfig(effort=1, bits=bits) for bits in BITS}
+
+
+def kinds(blob):
+    return {entry.kind for entry in cramzip.read(blob).entries}
+
+
+@pytest.fixture(scope="module")
+def text(lm):
+    return recital(lm, 60, temperature=2.0)
 
 
 @pytest.mark.parametrize("data", AWKWARD.values(), ids=AWKWARD.keys())
-def test_reference_reader_decodes_what_the_library_writes(data, cramzip, lm):
-    blob = cramzip.compress(data, lm, cramzip.CramConfig(effort=1))
+def test_reference_reader_decodes_what_the_library_writes(data, lm, never_stored):
+    blob = cramzip.compress(data, lm, CramConfig(vectors=0), name="awkward.bin")
     assert reader.read(blob, MODEL) == data
     assert cramzip.decompress(blob, lm) == data
 
 
-def test_library_crams_the_text_that_is_worth_it(cramzip, lm):
-    """Without this, the test above might see stored chunks only."""
-    blob = cramzip.compress(AWKWARD["worth cramming"], lm, cramzip.CramConfig(effort=1))
-    assert reader.parse_header(blob)[0].model is not None
+@pytest.mark.parametrize("config", SETTINGS.values(), ids=SETTINGS.keys())
+def test_reference_reader_decodes_all_settings_of_the_library(config, text, lm, never_stored):
+    blob = cramzip.compress(text, lm, config)
+    assert reader.read(blob, MODEL) == text
+    assert kinds(blob) == {Kind.CORRECTED if config.vectors else Kind.PREDICTED}
+
+
+def test_reference_reader_decodes_recitals_of_the_library(lm, never_stored):
+    text = recital(lm, 12)
+    blob = cramzip.compress(text, lm, CramConfig(effort=1, exact=True))
+    assert reader.read(blob, MODEL) == text
+    assert Kind.RECITED in kinds(blob)
+
+
+def test_reference_reader_decodes_several_groups_of_the_library(text, lm, never_stored, monkeypatch):
+    monkeypatch.setattr("cramzip.encode.GROUP_TOKENS", 20)
+    blob = cramzip.compress(text, lm, CramConfig(vectors=0))
+    assert len(cramzip.read(blob).entries) > 2
+    assert reader.read(blob, MODEL) == text
+
+
+@pytest.mark.parametrize("n_vectors", [0, 1])
+def test_reference_reader_decodes_with_the_built_in_model(n_vectors, primer, never_stored):
+    blob = cramzip.compress(PROSE, primer, CramConfig(vectors=n_vectors, effort=1))
+    assert kinds(blob) == {Kind.CORRECTED if n_vectors else Kind.PREDICTED}
+    assert reader.read(blob, PRIMER) == PROSE
+
+
+# ---------------------------------------------------------------- corrections and vectors, beyond what files reach
+
+SIZES = (1, 2, 3, 9, 40, 2049)
+SPREADS = (0.01, 1.0, 5.0, 40.0)  # of logits; the first has nothing but near tokens, the last hopeless ones
+
+
+@pytest.mark.parametrize("exponent", [0, 2, 6, 12, 13, 15])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("spread", SPREADS)
+def test_reference_reader_decodes_corrections_of_any_logits(size, spread, exponent):
+    random = np.random.RandomState(size)
+    logits = (random.randn(21, size) * spread).astype(np.float32)
+    logits[::4] = np.round(logits[::4])  # ties
+    tokens = random.randint(size, size=21)
+    encoder = TokenEncoder(size, 2.0**-exponent)
+    for chunk in (slice(0, 13), slice(13, 21)):
+        encoder.chunk(rank(torch.from_numpy(logits[chunk]), torch.from_numpy(tokens[chunk]), 2.0**-exponent))
+    decoder = corrections.Corrections(encoder.finish(), size, exponent)
+    found = []
+    for t, row in enumerate(logits):
+        if t in (0, 13):
+            decoder.begin_chunk(13 if t == 0 else 8)
+        found.append(decoder.token(row))
+    decoder.coder.check_end()
+    assert found == tokens.tolist()
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_both_readers_make_the_same_of_any_bytes(seed):
+    random = np.random.RandomState(seed)
+    size, exponent = SIZES[seed % len(SIZES)], int(random.randint(16))
+    logits = (random.randn(16, size) * 3).astype(np.float32)
+    data = random.bytes(random.randint(1, 40))
+    if seed % 3:  # such that Shift is 0, without exceptions
+        data = bytes([random.randint(0xC0, 0x100)]) + data
+
+    def by_reference():
+        decoder = corrections.Corrections(data, size, exponent)
+        decoder.begin_chunk(len(logits))
+        for row in logits:
+            yield decoder.token(row)
+        decoder.coder.check_end()
+
+    def by_library():
+        decoder = TokenDecoder(data, size, 2.0**-exponent)
+        decoder.begin_chunk(len(logits))
+        for t in range(len(logits)):
+            yield decoder.token(t, Step(torch.from_numpy(logits[t : t + 1]), 2.0**-exponent), 0)
+        decoder.finish()
+
+    assert until_refused(by_reference()) == until_refused(by_library())
+
+
+def until_refused(tokens):
+    """The tokens, and None if they end with a refusal."""
+    out = []
+    try:
+        for token in tokens:
+            out.append(token)
+    except (corrections.Impossible, DamagedFileError):
+        out.append(None)
+    return out
+
+
+@pytest.mark.parametrize("coding", Coding, ids=lambda coding: coding.name)
+@pytest.mark.parametrize("width", [1, 7, 16, 100, 257])
+def test_both_readers_make_the_same_of_vectors(coding, width):
+    mem = torch.from_numpy(np.random.RandomState(width).randn(3, width).astype(np.float32))
+    quantized = quantize.quantize(mem, coding)
+    numbers = reader.parse_vectors(quantize.pack(quantized), coding, width)
+    ours = numbers if coding is Coding.FLOAT16 else reader.transform(numbers)
+    np.testing.assert_allclose(ours, quantize.dequantize(quantized).numpy(), rtol=0, atol=2e-6 * width**0.5)
 
 
 # ---------------------------------------------------------------- the model at hand
@@ -185,18 +369,20 @@ def test_library_and_reference_reader_agree_on_the_tokenizer_hash(lm):
     assert llama.tokenizer_hash(llama.token_table(MODEL)) == lm.tokenizer_hash
 
 
-def test_plain_forward_pass_agrees_with_transformers():
-    import torch
+@pytest.mark.parametrize("n_at_once", [1, 7, 100])
+def test_plain_forward_pass_agrees_with_transformers(n_at_once):
     from transformers import AutoModelForCausalLM
 
     theirs = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
     ours = llama.Llama(llama.read_config(MODEL), llama.read_tensors(MODEL))
-    x = make_vectors.draw(0, 100).astype(np.float32)
+    x = np.random.RandomState(0).uniform(-1, 1, (100, ours.width)).astype(np.float32)
     cache = ours.empty_cache(len(x))
-    logits = np.stack([ours.logits(x[position], position, cache) for position in range(len(x))])
+    begins = range(0, len(x), n_at_once)
+    logits = np.stack([ours.logits(x[begin : begin + n_at_once], begin, cache) for begin in begins])
     with torch.no_grad():
         expected = theirs(inputs_embeds=torch.from_numpy(x)[None]).logits[0].numpy()
-    np.testing.assert_allclose(logits, expected, atol=1e-3)
+    last = [min(begin + n_at_once, len(x)) - 1 for begin in begins]
+    np.testing.assert_allclose(logits, expected[last], atol=1e-3)
 
 
 def test_fingerprint_ignores_how_a_model_was_saved_and_nothing_else():
@@ -216,7 +402,7 @@ def test_fingerprint_does_not_depend_on_the_cut_into_files(tmp_path):
     assert llama.read_tensors(tmp_path) == llama.read_tensors(MODEL)
 
 
-def test_sentencepiece_entries_stand_for_bytes_as_section_8_says(tmp_path):
+def test_sentencepiece_entries_stand_for_bytes_as_section_9_says(tmp_path):
     vocab = ["<unk>", "<s>", "\u2581the", "<0x0A>", "<0x0AB>", "\u2581\u2581", "é"]
     (tmp_path / "tokenizer.json").write_text(
         json.dumps(
