@@ -164,7 +164,7 @@ class Corrections:
             require_range(token, 0, len(logits) - 1, "the id of an exception")
             return token
 
-        logits = np.float64(logits)
+        logits = np.maximum(np.float64(logits), -1e9)
         order = np.argsort(-logits)
         g = self.rank_group(self.known.confidences(logits[order]))
         rank = self.known.first_ranks[g] + self.coder.number(index_bits(g))

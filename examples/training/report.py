@@ -143,7 +143,7 @@ def draw_curve(work, target):
     rate.plot(tokens, [line["lr"] for line in log], ":", color="C1", linewidth=1)
     rate.set_ylabel("learning rate (Muon)", color="C1")
     rate.set_ylim(0)
-    axes.legend(loc="upper center", frameon=False)
+    axes.legend(loc="lower left", frameon=False)
     figure.savefig(target, dpi=110, format="png")
 
 
