@@ -14,10 +14,21 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 @pytest.fixture(scope="module")
 def long_chunks():
-    """Give vectors of the tiny model more than they can hold: chunks of several tokens, some of them corrected."""
+    """Give vectors of the tiny model more than they can hold: without corrections, chunks of several tokens."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cramzip.chunking.BITS_PER_DIMENSION", 0.8)
         yield
+
+
+@pytest.fixture
+def never_stored(monkeypatch):
+    """Groups of text need the model, however much smaller they would be if they were stored."""
+
+    def size(groups):
+        return sum(len(group.payload) + 2**32 * group.entry.kind.is_stored * group.entry.size for group in groups)
+
+    monkeypatch.setattr("cramzip.encode._size", size)
+    monkeypatch.setattr("cramzip.container.file_size", lambda header, entries: 0)
 
 
 @pytest.fixture

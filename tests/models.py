@@ -8,6 +8,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 ROOT = Path(__file__).parent.parent
 TINY_MODEL = ROOT / "formats" / "model"
 
+PROSE = b"It is a far, far better thing that I do, than I have ever done; it is a far, far better rest."
+
 GAIN = 10.0
 
 _LLAMA = {
@@ -72,3 +74,33 @@ def byte_level_tokenizer(normalizer=None):
     if normalizer is not None:
         tokenizer.normalizer = normalizer
     return tokenizer
+
+
+@torch.inference_mode()
+def recital(lm, n_tokens, *, seed=0, temperature=1.0):
+    """Text that a model says of its own accord: what even a tiny one compresses well.
+
+    `n_tokens` tokens of printable ASCII, drawn at random and such that the text is cut into just these. The higher
+    the temperature, the more of them surprise the model.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    readable = [
+        bool(content) and content.isascii() and content.decode().isprintable() for content in lm.tokenizer.table
+    ]
+    short = [
+        is_readable and len(content) < 10 for is_readable, content in zip(readable, lm.tokenizer.table, strict=True)
+    ]
+    allowed = torch.full((lm.vocabulary_size,), -torch.inf)
+    allowed[: len(short)][torch.tensor(short)] = 0.0
+    tokens, cache = [], None
+    for _ in range(n_tokens):
+        last = torch.tensor([[tokens[-1] if tokens else lm.start]])
+        logits, cache = lm.step(lm.embed(last), cache)
+        drawn = torch.multinomial(((logits[0] + allowed) / temperature).softmax(0), 20, generator=generator).tolist()
+        fitting = (token for token in drawn if _ids(lm, [*tokens, token]) == [*tokens, token])
+        tokens.append(next(fitting, drawn[0]))
+    return lm.tokenizer.decode(tokens)
+
+
+def _ids(lm, tokens):
+    return lm.tokenizer.encode(lm.tokenizer.decode(tokens))[0].ids

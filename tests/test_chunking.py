@@ -43,6 +43,12 @@ def test_a_character_of_several_tokens_is_not_cut():
         assert not is_inside_character(data, chunk.start)
 
 
+def test_a_chunk_that_has_all_the_tokens_it_may_ends_before_a_character_begun():
+    contents = [bytes([value]) for value in "aé".encode() * 3]  # a, two bytes of é, ...
+    chunks = cut(contents, np.zeros(9), 1.0, max_tokens=5, max_bytes=2**22)
+    assert chunks == [slice(0, 4), slice(4, 9)]
+
+
 def test_a_single_token_may_cost_more_than_the_capacity():
     assert cut([b"a", b"b"], np.array([50.0, 50.0]), 10.0, 4096, 2**22) == [slice(0, 1), slice(1, 2)]
 

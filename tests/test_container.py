@@ -336,7 +336,7 @@ def test_standard_parameters_have_one_encoding():
     blob = write(header, [group])
     assert blob[4] & container.STANDARD
     front = front_of(header, [group])
-    spelled_out = bytes([14]) + pack_varint(512) + pack_varint(511)
+    spelled_out = bytes([14]) + pack_varint(512) + pack_varint(511) + pack_varint(0)
     at = len(container.pack_header(header, 1)) - 1
     front = bytearray(front[:at] + spelled_out + front[at:])
     front[4] ^= container.STANDARD

@@ -1,15 +1,22 @@
-"""The optimiser, on the tiny committed model."""
+"""The optimiser: what it says of its vectors is what the model says of them."""
+
+import math
+from dataclasses import replace
 
 import pytest
 import torch
 from models import TINY_MODEL
 
-from cramzip import CramConfig, quantize
-from cramzip.cram import cram
-from cramzip.decode import find_corrections
+import cramzip
+from cramzip import CramConfig
+from cramzip.cram import Task, cram
 from cramzip.lm import FrozenLM
+from cramzip.quantize import dequantize, quantize
+from cramzip.records import BITS, Coding
 
-ROWS = [[80, 81, 82, 83], [100, 101], [90], [120, 80, 99, 73, 82, 84]]
+NOISE = 2.0**-10
+TASKS = [Task([80, 81, 82, 83]), Task([100, 101], [70]), Task([90]), Task([120, 80, 99, 73, 82, 84], [5, 6, 7])]
+every_coding = pytest.mark.parametrize("bits", BITS)
 
 
 @pytest.fixture(scope="module")
@@ -17,73 +24,175 @@ def lm():
     return FrozenLM.load(TINY_MODEL)
 
 
-def corrections_of(lm, rows, results):
-    return [
-        find_corrections(lm, quantize.dequantize(result.mem)[None], [row], 2.0**-8)[0]
-        for row, result in zip(rows, results, strict=True)
+def config_of(**options):
+    """In float32 wherever the tests run, so that what is measured can be measured again."""
+    return CramConfig(**{"effort": 4, "dtype": "float32"} | options)
+
+
+def logits_of(lm, task, mem):
+    """What the model says at each token of a task after vectors (M, D)."""
+    inputs = torch.cat([mem, lm.embed(torch.tensor([*task.context, *task.tokens[:-1]], dtype=torch.long))])
+    return lm.logits(inputs[None])[0, -len(task.tokens) :]
+
+
+def nats_of(lm, task, mem):
+    log_p = logits_of(lm, task, mem).log_softmax(-1)
+    return -float(log_p[range(len(task.tokens)), task.tokens].sum())
+
+
+def wrong_of(lm, task, mem, gap):
+    logits = logits_of(lm, task, mem)
+    wrong = 0
+    for said, token in zip(logits, task.tokens, strict=True):
+        others = torch.cat([said[:token], said[token + 1 :]])
+        wrong += not said[token] - others.max() > gap
+    return wrong
+
+
+@every_coding
+@pytest.mark.parametrize("exact", [False, True])
+def test_what_was_measured_is_what_the_stored_vectors_give(lm, bits, exact):
+    config, noise = config_of(vectors=2, bits=bits, exact=exact), 0.5
+    for task, result in zip(TASKS, cram(lm, TASKS, config, noise), strict=True):
+        mem = dequantize(result.mem)
+        assert mem.shape == (2, lm.width)
+        assert result.mem.coding is config.coding
+        assert result.nats_left == pytest.approx(nats_of(lm, task, mem), abs=1e-3)
+        if exact:
+            assert wrong_of(lm, task, mem, 2 * noise) <= result.wrong <= len(task.tokens)
+
+
+@every_coding
+def test_cramming_lowers_the_cost_below_that_of_random_vectors(lm, bits):
+    config = config_of(vectors=2, bits=bits, effort=6)
+    for task, result in zip(TASKS, cram(lm, TASKS, config, NOISE), strict=True):
+        generator = torch.Generator().manual_seed(0)
+        random = [torch.randn(2, lm.width, generator=generator) * lm.embedding_scale for _ in range(30)]
+        costs = [nats_of(lm, task, dequantize(quantize(mem, config.coding))) for mem in random]
+        assert result.nats_left < min(costs)
+
+
+def test_more_steps_are_never_worse(lm):
+    nats = [
+        sum(result.nats_left for result in cram(lm, TASKS, config_of(effort=effort), NOISE)) for effort in (1, 5, 8)
     ]
+    assert nats[2] < nats[1] < nats[0]
 
 
-def test_vectors_recite_what_they_were_measured_to_recite(lm):
-    results = cram(lm, ROWS, CramConfig(effort=4, vectors=4))
-    for row, result, fixes in zip(ROWS, results, corrections_of(lm, ROWS, results), strict=True):
-        assert len(fixes) <= result.wrong <= len(row)
-    assert results[2].wrong == 0
+def test_without_corrections_fewer_wrong_tokens_matter_more_than_a_lower_cost(lm):
+    exact, other = (
+        sum(
+            wrong_of(lm, task, dequantize(result.mem), 2 * NOISE)
+            for task, result in zip(TASKS, cram(lm, TASKS, config, NOISE), strict=True)
+        )
+        for config in (config_of(effort=6, vectors=2, bits="16", exact=is_exact) for is_exact in (True, False))
+    )
+    assert exact < other
 
 
 def test_a_chunk_that_is_exact_takes_no_more_steps(lm):
-    (result,) = cram(lm, [[90]], CramConfig(effort=9, vectors=4))
+    config = config_of(effort=9, vectors=4, bits="16", exact=True)
+    (result,) = cram(lm, [Task([90])], config, NOISE)
     assert result.wrong == 0
     assert result.steps < 100
 
 
-def test_more_steps_are_never_worse(lm):
-    wrong = [sum(result.wrong for result in cram(lm, ROWS, CramConfig(effort=effort))) for effort in (1, 6)]
-    assert wrong[1] <= wrong[0]
+def test_with_corrections_all_steps_are_taken(lm):
+    config = config_of(effort=3, vectors=4, bits="16")
+    (result,) = cram(lm, [Task([90])], config, NOISE)
+    assert result.steps == config.steps
 
 
-def test_refilled_slots_give_results_for_every_row_in_order(lm):
-    rows = [[80 + i] for i in range(9)]
-    done = [0.0] * 9
-
-    def progress(index, share):
-        done[index] += share
-
-    results = cram(lm, rows, CramConfig(effort=5, vectors=4), n_slots=2, progress=progress)
-    assert done == pytest.approx([1.0] * 9)
-    assert sum(not fixes for fixes in corrections_of(lm, rows, results)) >= 8
+def test_the_more_noise_there_may_be_the_larger_is_the_gap_of_what_is_exact(lm):
+    config = config_of(effort=7, vectors=4, bits="16", exact=True)
+    for noise in (2.0**-14, 2.0**-6, 1.0):
+        (result,) = cram(lm, [Task([90, 91])], config, noise)
+        assert result.wrong == 0
+        assert wrong_of(lm, Task([90, 91]), dequantize(result.mem), 2 * noise) == 0
 
 
-def test_results_do_not_depend_on_the_rows_beside(lm):
-    config = CramConfig(effort=2, vectors=2)
-    together = cram(lm, [[80, 81], [90, 91]], config)
-    (alone,) = cram(lm, [[90, 91]], config)
-    torch.testing.assert_close(
-        quantize.dequantize(together[1].mem), quantize.dequantize(alone.mem), rtol=0.02, atol=0.02
+def test_context_is_seen():
+    lm = cramzip.load()
+    tokens = lm.tokenizer.encode(b"The ninth of November was a Thursday, and Mr. Pettibone had lost his umbrella.")[
+        0
+    ].ids
+    (alone,) = cram(lm, [Task(tokens)], config_of(effort=1), NOISE)
+    (repeated,) = cram(lm, [Task(tokens, tokens)], config_of(effort=1), NOISE)
+    assert repeated.nats_left < 0.8 * alone.nats_left
+
+
+def test_refilled_slots_give_results_for_every_task_in_order(lm):
+    tasks = [Task([80 + i] * (1 + i % 3), [70 + i] * (i % 2)) for i in range(9)]
+    for exact in (False, True):
+        done = [0.0] * 9
+
+        def progress(index, share, done=done):
+            done[index] += share
+
+        config = config_of(vectors=4, bits="16", exact=exact)
+        results = cram(lm, tasks, config, NOISE, n_slots=2, progress=progress)
+        assert done == pytest.approx([1.0] * 9)
+        for task, result in zip(tasks, results, strict=True):
+            assert result.nats_left == pytest.approx(nats_of(lm, task, dequantize(result.mem)), abs=1e-3)
+
+
+def test_the_number_of_vectors_can_be_another_than_that_of_the_configuration(lm):
+    (result,) = cram(lm, [Task([90])], config_of(effort=1), NOISE, n_vectors=3)
+    assert result.mem.codes.shape == (3, lm.width)
+
+
+def test_results_do_not_depend_on_the_tasks_beside(lm):
+    config = config_of(effort=2, vectors=2, bits="16")
+    together = cram(lm, [Task([80, 81, 82], [70, 71]), Task([90, 91])], config, NOISE)
+    (alone,) = cram(lm, [Task([90, 91])], config, NOISE)
+    torch.testing.assert_close(dequantize(together[1].mem), dequantize(alone.mem), rtol=0.02, atol=0.02)
+
+
+@every_coding
+def test_the_same_seed_gives_the_same_vectors_and_another_seed_others(lm, bits):
+    first, again, other, retried = (
+        cram(lm, TASKS, config_of(effort=1, seed=seed, bits=bits), NOISE, seed=attempt)
+        for seed, attempt in ((1, 0), (1, 0), (2, 0), (1, 1))
     )
+    for index in range(len(TASKS)):
+        codes = [results[index].mem.codes.tobytes() for results in (first, again, other, retried)]
+        assert codes[0] == codes[1]
+        assert len(set(codes)) == 3
 
 
-def test_the_same_seed_gives_the_same_vectors_and_another_seed_others(lm):
-    first, again, other = (
-        cram(lm, [[80, 81, 82]], CramConfig(effort=1, seed=seed))[0].mem.codes.tobytes() for seed in (1, 1, 2)
-    )
-    assert first == again
-    assert first != other
-
-
-def test_cramming_in_bfloat16_still_gives_vectors_that_decode_in_float32(lm):
-    (result,) = cram(lm, [[90]], CramConfig(effort=6, vectors=4, dtype="bfloat16"))
-    assert corrections_of(lm, [[90]], [result]) == [{}]
+@pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])
+def test_vectors_that_were_crammed_in_any_precision_are_exact_in_float32(lm, dtype):
+    task = Task([90])
+    (result,) = cram(lm, [task], config_of(effort=6, vectors=4, bits="16", exact=True, dtype=dtype), NOISE)
+    assert wrong_of(lm, task, dequantize(result.mem), 2 * NOISE) == 0
 
 
 def test_logits_that_are_not_numbers_are_never_right(lm, monkeypatch):
-    monkeypatch.setattr(lm, "logits", lambda inputs: inputs.sum() * torch.full((*inputs.shape[:2], 288), torch.nan))
-    (result,) = cram(lm, [[90, 91]], CramConfig(effort=1))
-    assert result.wrong == 2
-    assert torch.isfinite(quantize.dequantize(result.mem)).all()
+    def no_numbers(inputs, n_last=0):
+        return inputs.sum() * torch.full((len(inputs), n_last or inputs.shape[1], 288), torch.nan)
+
+    monkeypatch.setattr(lm, "logits", no_numbers)
+    for exact in (False, True):
+        (result,) = cram(lm, [Task([90, 91])], config_of(effort=1, bits="16", exact=exact), NOISE)
+        assert result.wrong == 2
+        assert math.isinf(result.nats_left)
+        assert torch.isfinite(dequantize(result.mem)).all()
 
 
 def test_the_model_is_never_changed(lm):
     before = lm.logits(lm.embed(torch.tensor([[80, 81]])))
-    cram(lm, ROWS, CramConfig(effort=1))
+    cram(lm, TASKS, config_of(effort=1), NOISE)
     assert torch.equal(before, lm.logits(lm.embed(torch.tensor([[80, 81]]))))
+
+
+def test_every_number_of_bits_is_a_coding_and_exactness_takes_more():
+    codings = [config_of(bits=bits).coding for bits in BITS]
+    assert codings == list(Coding)
+    assert replace(config_of(), exact=True).coding.bits > config_of().coding.bits
+
+
+def test_fewer_chunks_are_crammed_at_once_the_longer_they_are(lm):
+    config = CramConfig()
+    slots = [config.slots(lm, tokens) for tokens in (10, 10_000, 10**9)]
+    assert slots[0] > slots[1] > slots[2] == 1
+    assert CramConfig(batch_size=7).slots(lm, 10**9) == 7

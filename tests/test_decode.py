@@ -1,21 +1,23 @@
-"""The decoder: greedy, cached, batched, and deaf to noise that the writer has allowed for."""
+"""The decoder: cached, batched, chunk after chunk, and deaf to noise that the writer has allowed for."""
 
+import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from models import TINY_MODEL
+from models import PROSE, TINY_MODEL, recital
 
-from cramzip import CramConfig, codec, compress, decompress, describe
-from cramzip.decode import BATCH_LIMITS, FREE, batches, find_corrections, greedy_decode
+from cramzip import CramConfig, codec, compress, corrections, decompress, encode, ranks, read
+from cramzip.corrections import TokenEncoder
+from cramzip.decode import BATCH_LIMITS, Recipe, batches, decode
 from cramzip.errors import DamagedFileError
 from cramzip.lm import FrozenLM
+from cramzip.ranks import rank
+from cramzip.records import Kind, Parameters
 from cramzip.source import find
 
-TEXT = b"It is a far, far better thing that I do, than I have ever done; it is a far, far better rest."
-CONFIG = CramConfig(effort=1, vectors=16)
-
-pytestmark = pytest.mark.usefixtures("long_chunks")
+PARAMETERS = Parameters(noise_exponent=10, chunk_tokens=12, context_tokens=7, start_token=272)
 
 
 @pytest.fixture(scope="module")
@@ -23,120 +25,322 @@ def lm():
     return FrozenLM.load(TINY_MODEL)
 
 
-class NoisyLM(FrozenLM):
-    """The same model on a machine whose every logit is off by up to `noise`."""
-
-    noise = 0.0
-
-    def step(self, inputs, cache=None):
-        logits, cache = super().step(inputs, cache)
-        sign = torch.randint(0, 2, logits.shape).float() * 2 - 1  # the worst that is allowed, everywhere
-        return logits + self.noise * sign, cache
+def vectors(lm, n_chunks, n_vectors, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.randn(n_vectors, lm.width, generator=generator) * 5 for _ in range(n_chunks if n_vectors else 0))
 
 
-def free(n_rows, n_tokens):
-    return torch.full((n_rows, n_tokens), FREE)
+def chunks_of(tokens, parameters):
+    """Each chunk with the tokens that it sees."""
+    for first in range(0, len(tokens), parameters.chunk_tokens):
+        end = first + parameters.chunk_tokens
+        yield tokens[max(0, first - parameters.context_tokens) : first], tokens[first:end]
 
 
-def uncached_greedy(lm, mem, n_tokens):
-    inputs = mem
+def inputs_of(lm, mem, context, parameters):
+    before = mem[None] if mem is not None else lm.embed(torch.tensor([[parameters.start_token]]))
+    return torch.cat([before, lm.embed(torch.tensor([context], dtype=torch.long))], dim=1)
+
+
+def corrected(lm, tokens, parameters=PARAMETERS, n_vectors=0):
+    """What makes the decoder say `tokens`, whatever the model would have said."""
+    mem = vectors(lm, -(-len(tokens) // parameters.chunk_tokens), n_vectors)
+    encoder = TokenEncoder(lm.vocabulary_size, parameters.noise_bound)
+    for index, (context, chunk) in enumerate(chunks_of(tokens, parameters)):
+        inputs = inputs_of(lm, mem[index] if mem else None, [*context, *chunk[:-1]], parameters)
+        encoder.chunk(rank(lm.logits(inputs)[0, -len(chunk) :], torch.tensor(chunk), parameters.noise_bound))
+    return Recipe(len(tokens), mem, encoder.finish())
+
+
+def uncached_greedy(lm, mem, n_tokens, parameters):
     tokens = []
-    for _ in range(n_tokens):
-        tokens.append(lm.logits(inputs)[:, -1].argmax(-1))
-        inputs = torch.cat([inputs, lm.embed(tokens[-1][:, None])], dim=1)
-    return torch.stack(tokens, 1)
+    for chunk in mem:
+        context = tokens[max(0, len(tokens) - parameters.context_tokens) :]
+        said = []
+        while len(said) < parameters.chunk_tokens and len(tokens) + len(said) < n_tokens:
+            said.append(lm.logits(inputs_of(lm, chunk, [*context, *said], parameters))[0, -1].argmax().item())
+        tokens += said
+    return tokens
 
 
-def test_decoding_with_a_cache_is_decoding_without(lm):
-    mem = torch.randn(4, 2, lm.width) * 5
-    assert torch.equal(greedy_decode(lm, mem, 20, free(4, 20)).tokens, uncached_greedy(lm, mem, 20))
+def random_rows(lm, lengths):
+    rng = random.Random(0)
+    return [[rng.randrange(lm.vocabulary_size) for _ in range(length)] for length in lengths]
 
 
-def test_a_batch_decodes_as_its_rows_do_alone(lm):
-    mem = torch.randn(5, 3, lm.width) * 5
-    together = greedy_decode(lm, mem, 16, free(5, 16)).tokens
-    alone = [greedy_decode(lm, row[None], 16, free(1, 16)).tokens[0] for row in mem]
-    assert torch.equal(together, torch.stack(alone))
+@pytest.mark.parametrize("n_vectors", [1, 2])
+@pytest.mark.parametrize("context_tokens", [0, 1, 7, 100])
+def test_decoding_with_a_cache_is_decoding_without(lm, n_vectors, context_tokens):
+    parameters = replace(PARAMETERS, context_tokens=context_tokens)
+    mem = vectors(lm, 3, n_vectors)
+    (decoded,) = decode(lm, [Recipe(30, mem)], parameters)
+    assert decoded == uncached_greedy(lm, mem, 30, parameters)
+    assert len(set(decoded)) > 5
+
+
+@pytest.mark.parametrize("n_vectors", [0, 1, 2])
+@pytest.mark.parametrize("context_tokens", [0, 1, 7, 100])
+def test_corrections_make_any_tokens_of_any_vectors(lm, n_vectors, context_tokens):
+    parameters = replace(PARAMETERS, context_tokens=context_tokens)
+    (row,) = random_rows(lm, [40])
+    assert decode(lm, [corrected(lm, row, parameters, n_vectors)], parameters) == [row]
+
+
+@pytest.mark.parametrize("n_vectors", [0, 1, 2])
+def test_groups_of_unequal_length_decode_together(lm, n_vectors):
+    rows = random_rows(lm, [1, 12, 13, 24, 31, 40])
+    recipes = [corrected(lm, row, PARAMETERS, n_vectors) for row in rows]
+    assert decode(lm, recipes, PARAMETERS) == rows
+    assert decode(lm, recipes[::-1], PARAMETERS) == rows[::-1]
+
+
+@pytest.mark.parametrize("n_vectors", [1, 2])
+def test_a_batch_recites_as_its_rows_do_alone(lm, n_vectors):
+    recipes = [Recipe(n, vectors(lm, 4, n_vectors, seed=n)) for n in (1, 12, 13, 24, 31, 40)]
+    alone = [decode(lm, [recipe], PARAMETERS)[0] for recipe in recipes]
+    assert [len(row) for row in alone] == [recipe.n_tokens for recipe in recipes]
+    assert decode(lm, recipes, PARAMETERS) == alone
 
 
 def test_token_0_is_predicted_by_the_last_vector(lm):
-    mem = torch.randn(1, 3, lm.width) * 5
-    assert greedy_decode(lm, mem, 1, free(1, 1)).tokens.item() == lm.logits(mem)[0, -1].argmax().item()
+    mem = vectors(lm, 1, 3)
+    assert decode(lm, [Recipe(1, mem)], PARAMETERS) == [[lm.logits(mem[0][None])[0, -1].argmax().item()]]
 
 
-def test_a_forced_token_is_what_the_next_is_predicted_from(lm):
-    mem = torch.randn(1, 2, lm.width) * 5
-    forced = free(1, 3)
-    forced[0, 0] = 99
-    decoded = greedy_decode(lm, mem, 3, forced)
-    inputs = torch.cat([mem, lm.embed(torch.tensor([[99]]))], dim=1)
-    assert decoded.tokens[0, 0] == 99
-    assert decoded.tokens[0, 1] == lm.logits(inputs)[0, -1].argmax()
+def test_without_vectors_token_0_is_predicted_by_the_start_token_of_the_file(lm):
+    recipes = [corrected(lm, [70], replace(PARAMETERS, start_token=start)) for start in (272, 5)]
+    assert recipes[0] != recipes[1]
+    for recipe, start in zip(recipes, (272, 5), strict=True):
+        assert decode(lm, [recipe], replace(PARAMETERS, start_token=start)) == [[70]]
 
 
 def test_of_equal_logits_the_lowest_token_is_chosen(lm, monkeypatch):
     monkeypatch.setattr(lm, "step", lambda inputs, cache=None: (torch.tensor([[1.0, 7.0, 7.0, 0.0]]), None))
-    assert greedy_decode(lm, torch.zeros(1, 1, lm.width), 1, free(1, 1)).tokens.tolist() == [[1]]
+    assert decode(lm, [Recipe(1, vectors(lm, 1, 1))], PARAMETERS) == [[1]]
 
 
-def test_tokens_that_are_right_by_less_than_the_noise_allows_are_corrected(lm):
-    mem = torch.randn(1, 2, lm.width) * 5
-    recited = greedy_decode(lm, mem, 30, free(1, 30), with_gaps=True)
-    row = recited.tokens[0].tolist()
-    gaps = recited.gaps[0].tolist()
-    median = sorted(gaps)[15]
-    assert find_corrections(lm, mem, [row], 0.0) == [{}]
-    assert find_corrections(lm, mem, [row], median / 2) == [{t: row[t] for t in range(30) if gaps[t] <= median}]
+def test_corrections_with_bytes_left_over_are_damaged(lm):
+    (row,) = random_rows(lm, [20])
+    recipe = corrected(lm, row)
+    with pytest.raises(DamagedFileError, match="bytes"):
+        decode(lm, [replace(recipe, corrections=recipe.corrections + b"12345")], PARAMETERS)
 
 
-def test_corrections_make_any_text_of_any_vectors(lm):
-    mem = torch.randn(1, 2, lm.width)
-    row = lm.tokenizer.encode(TEXT)[0].ids
-    (fixes,) = find_corrections(lm, mem, [row], 2.0**-8)
-    forced = torch.tensor([[fixes.get(t, FREE) for t in range(len(row))]])
-    assert lm.tokenizer.decode(greedy_decode(lm, mem, len(row), forced).tokens[0].tolist()) == TEXT
+@pytest.mark.parametrize("n_vectors", [0, 2])
+def test_corrections_of_random_bytes_give_some_tokens_or_are_damaged(lm, n_vectors):
+    rng = random.Random(0)
+    for _ in range(60):
+        mem = vectors(lm, 2, n_vectors)
+        recipe = Recipe(16, mem, rng.randbytes(rng.randrange(30)))
+        try:
+            (row,) = decode(lm, [recipe], PARAMETERS)
+        except DamagedFileError:
+            continue
+        assert len(row) == 16
+        assert all(0 <= token < lm.vocabulary_size for token in row)
 
 
-def assert_worth_decoding(blob):
-    description = describe.describe(blob)
-    assert description.n_crammed > 1
-    assert description.n_corrections > 0
-    assert description.n_tokens > 4 * description.n_crammed
-    assert description.n_tokens > 2 * description.n_corrections
-
-
-def test_batches_hold_every_row_once_within_their_limits(lm):
+def test_batches_hold_every_group_once_within_their_limits(lm):
     lengths = [7, 3000, 12, 40_000, 7, 7, 3000] * 20
-    found = list(batches(lm, lengths))
+    recipes = [Recipe(length, corrections=b"") for length in lengths]
+    parameters = Parameters(chunk_tokens=2000, context_tokens=1000)
+    found = list(batches(lm, recipes, parameters))
     assert sorted(index for batch in found for index in batch) == list(range(len(lengths)))
     rows, positions = BATCH_LIMITS["cpu"]
     for batch in found:
         assert len(batch) <= rows
-        assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= positions
-    assert {len(batch) for batch in batches(lm, lengths, 1)} == {1}
+        assert len(batch) == 1 or len(batch) * (1 + min(3000, max(lengths[index] for index in batch))) <= positions
+    assert {len(batch) for batch in batches(lm, recipes, parameters, 1)} == {1}
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 32])
-def test_a_file_opens_with_any_batch_size(lm, batch_size):
-    blob = compress(TEXT, lm, CONFIG)
-    assert_worth_decoding(blob)
-    assert b"".join(codec.decode(blob, lm, batch_size=batch_size)) == TEXT
+def test_what_cannot_be_decoded_together_is_in_different_batches(lm):
+    one, two = vectors(lm, 1, 1), vectors(lm, 1, 2)
+    recipes = [Recipe(5, mem, told) for mem in ((), one, two) for told in (None, b"") if mem or told is not None] * 3
+    for batch in batches(lm, recipes, PARAMETERS):
+        assert len(batch) == 3
+        assert len({(recipes[index].n_vectors, recipes[index].corrections is None) for index in batch}) == 1
 
 
-@pytest.mark.parametrize("noise_exponent", [8, 4, 1])
-def test_logits_that_are_off_by_the_guaranteed_noise_still_give_the_exact_bytes(noise_exponent):
-    noisy = NoisyLM(find(str(TINY_MODEL)))
-    blob = compress(TEXT, noisy, replace(CONFIG, noise_exponent=noise_exponent))  # made without noise
-    assert_worth_decoding(blob)
-    noisy.noise = 0.999 * 2.0**-noise_exponent
-    for seed in range(5):
-        torch.manual_seed(seed)
-        assert decompress(blob, noisy) == TEXT
+# -- whole files -----------------------------------------------------------------------------------
+
+CONFIGS = {
+    "no vectors": CramConfig(vectors=0, chunk_tokens=30, context=20),
+    "default": CramConfig(effort=1, chunk_tokens=30, context=20),
+    "two vectors": CramConfig(effort=1, vectors=2, chunk_tokens=30, context=20),
+    "exact": CramConfig(effort=1, vectors=2, exact=True),
+}
+whole_files = pytest.mark.usefixtures("small_groups", "long_chunks", "never_stored")
+every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 
 
-def test_logits_that_are_off_by_far_more_are_noticed():
-    noisy = NoisyLM(find(str(TINY_MODEL)))
-    blob = compress(TEXT, noisy, CONFIG)
-    noisy.noise = 100.0
-    with pytest.raises(DamagedFileError, match="content"):
-        decompress(blob, noisy)
+@pytest.fixture
+def small_groups(monkeypatch):
+    monkeypatch.setattr(encode, "GROUP_TOKENS", 70)
+
+
+@pytest.fixture(scope="module")
+def text(lm):
+    """Tokens that are likely, unlikely and all but impossible; without corrections, likely ones are enough."""
+    likely = recital(lm, 120)
+    return {True: likely[:60], False: PROSE + recital(lm, 60, temperature=1.5) + likely}
+
+
+def assert_worth_decoding(blob, config):
+    """The file has several groups of several tokens, of the kind that is wanted."""
+    file = read(blob)
+    kind = Kind.RECITED if config.exact else Kind.CORRECTED if config.vectors else Kind.PREDICTED
+    modelled = [entry for entry in file.entries if entry.kind is kind]
+    assert len(modelled) > 1
+    assert sum(entry.n_tokens for entry in modelled) > 1.5 * len(modelled)
+    assert config.exact or all(entry.n_tokens > 2 * file.header.parameters.chunk_tokens for entry in modelled)
+
+
+@whole_files
+@every_config
+def test_a_file_opens_with_any_batch_size(lm, text, config):
+    text = text[config.exact]
+    blob = compress(text, lm, config)
+    assert_worth_decoding(blob, config)
+    for batch_size in (1, 3, 32):
+        assert b"".join(codec.decode(blob, lm, batch_size=batch_size)) == text
+
+
+# -- noise -----------------------------------------------------------------------------------------
+
+
+class NoisyLM(FrozenLM):
+    """The same model on a machine whose every logit is off by `error`, up or down as `pattern` says.
+
+    It computes in float64, so that there is no other noise than this.
+    """
+
+    error = 0.0
+    pattern = "random"
+
+    def __init__(self, source):
+        super().__init__(source)
+        self._model.double()
+
+    def step(self, inputs, cache=None):
+        logits, cache = super().step(inputs, cache)
+        return logits + self.error * self._signs(logits) if self.error else logits, cache
+
+    def _signs(self, logits):
+        place = logits.argsort(dim=1, descending=True).argsort(dim=1)
+        up = {
+            "random": torch.rand(logits.shape) < 0.5,
+            "neighbours change places": place % 2 == 1,
+            "the first is less sure": place > 0,
+            "the first is surer": place == 0,
+        }[self.pattern]
+        return torch.where(up, 1.0, -1.0)
+
+
+PATTERNS = ("random", "neighbours change places", "the first is less sure", "the first is surer")
+FINE, COARSE = 14, 8  # noise exponents
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    return NoisyLM(find(str(TINY_MODEL)))
+
+
+def broken_by(noisy, blob, text, error):
+    """The patterns of noise with which the file does not decode. Never may it decode to other bytes."""
+    broken = []
+    for pattern in PATTERNS:
+        torch.manual_seed(0)
+        noisy.error, noisy.pattern = error, pattern
+        try:
+            assert decompress(blob, noisy) == text
+        except DamagedFileError:
+            broken.append(pattern)
+        finally:
+            noisy.error = 0.0
+    return broken
+
+
+def test_the_noisy_model_has_no_noise_of_its_own(noisy, monkeypatch):
+    assert noisy.measure_noise() < 1e-9
+    monkeypatch.setattr(noisy, "error", 0.5)
+    assert noisy.measure_noise() == pytest.approx(0.5, rel=1e-3)
+
+
+@whole_files
+@every_config
+@pytest.mark.parametrize("exponent", [FINE, COARSE])
+def test_logits_that_are_off_by_the_guaranteed_noise_give_the_exact_bytes(noisy, text, config, exponent):
+    text = text[config.exact]
+    blob = compress(text, noisy, replace(config, noise_exponent=exponent))
+    assert_worth_decoding(blob, config)
+    assert broken_by(noisy, blob, text, 2.0**-exponent) == []
+
+
+@whole_files
+@pytest.mark.parametrize("exponent", [0, 3])
+def test_noise_may_be_so_strong_that_nearly_every_token_is_spelled_out(noisy, text, exponent):
+    blob = compress(text[False], noisy, replace(CONFIGS["no vectors"], noise_exponent=exponent))
+    assert broken_by(noisy, blob, text[False], 2.0**-exponent) == []
+
+
+@whole_files
+@every_config
+def test_logits_that_are_off_by_far_more_are_noticed(noisy, text, config):
+    text = text[config.exact]
+    blob = compress(text, noisy, replace(config, noise_exponent=COARSE))
+    assert broken_by(noisy, blob, text, 64 * 2.0**-COARSE)
+
+
+def without_shifts(patch):
+    patch.setattr(TokenEncoder, "_choose_shift", lambda self, ranked, groups: (0, []))
+
+
+def without_exceptions(patch):
+    choose = TokenEncoder._choose_shift
+    patch.setattr(TokenEncoder, "_choose_shift", lambda self, *ranks: (choose(self, *ranks)[0], []))
+
+
+def without_looking_for_near_tokens(patch):
+    patch.setattr(encode, "rank", lambda *given: replace(rank(*given), id_bits=np.zeros(len(given[1]), np.int64)))
+
+
+def without_margins(patch):
+    patch.setattr(ranks, "SLACK", 1e-3)
+    patch.setattr(corrections, "SLACK", 1e-3)
+
+
+def for_less_noise(patch):
+    patch.setattr(Parameters, "noise_bound", 2.0**-15)
+
+
+@whole_files
+@pytest.mark.parametrize(
+    ("careless", "exponent"),
+    [
+        (without_shifts, FINE),
+        (without_shifts, COARSE),
+        (without_exceptions, COARSE),
+        (without_looking_for_near_tokens, COARSE),
+        (without_margins, FINE),
+        (without_margins, COARSE),
+        (for_less_noise, FINE),
+        (for_less_noise, COARSE),
+    ],
+)
+def test_a_careless_writer_would_be_caught(noisy, text, careless, exponent):
+    """What the tests above would say of a writer that takes less care."""
+    text = text[False]
+    config = replace(CONFIGS["no vectors"], noise_exponent=exponent)
+    with pytest.MonkeyPatch.context() as patch:
+        careless(patch)
+        blob = compress(text, noisy, config)
+    assert broken_by(noisy, blob, text, 2.0**-exponent)
+
+
+@whole_files
+def test_a_writer_that_takes_any_greedy_recital_for_exact_would_be_caught(noisy):
+    text = recital(noisy, 120)
+    with pytest.MonkeyPatch.context() as patch:
+        for_less_noise(patch)
+        blob = compress(text, noisy, replace(CONFIGS["exact"], noise_exponent=COARSE))
+    assert broken_by(noisy, blob, text, 4 * 2.0**-COARSE)

@@ -1,18 +1,25 @@
+"""The journal: what is in it is found again, and work that goes on from it gives the same file."""
+
 import random
 from pathlib import Path
 
 import pytest
+from models import TINY_MODEL, recital
 
-from cramzip import container
-from cramzip.encode import Group
+from cramzip import CramConfig, encode
+from cramzip.container import modelled_group, stored_group
+from cramzip.encode import Segment, choose_parameters
 from cramzip.errors import InputOutputError
 from cramzip.journal import Journal
+from cramzip.lm import FrozenLM
+from cramzip.records import Kind
 
 IDENTITY, OTHER = bytes(32), bytes(range(32))
-GROUPS = [
-    Group((container.stored_chunk(b"abc"), container.stored_chunk(b"a" * 1000)), 12.5),
-    Group((container.crammed_chunk(b"crammed", 2, 1, bytes(33)),), 1 / 3),
-    Group((container.stored_chunk(b"end"),), 7.0),
+SEGMENTS = [
+    Segment((stored_group(b"abc"), stored_group(b"a" * 1000)), 12.5, 0.0),
+    Segment((modelled_group(Kind.CORRECTED, b"crammed", 2, 1, bytes(33)),), 1 / 3, 0.1),
+    Segment((modelled_group(Kind.PREDICTED, b"said", 3, 0, b"\x07"),), 1 / 3, -2.5e9),
+    Segment((modelled_group(Kind.RECITED, b"recited", 2, 4, bytes(range(32))), stored_group(b"end")), 7.0, 1 / 7),
 ]
 
 
@@ -21,39 +28,55 @@ def path(folder):
     return folder / ".a.cram.journal"
 
 
-def fill(path, groups=GROUPS):
+def fill(path, segments=SEGMENTS):
     journal = Journal(path, IDENTITY)
-    for group in groups:
-        journal.append(group)
+    for segment in segments:
+        journal.append(segment)
     journal.close(remove=False)
 
 
 def resume(path, identity=IDENTITY):
     journal = Journal(path, identity)
-    groups = list(journal.groups)
+    segments = list(journal.segments)
     journal.close(remove=False)
-    return groups
+    return segments
 
 
-def test_groups_are_found_again(path):
+def test_segments_are_found_again(path):
     fill(path)
-    assert resume(path) == GROUPS
+    assert resume(path) == SEGMENTS
+
+
+def test_capacities_and_gains_are_found_again_to_the_last_bit(path):
+    fill(path)
+    found = resume(path)
+    assert [segment.capacity for segment in found] == [segment.capacity for segment in SEGMENTS]
+    assert [segment.gain for segment in found] == [segment.gain for segment in SEGMENTS]
+
+
+def test_the_gain_of_a_journal_is_that_of_all_its_segments(path):
+    fill(path)
+    journal = Journal(path, IDENTITY)
+    assert journal.gain == sum(segment.gain for segment in SEGMENTS)
+    journal.append(SEGMENTS[1])
+    assert journal.gain == sum(segment.gain for segment in SEGMENTS) + SEGMENTS[1].gain
+    journal.close(remove=True)
 
 
 def test_a_journal_can_be_walked_again_and_again(path):
     fill(path)
     journal = Journal(path, IDENTITY)
-    chunks = [chunk for group in GROUPS for chunk in group.chunks]
-    assert list(journal) == chunks
-    assert list(journal) == chunks
-    assert journal.resumed_bytes == 1013
-    assert len(journal) == 3
+    groups = [group for segment in SEGMENTS for group in segment.groups]
+    assert list(journal) == groups
+    assert list(journal) == groups
+    assert journal.resumed_bytes == 1024
+    assert len(journal) == 4
 
 
-def test_groups_are_added_after_those_of_earlier_runs(path):
-    for index in range(3):
-        fill(path, GROUPS[index : index + 1])
-    assert resume(path) == GROUPS
+def test_segments_are_added_after_those_of_earlier_runs(path):
+    for index in range(4):
+        fill(path, SEGMENTS[index : index + 1])
+    assert resume(path) == SEGMENTS
 
 
 def test_every_torn_tail_is_cut_off(path):
@@ -63,8 +86,8 @@ def test_every_torn_tail_is_cut_off(path):
     for end in random.Random(0).sample(ends, 100):
         path.write_bytes(whole[:end])
         found = resume(path)
-        assert found == GROUPS[: len(found)]
-        fill(path, GROUPS[len(found) :])
+        assert found == SEGMENTS[: len(found)]
+        fill(path, SEGMENTS[len(found) :])
         assert path.read_bytes() == whole
 
 
@@ -72,7 +95,7 @@ def test_a_flipped_bit_ends_the_journal(path):
     fill(path)
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    assert resume(path) == GROUPS[:2]
+    assert resume(path) == SEGMENTS[:3]
 
 
 def test_the_journal_of_another_job_is_begun_anew(path):
@@ -118,7 +141,31 @@ def test_it_goes_when_the_work_is_done(path):
 
 def test_without_a_path_it_works_the_same():
     journal = Journal(None, IDENTITY)
-    for group in GROUPS:
-        journal.append(group)
-    assert list(journal.groups) == GROUPS
+    for segment in SEGMENTS:
+        journal.append(segment)
+    assert list(journal.segments) == SEGMENTS
     journal.close(remove=True)
+
+
+@pytest.mark.usefixtures("never_stored")
+@pytest.mark.parametrize(
+    "config",
+    [
+        CramConfig(vectors=0, chunk_tokens=24, context=10),
+        CramConfig(effort=1, chunk_tokens=24, context=10),
+        CramConfig(effort=1, vectors=2, exact=True),
+    ],
+    ids=["no vectors", "default", "exact"],
+)
+def test_work_that_is_interrupted_after_any_segment_gives_the_same_groups(path, monkeypatch, config):
+    monkeypatch.setattr(encode, "SEGMENT_BYTES", 30)
+    monkeypatch.setattr(encode, "EXACT_SEGMENT_BYTES", (30, 30))
+    lm = FrozenLM.load(TINY_MODEL)
+    data, parameters = recital(lm, 60), choose_parameters(lm, config)
+    whole = list(encode.encode(data, lm, config, parameters))
+    assert len(whole) > 2
+    while len(done := resume(path)) < len(whole):  # a run for each segment, killed after it
+        journal = Journal(path, IDENTITY)
+        journal.append(next(encode.encode(data, lm, config, parameters, finished=journal.segments)))
+        journal.close(remove=False)
+    assert done == whole

@@ -1,21 +1,20 @@
 """Models of every architecture that is promised: found, fingerprinted, asked for logits, refused."""
 
 import json
-import math
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from models import ARCHITECTURES, TINY_MODEL, byte_level_tokenizer, make_model
+from models import ARCHITECTURES, TINY_MODEL, byte_level_tokenizer, make_model, recital
 from safetensors.torch import load_file, save_file
 
-from cramzip import CramConfig, compress, decompress, describe
+from cramzip import CramConfig, compress, decompress, read
 from cramzip.errors import MissingModelError, ModelError, UsageError, WrongModelError
-from cramzip.lm import FrozenLM, load
-from cramzip.source import find, find_named
+from cramzip.lm import NOISE_TOKENS, FrozenLM, load
+from cramzip.source import BUILTIN_MODELS, find, find_digest, find_named
 
-TEXT = "The cat sat on the mat. \N{SNOWMAN}\r\n".encode() + b"\xff"
+LENGTH = 40  # tokens, more than the sliding windows of some models
 
 
 @pytest.fixture(params=sorted(ARCHITECTURES), scope="module")
@@ -25,21 +24,94 @@ def model(request, tmp_path_factory):
     return FrozenLM.load(folder)
 
 
-def test_every_architecture_gives_a_text_back(model):
-    blob = compress(TEXT, model, CramConfig(effort=2, vectors=8))
-    assert describe.describe(blob).n_crammed > 0
-    assert decompress(blob, model) == TEXT
+@pytest.fixture(scope="module")
+def tiny():
+    return FrozenLM.load(TINY_MODEL)
+
+
+@pytest.mark.usefixtures("never_stored")
+@pytest.mark.parametrize(
+    "config",
+    [
+        CramConfig(vectors=0, chunk_tokens=16, context=9),
+        CramConfig(effort=1, chunk_tokens=16, context=9),
+        CramConfig(effort=1, vectors=8, exact=True),
+    ],
+    ids=["no vectors", "default", "exact"],
+)
+def test_every_architecture_gives_a_text_back(model, config):
+    text = recital(model, 20 if config.exact else 30) + "\N{SNOWMAN}\r\n".encode() + b"\xff"
+    blob = compress(text, model, config)
+    assert any(not entry.kind.is_stored for entry in read(blob).entries)
+    assert decompress(blob, model) == text
+
+
+def rows_of(model):
+    return model.embed(torch.arange(2 * LENGTH).reshape(2, LENGTH) + 5)
+
+
+def noise_of(logits):
+    """What is more than rounding, far less than another answer."""
+    return 1e-3 * float(logits.std())
 
 
 def test_cached_logits_are_those_of_the_whole_row(model):
-    inputs = model.embed(torch.arange(24).reshape(2, 12) + 5)
+    inputs = rows_of(model)
     whole = model.logits(inputs)
     last, cache = model.step(inputs[:, :4])
     stepwise = [last]
-    for t in range(4, 12):
+    for t in range(4, LENGTH):
         last, cache = model.step(inputs[:, t : t + 1], cache)
         stepwise.append(last)
-    torch.testing.assert_close(torch.stack(stepwise, 1), whole[:, 3:], rtol=0, atol=2e-4)
+    torch.testing.assert_close(torch.stack(stepwise, 1), whole[:, 3:], rtol=0, atol=noise_of(whole))
+
+
+@pytest.mark.parametrize("n_last", [1, 7, LENGTH])
+@pytest.mark.parametrize("asks_the_model", [True, False])
+def test_the_last_logits_are_the_last_of_all(model, monkeypatch, n_last, asks_the_model):
+    if not asks_the_model:
+        monkeypatch.setattr(model, "_last_only", {})
+    inputs = rows_of(model)
+    whole = model.logits(inputs)
+    last = model.logits(inputs, n_last)
+    assert last.shape == (2, n_last, model.vocabulary_size)
+    torch.testing.assert_close(last, whole[:, -n_last:], rtol=0, atol=noise_of(whole))
+
+
+def test_all_these_architectures_are_asked_for_the_last_logits_alone(model):
+    assert model._last_only == {"logits_to_keep": 1}
+
+
+def test_logits_can_be_differentiated(tiny):
+    inputs = rows_of(tiny).clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(tiny.logits(inputs, 3).sum(), inputs)
+    assert gradient.abs().sum() > 0
+
+
+def test_noise_is_positive_and_small(model, tiny):
+    for lm in (model, tiny):
+        assert 0 < lm.measure_noise() < noise_of(lm.logits(rows_of(lm)))
+
+
+def test_noise_is_measured_once(copy_of_tiny_model, monkeypatch):
+    lm = load(str(copy_of_tiny_model))
+    first = lm.noise
+    monkeypatch.setattr(lm, "step", None)
+    assert lm.noise == first
+
+
+def test_noise_is_the_largest_difference_between_one_by_one_and_all_at_once(tiny, monkeypatch):
+    step, steps = tiny.step, []
+
+    def wrong_at_one_place(inputs, cache=None):
+        logits, cache = step(inputs, cache)
+        steps.append(inputs.shape[1])
+        logits[0, 17] += 0.25 if len(steps) == NOISE_TOKENS else 0.0
+        return logits, cache
+
+    monkeypatch.setattr(tiny, "step", wrong_at_one_place)
+    assert tiny.measure_noise() == pytest.approx(0.25, rel=1e-2)
+    assert steps == [1] * (NOISE_TOKENS + 1)
 
 
 def test_embeddings_are_those_that_the_model_looks_up_itself(model):
@@ -56,20 +128,27 @@ def test_opt_takes_embeddings_narrower_than_its_hidden_states(tmp_path):
     assert FrozenLM.load(tmp_path).width == config["word_embed_proj_dim"] < config["hidden_size"]
 
 
-def test_score_is_minus_log_probability_from_the_beginning_of_text_token():
-    lm = FrozenLM.load(TINY_MODEL)
-    row = [70, 71, 72, 73]
-    logits = lm.logits(lm.embed(torch.tensor([[lm.bos, *row[:-1]]])))
-    expected = -logits[0].log_softmax(-1)[torch.arange(4), torch.tensor(row)]
-    np.testing.assert_allclose(lm.score([row, row[:2]])[0], expected.numpy(), rtol=1e-5)
+def costs_by_hand(lm, context, row):
+    logits = lm.logits(lm.embed(torch.tensor([[lm.start, *context, *row[:-1]]])))
+    return -logits[0, len(context) :].log_softmax(-1)[torch.arange(len(row)), torch.tensor(row)]
 
 
-def test_without_a_beginning_of_text_token_the_first_costs_log_of_the_vocabulary():
-    lm = FrozenLM.load(TINY_MODEL)
-    lm.bos = None
-    first, second = lm.score([[70, 71], [70]])
-    assert first[0] == pytest.approx(math.log(lm.vocabulary_size))
-    assert second.tolist() == [first[0]]
+def test_score_is_minus_log_probability_after_the_start_token(tiny):
+    rows = [[70, 71, 72, 73], [70, 71], [9]]
+    for row, costs in zip(rows, tiny.score(rows), strict=True):
+        np.testing.assert_allclose(costs, costs_by_hand(tiny, [], row).numpy(), rtol=1e-5)
+
+
+def test_score_with_contexts_is_minus_log_probability_after_these(tiny):
+    rows, contexts = [[70, 71, 72, 73], [70, 71], [9]], [[80, 81], [], [1, 2, 3]]
+    for row, context, costs in zip(rows, contexts, tiny.score(rows, contexts), strict=True):
+        np.testing.assert_allclose(costs, costs_by_hand(tiny, context, row).numpy(), rtol=1e-5)
+
+
+def test_the_tokens_of_a_row_cost_what_they_do_in_a_longer_row(tiny):
+    row = list(range(60, 90))
+    (whole,) = tiny.score([row])
+    np.testing.assert_allclose(np.concatenate(tiny.score([row[:11], row[11:]], [[], row[:11]])), whole, rtol=1e-3)
 
 
 @pytest.fixture
@@ -79,6 +158,34 @@ def copy_of_tiny_model(tmp_path):
 
 def change_json(path, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("bos", "eos", "start"),
+    [
+        (5, 7, 5),
+        (0, 7, 0),
+        (None, 7, 7),
+        (None, None, 0),
+        (None, [8, 9], 8),
+        (288, 7, 7),
+        (-1, None, 0),
+        (None, [], 0),
+    ],
+)
+def test_before_a_text_stands_the_token_that_begins_or_else_ends_texts(copy_of_tiny_model, bos, eos, start):
+    change_json(copy_of_tiny_model / "config.json", bos_token_id=bos, eos_token_id=eos)
+    assert load(str(copy_of_tiny_model)).start == start
+
+
+@pytest.mark.parametrize("positions", [3, 40])
+def test_the_noise_of_a_model_of_few_positions_is_measured_within_them(copy_of_tiny_model, monkeypatch, positions):
+    change_json(copy_of_tiny_model / "config.json", max_position_embeddings=positions)
+    lm = load(str(copy_of_tiny_model))
+    step, steps = lm.step, []
+    monkeypatch.setattr(lm, "step", lambda inputs, cache: steps.append(1) or step(inputs, cache))
+    assert lm.measure_noise() >= 0
+    assert len(steps) == positions
 
 
 def test_a_copy_of_a_model_has_the_same_fingerprint(copy_of_tiny_model):
@@ -163,11 +270,13 @@ def test_a_revision_of_a_local_model_is_a_usage_error():
         find(str(TINY_MODEL), revision="main")
 
 
-def test_a_folder_name_that_no_file_can_hold_is_changed(tmp_path):
+def test_a_folder_name_that_no_file_can_hold_is_changed(tmp_path, never_stored):
     folder = shutil.copytree(TINY_MODEL, tmp_path / ("mo\ndel" + "x" * 240))
     lm = load(str(folder))
-    blob = compress(b"Hello, hello", lm, CramConfig(effort=1, vectors=64))
-    assert decompress(blob, lm) == b"Hello, hello"
+    text = recital(lm, 30)
+    blob = compress(text, lm, CramConfig(vectors=0))
+    assert decompress(blob, lm) == text
+    assert read(blob).header.model.model_id == lm.model_id
     assert lm.model_id.startswith("local:mo_del")
 
 
@@ -239,11 +348,23 @@ def test_positions_that_depend_on_the_length_of_the_text_are_refused(copy_of_tin
         load(str(copy_of_tiny_model))
 
 
-def test_a_text_longer_than_the_context_of_the_model_comes_back(copy_of_tiny_model):
+@pytest.mark.parametrize("vectors", [0, 1, 30])
+def test_a_text_longer_than_the_context_of_the_model_comes_back(copy_of_tiny_model, never_stored, vectors):
     change_json(copy_of_tiny_model / "config.json", max_position_embeddings=40)
     lm = load(str(copy_of_tiny_model))
     text = b"It is a far, far better thing that I do, than I have ever done."
-    assert decompress(compress(text, lm, CramConfig(effort=1, vectors=30)), lm) == text
+    assert decompress(compress(text, lm, CramConfig(effort=1, vectors=vectors)), lm) == text
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "opt"])
+@pytest.mark.usefixtures("never_stored")
+def test_a_text_longer_than_there_are_learned_positions_comes_back(tmp_path, architecture):
+    make_model(architecture, tmp_path)
+    lm = FrozenLM.load(tmp_path)
+    text = recital(lm, 200) + recital(lm, 70, seed=1)
+    assert len(text) > lm.context
+    for config in (CramConfig(vectors=0), CramConfig(effort=1), CramConfig(effort=1, vectors=8, exact=True)):
+        assert decompress(compress(text, lm, config), lm) == text
 
 
 def test_decoding_is_plain_float32_whatever_the_program_around_has_set():
@@ -270,27 +391,64 @@ def test_a_device_that_is_not_here_is_an_error():
         load(str(TINY_MODEL), device="mps")
 
 
-def test_a_file_of_another_model_is_refused_with_both_fingerprints(tmp_path):
-    tiny = FrozenLM.load(TINY_MODEL)
+@pytest.fixture(scope="module")
+def blob(tiny):
+    blob = compress(recital(tiny, 150), tiny, CramConfig(vectors=0))
+    assert read(blob).header.model is not None
+    return blob
+
+
+def test_a_file_of_another_model_is_refused_with_both_fingerprints(tiny, blob, tmp_path):
     make_model("llama", tmp_path)
     other = FrozenLM.load(tmp_path)
-    blob = compress(b"Hello, hello", tiny, CramConfig(effort=1))
     with pytest.raises(WrongModelError) as caught:
         decompress(blob, other)
     assert tiny.fingerprint.hex() in str(caught.value)
     assert other.fingerprint.hex() in str(caught.value)
 
 
-def test_a_file_of_another_tokenizer_is_refused(copy_of_tiny_model):
-    tiny = FrozenLM.load(TINY_MODEL)
+def test_a_file_of_another_tokenizer_is_refused(blob, copy_of_tiny_model):
     path = copy_of_tiny_model / "tokenizer.json"
     path.write_text(path.read_text().replace('"special": true', '"special": false'))
-    blob = compress(b"Hello, hello", tiny, CramConfig(effort=1))
     with pytest.raises(WrongModelError, match="Tokenizer_Hash"):
         decompress(blob, FrozenLM.load(copy_of_tiny_model))
 
 
-@pytest.mark.parametrize("wrong", [{"vectors": 0}, {"effort": 10}, {"dtype": "int8"}, {"batch_size": 0}])
+def test_a_model_with_fewer_positions_than_a_chunk_needs_is_refused(tiny, blob, monkeypatch):
+    monkeypatch.setattr(tiny, "context", 150)
+    with pytest.raises(WrongModelError, match="151 positions"):
+        decompress(blob, tiny)
+
+
+def test_a_builtin_model_is_found_by_the_first_bytes_of_its_fingerprint():
+    primer = find()
+    assert primer.path.parent == BUILTIN_MODELS
+    assert len(primer.digest) == 4
+    assert primer.fingerprint.startswith(primer.digest)
+    assert find_digest(primer.digest) == primer
+
+
+def test_a_builtin_model_of_another_version_is_a_model_error():
+    with pytest.raises(WrongModelError, match=r"00000000 of another version.*-m"):
+        find_digest(bytes(4))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"vectors": -1},
+        {"vectors": 4097},
+        {"effort": 0},
+        {"effort": 10},
+        {"bits": "5"},
+        {"context": -1},
+        {"chunk_tokens": 0},
+        {"noise_exponent": 16},
+        {"dtype": "int8"},
+        {"batch_size": 0},
+        {"exact": True, "vectors": 0},
+    ],
+)
 def test_a_configuration_out_of_range_is_a_usage_error(wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):
         CramConfig(**wrong)

@@ -100,6 +100,13 @@ def test_special_tokens_are_never_made_from_text():
     assert backend.token_to_id("<|endoftext|>") not in piece.ids
 
 
+def test_special_tokens_as_text_are_cut_like_other_text():
+    backend = TOKENIZERS["the tiny model's"]
+    (piece,) = byte_exact(backend).encode(b" the <|end|> the")
+    assert piece.ids.count(backend.token_to_id("\N{LATIN CAPITAL LETTER G WITH DOT ABOVE}the")) == 2
+    assert backend.token_to_id("en") in piece.ids
+
+
 def test_other_added_tokens_are_made_from_text():
     backend = byte_level_with_special_tokens()
     (piece,) = byte_exact(backend).encode(b"Hello  x")
