@@ -33,7 +33,6 @@ POSITIONS = 1024  # that the model sees at once, if it can
 GROUP_TOKENS = 2**12  # about: a group is what decodes on its own
 SEGMENT_BYTES = 2**18
 CRAMMING_SHARE = 0.9  # of the work on a group with vectors, as progress counts it
-NOISE_SAFETY = 2  # times the largest error that was seen
 LEAST_NOISE_EXPONENT, MOST_NOISE_EXPONENT = 6, 14
 
 # Without corrections, chunks are cut to what vectors have been found to hold, and somewhat more.
@@ -57,9 +56,13 @@ class Segment(NamedTuple):
 
 
 def choose_parameters(lm: FrozenLM, config: CramConfig) -> Parameters:
-    """How the groups of a file are to be decoded. Raises UsageError if the model cannot see that far."""
+    """How the groups of a file are to be decoded. Raises UsageError if the model cannot see that far.
+
+    The noise bound is the largest error that was seen in any logit of a probe, or more; two logits that are to change
+    places both have to be off by that much, and in opposite directions.
+    """
     if config.noise_exponent is None:
-        exponent = math.floor(-math.log2(max(NOISE_SAFETY * lm.noise, 2.0**-MOST_NOISE_EXPONENT)))
+        exponent = math.floor(-math.log2(max(lm.noise, 2.0**-MOST_NOISE_EXPONENT)))
         exponent = max(LEAST_NOISE_EXPONENT, exponent)
     else:
         exponent = config.noise_exponent
