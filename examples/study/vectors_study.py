@@ -154,7 +154,7 @@ def draw(results, folder):
         axis.set(xscale="log", xlabel="bits spent per dimension")
         axis.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
         axis.minorticks_off()
-        axis.legend(frameon=False, fontsize=7)
+        axis.legend(frameon=False, fontsize=7, loc="upper left" if axis is axes[0] else "lower right")
     for suffix in ("png", "svg"):
         figure.savefig(folder / f"vectors_study.{suffix}", dpi=200, metadata={"Date": None} if suffix == "svg" else {})
 
