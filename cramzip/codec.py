@@ -6,14 +6,14 @@ import hashlib
 import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import numpy as np
 import torch
 
 from . import container, payload, quantize
-from .container import Container, stored_content, stored_group
+from .container import Container, stored_content, stored_groups
 from .cram import CramConfig
 from .decode import Recipe, batches
 from .decode import decode as decode_tokens
@@ -21,8 +21,8 @@ from .encode import Progress, choose_parameters, encode
 from .errors import DamagedFileError, UsageError, VerificationError, WrongModelError
 from .lm import FrozenLM
 from .payload import check
-from .records import HASH_SIZES, BuiltinModel, Entry, Group, Header, Kind, OutsideModel, Parameters, Vectors
-from .wire import MAX_CHUNK_SIZE, Bytes
+from .records import HASH_SIZES, BuiltinModel, Entry, Group, Header, OutsideModel, Parameters, Vectors
+from .wire import Bytes
 
 WINDOW_BYTES = 2**22  # of the original and of the payloads: what is decoded together
 SMALL_ORIGINAL = 2**12  # bytes; the hash of what is smaller is kept in part
@@ -68,9 +68,19 @@ def write(
 ) -> None:
     """Write the file of `groups`, which is walked several times; or that of the stored `data`, if it is smaller."""
 
+    hash_size = HASH_SIZES[1] if len(data) < SMALL_ORIGINAL else HASH_SIZES[-1]
+    if strip:
+        hash_size, name = HASH_SIZES[0], None
+
     def header_of(entries: Sequence[Entry]) -> Header:
-        kinds = {entry.kind for entry in entries}
-        return make_header(len(data), sha256, kinds, lm, config, parameters, gain, name=name, strip=strip)
+        """With the model block only where a group needs the model."""
+        header = Header(len(data), sha256[:hash_size], name)
+        if all(entry.kind.is_stored for entry in entries):
+            return header
+        vectors = None
+        if any(entry.kind.has_vectors for entry in entries):
+            vectors = Vectors(config.coding, lm.width, None if strip else max(0, round(gain)))
+        return replace(header, model=reference(lm), parameters=parameters, vectors=vectors)
 
     entries = [group.entry for group in groups]
     if not config.exact:
@@ -85,37 +95,12 @@ def write(
 def _stored(data: Bytes, limit: int) -> list[Group]:
     """The whole of `data` stored; or as much of it as takes `limit` bytes."""
     groups: list[Group] = []
-    for begin in range(0, len(data), MAX_CHUNK_SIZE):
-        if sum(len(group.payload) for group in groups) > limit:
+    for group in stored_groups(data):
+        groups.append(group)
+        limit -= len(group.payload)
+        if limit < 0:
             break
-        groups.append(stored_group(data[begin : begin + MAX_CHUNK_SIZE]))
     return groups
-
-
-def make_header(
-    original_size: int,
-    sha256: bytes,
-    kinds: Iterable[Kind],
-    lm: FrozenLM,
-    config: CramConfig,
-    parameters: Parameters,
-    gain: float,
-    *,
-    name: str | None = None,
-    strip: bool = False,
-) -> Header:
-    """The header of a file of groups of such `kinds`: the model block only where one of them needs the model."""
-    if strip:
-        hash_size, name = HASH_SIZES[0], None
-    else:
-        hash_size = HASH_SIZES[1] if original_size < SMALL_ORIGINAL else HASH_SIZES[-1]
-    kinds = set(kinds)
-    if all(kind.is_stored for kind in kinds):
-        return Header(original_size, sha256[:hash_size], name)
-    vectors = None
-    if any(kind.has_vectors for kind in kinds):
-        vectors = Vectors(config.coding, lm.width, None if strip else max(0, round(gain)))
-    return Header(original_size, sha256[:hash_size], name, reference(lm), parameters, vectors)
 
 
 def reference(lm: FrozenLM) -> BuiltinModel | OutsideModel:

@@ -62,6 +62,11 @@ def stored_group(content: Bytes) -> Group:
     return Group(Entry(Kind.RAW, len(content), len(content), crc, crc), bytes(content))
 
 
+def stored_groups(content: Bytes) -> Iterator[Group]:
+    """All of `content` stored, in as few groups as the format allows."""
+    return (stored_group(content[i : i + MAX_CHUNK_SIZE]) for i in range(0, len(content), MAX_CHUNK_SIZE))
+
+
 def modelled_group(kind: Kind, content: Bytes, n_tokens: int, n_vectors: int, payload: bytes) -> Group:
     """A group whose `payload` (vectors, then corrections) gives `content`."""
     crc = zlib.crc32(content)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -33,6 +34,12 @@ def shift_of(index: int, width: float) -> float:
     """Shift `index` of bucket borders, in nats: ever finer steps (van der Corput), so that small indices do first."""
     reverse = int(f"{index:0{SHIFT_BITS}b}"[::-1], 2)
     return (reverse / (1 << SHIFT_BITS) - 0.5) * SHIFT_SHARE * width
+
+
+@lru_cache
+def _shifts(width: float) -> np.ndarray:
+    """All shifts, by index."""
+    return np.array([shift_of(index, width) for index in range(2**SHIFT_BITS)])
 
 
 class _Probabilities:
@@ -112,8 +119,7 @@ class TokenEncoder:
         position, group = np.nonzero(is_asked)
         residue = ranked.confidence[position, group] % model.width
         ordered = np.sort(np.concatenate([residue - model.width, residue, residue + model.width]))
-        shifts = np.array([shift_of(index, model.width) for index in range(2**SHIFT_BITS)])
-        border = shifts % model.width
+        border = _shifts(model.width) % model.width
         hits = np.searchsorted(ordered, border + reach, "right") - np.searchsorted(ordered, border - reach, "left")
         bits = 2 * np.floor(np.log2(np.arange(2**SHIFT_BITS) + 1)) + EXCEPTION_BITS * hits
         index = int(bits.argmin())
@@ -144,10 +150,6 @@ class TokenDecoder:
         if any(after <= before for before, after in pairwise([-1, *positions, n_tokens])):
             raise DamagedFileError("content", "corrections: positions of exceptions are out of order")
         self._exceptions = set(positions)
-
-    def buckets(self, step: Step, row: int) -> list[int]:
-        buckets: list[int] = self._model.buckets(step.confidence[row]).tolist()
-        return buckets
 
     def token(self, t: int, step: Step, row: int) -> int:
         """Token `t` of the chunk, from the logits in `row` of `step`."""

@@ -16,7 +16,7 @@ import torch
 
 from . import payload
 from .chunking import cut, next_segment, prior_capacity
-from .container import modelled_group, pack_entry, stored_content, stored_group
+from .container import modelled_group, pack_entry, stored_content, stored_group, stored_groups
 from .corrections import TokenEncoder
 from .cram import CramConfig, CramResult, Task, cram
 from .decode import prefix
@@ -148,7 +148,7 @@ class _Encoder:
 
     def _store(self, content: bytes) -> list[Group]:
         self.progress(len(content))
-        return [stored_group(content[i : i + MAX_CHUNK_SIZE]) for i in range(0, len(content), MAX_CHUNK_SIZE)]
+        return list(stored_groups(content))
 
     def _encode_text(self, ids: list[int]) -> list[Group]:
         if self.config.exact:
@@ -298,8 +298,7 @@ def _merge_stored(groups: Iterable[Group]) -> Iterator[Group]:
         if not is_stored or len(same) == 1:
             yield from same
         else:
-            contents = b"".join(map(stored_content, same))
-            yield from (stored_group(contents[i : i + MAX_CHUNK_SIZE]) for i in range(0, len(contents), MAX_CHUNK_SIZE))
+            yield from stored_groups(b"".join(map(stored_content, same)))
 
 
 class _Job(NamedTuple):
