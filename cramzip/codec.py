@@ -25,7 +25,7 @@ from .records import HASH_SIZES, BuiltinModel, Entry, Group, Header, OutsideMode
 from .wire import Bytes
 
 WINDOW_BYTES = 2**22  # of the original and of the payloads: what is decoded together
-SMALL_ORIGINAL = 2**12  # bytes; the hash of what is smaller is kept in part
+SMALL_ORIGINAL = 2**20  # bytes; the hash of what is smaller is kept in part
 
 
 def compress(

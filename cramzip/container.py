@@ -19,6 +19,8 @@ from .errors import DamagedFileError
 from .records import (
     DIGEST_SIZE,
     HASH_SIZES,
+    STANDARD,
+    STANDARD_WITH_VECTORS,
     BuiltinModel,
     Coding,
     Entry,
@@ -36,7 +38,7 @@ MAGIC = b"\x9dCZ"
 VERSION = 1
 GENOMICS_MAGIC = b"CRAM"
 
-HAS_NAME, HAS_MODEL, BUILTIN, STANDARD, HAS_VECTORS, RESERVED_FLAGS = 0x01, 0x02, 0x04, 0x08, 0x10, 0x80
+HAS_NAME, HAS_MODEL, BUILTIN, IS_STANDARD, HAS_VECTORS, RESERVED_FLAGS = 0x01, 0x02, 0x04, 0x08, 0x10, 0x80
 HASH_SHIFT = 5  # bits 5 and 6 say which of HASH_SIZES it is
 
 CHECK_SIZE = 4
@@ -133,7 +135,7 @@ def pack_header(header: Header, n_groups: int) -> bytes:
     flags |= (HAS_NAME if header.name is not None else 0) | (HAS_VECTORS if vectors else 0)
     flags |= HAS_MODEL if model else 0
     flags |= BUILTIN if isinstance(model, BuiltinModel) else 0
-    flags |= STANDARD if model and parameters == Parameters() else 0
+    flags |= IS_STANDARD if model and header.has_standard_parameters else 0
     out = MAGIC + bytes([VERSION, flags]) + pack_varint(header.original_size) + header.original_hash
     if header.name is not None:
         out += pack_string(header.name)
@@ -141,7 +143,7 @@ def pack_header(header: Header, n_groups: int) -> bytes:
         out += model.digest
     elif model:
         out += pack_string(model.model_id) + pack_string(model.revision) + model.fingerprint + model.tokenizer_hash
-    if model and not flags & STANDARD:
+    if model and not flags & IS_STANDARD:
         out += bytes([parameters.noise_exponent])
         out += pack_varint(parameters.chunk_tokens) + pack_varint(parameters.context_tokens)
         out += pack_varint(parameters.start_token)
@@ -261,7 +263,7 @@ def _parse_header(cursor: Cursor) -> tuple[Header, int]:
     flags = cursor.u8()
     original_size = cursor.varint()
     original_hash = cursor.take(HASH_SIZES[flags >> HASH_SHIFT & 3])
-    if flags & RESERVED_FLAGS or (flags & (BUILTIN | STANDARD | HAS_VECTORS) and not flags & HAS_MODEL):
+    if flags & RESERVED_FLAGS or (flags & (BUILTIN | IS_STANDARD | HAS_VECTORS) and not flags & HAS_MODEL):
         cursor.fail(f"Flags: {flags:#04x} is reserved")
     name = cursor.string() if flags & HAS_NAME else None
     model: BuiltinModel | OutsideModel | None = None
@@ -269,10 +271,11 @@ def _parse_header(cursor: Cursor) -> tuple[Header, int]:
         model = BuiltinModel(cursor.take(DIGEST_SIZE))
     elif flags & HAS_MODEL:
         model = OutsideModel(cursor.string(), cursor.string(), cursor.take(32), cursor.take(32))
-    parameters = Parameters()
-    if flags & HAS_MODEL and not flags & STANDARD:
+    standard = STANDARD_WITH_VECTORS if flags & HAS_VECTORS else STANDARD
+    parameters = standard
+    if flags & HAS_MODEL and not flags & IS_STANDARD:
         parameters = Parameters(cursor.u8(), cursor.varint(), cursor.varint(), cursor.varint())
-        if parameters == Parameters():
+        if parameters == standard:
             cursor.fail("Flags: bit 3 is not set, but the parameters are the standard ones")
     vectors = None
     if flags & HAS_VECTORS:

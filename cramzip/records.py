@@ -107,6 +107,9 @@ class Parameters:
         return 2.0**-self.noise_exponent
 
 
+STANDARD, STANDARD_WITH_VECTORS = Parameters(), Parameters(chunk_tokens=768, context_tokens=255)
+
+
 @dataclass(frozen=True)
 class Vectors:
     """How the vectors of a file are stored, and what they did: `gain` bits fewer corrections, if that is known."""
@@ -131,6 +134,10 @@ class Header:
     model: BuiltinModel | OutsideModel | None = None
     parameters: Parameters = Parameters()
     vectors: Vectors | None = None
+
+    @property
+    def has_standard_parameters(self) -> bool:
+        return self.parameters == (STANDARD_WITH_VECTORS if self.vectors else STANDARD)
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,9 @@ class Parameters:
         return bytes([self.noise]) + varint(self.chunk) + varint(self.context) + varint(self.start)
 
 
+WITH_VECTORS = Parameters(chunk=768, context=255)  # the standard ones of a file with vectors
+
+
 @dataclass(frozen=True)
 class VectorBlock:
     coding: int
@@ -119,13 +122,14 @@ class VectorBlock:
 
 @dataclass(frozen=True)
 class File:
-    """A file of some groups. What may be absent is None; of the fields after `hash_size` all are for lies."""
+    """A file of some groups. What may be absent is None, parameters too if they are standard; of the fields after
+    `hash_size` all are for lies."""
 
     groups: tuple[Group, ...] = ()
     name: bytes | None = None
     model: Model | None = None
     digest: bytes | None = None  # in place of model
-    parameters: Parameters = Parameters()
+    parameters: Parameters | None = None
     vectors: VectorBlock | None = None
     hash_size: int = 8
     magic: bytes = b"\x9dCZ"
@@ -143,7 +147,9 @@ class File:
 
     def header(self):
         has_model = self.model is not None or self.digest is not None
-        is_standard = self.parameters == Parameters() and not self.standard_written
+        standard = Parameters() if self.vectors is None else WITH_VECTORS
+        parameters = self.parameters or standard
+        is_standard = parameters == standard and not self.standard_written
         flags = (
             (self.name is not None)
             | has_model << 1
@@ -158,7 +164,7 @@ class File:
         out += b"" if self.name is None else string(self.name)
         if has_model:
             out += honest(self.digest, bytes(self.model or b""))
-            out += b"" if is_standard else bytes(self.parameters)
+            out += b"" if is_standard else bytes(parameters)
         out += b"" if self.vectors is None else bytes(self.vectors)
         return out + varint(honest(self.group_count, len(self.groups)))
 
@@ -755,11 +761,13 @@ def invalid_header(modeller):
         ("start-too-big", "Start_Token is 2^24", Parameters(start=2**24)),
     ]:
         yield bad(f"header-parameters-{what}", description, replace(corrected, parameters=lies))
-    yield bad(
-        "header-parameters-standard",
-        "the parameters are the standard ones, and written out",
-        replace(corrected, parameters=Parameters(), standard_written=True),
-    )
+    predicted = modeller.file(modeller.predicted(20, now_and_then))
+    for what, file in [("standard", predicted), ("standard-with-vectors", corrected)]:
+        yield bad(
+            f"header-parameters-{what}",
+            "the parameters are the standard ones, and written out",
+            replace(file, parameters=None, standard_written=True),
+        )
     for what, description, lies in [
         ("coding-0-reserved", "Vector_Coding is 0", {"coding": 0}),
         ("coding-8-reserved", "Vector_Coding is 8", {"coding": 8}),

@@ -105,6 +105,12 @@ def test_the_overhead_of_a_stripped_file_of_one_group_is_small(lm):
     assert described.header_bytes <= STRIPPED_OVERHEAD
 
 
+def test_the_overhead_of_a_file_with_vectors_and_a_name_is_at_most_48_bytes(lm):
+    described = describe(cramzip.compress(TEXT, lm, CramConfig(effort=1), name="chapter-01.txt"))
+    assert described.vector_bytes > 0
+    assert described.header_bytes <= 48
+
+
 def test_it_is_found_without_a_name_and_its_digest_is_in_the_file(lm, blob):
     assert lm.model_id == "builtin:primer"
     assert cramzip.read(blob).header.model == BuiltinModel(lm.fingerprint[:4])

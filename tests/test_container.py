@@ -15,6 +15,8 @@ from cramzip.container import MAX_TOKENS, MAX_VECTORS, MAX_WIDTH, modelled_group
 from cramzip.errors import DamagedFileError
 from cramzip.records import (
     HASH_SIZES,
+    STANDARD,
+    STANDARD_WITH_VECTORS,
     BuiltinModel,
     Coding,
     Entry,
@@ -105,7 +107,7 @@ models = st.one_of(
         st.binary(min_size=32, max_size=32),
     ),
 )
-parameters = st.just(Parameters()) | st.builds(
+parameters = st.sampled_from([STANDARD, STANDARD_WITH_VECTORS]) | st.builds(
     Parameters, st.integers(0, 15), st.integers(1, MAX_TOKENS), st.integers(0, MAX_TOKENS)
 )
 vector_blocks = st.builds(Vectors, st.sampled_from(Coding), st.integers(1, 50), st.integers(0, container.MAX_GAIN))
@@ -225,7 +227,9 @@ def test_the_parts_of_a_payload_are_told_apart():
 
 def overhead(group, hash_size, name=None):
     """What a file of one group and a built-in model costs without its payload."""
-    header = header_of([group], BUILTIN, Vectors(Coding.TERNARY, 576, gain=1000 if name else 0), name=name)
+    standard = STANDARD_WITH_VECTORS if group.entry.kind.has_vectors else STANDARD
+    vectors = Vectors(Coding.TERNARY, 576, gain=1000 if name else 0)
+    header = header_of([group], BUILTIN, vectors, name=name, parameters=standard)
     return len(write(replace(header, original_hash=bytes(hash_size)), [group])) - len(group.payload)
 
 
@@ -323,26 +327,28 @@ def test_a_reserved_flag_is_refused():
     assert stage_of(with_flags(lambda flags: flags | container.RESERVED_FLAGS)) == "header"
 
 
-@pytest.mark.parametrize("flag", [container.BUILTIN, container.STANDARD, container.HAS_VECTORS])
+@pytest.mark.parametrize("flag", [container.BUILTIN, container.IS_STANDARD, container.HAS_VECTORS])
 def test_flags_of_a_model_without_a_model_are_refused(flag):
     assert stage_of(with_flags(lambda flags: flags | flag)) == "header"
     group = stored_group(b"abc")
     assert stage_of(with_flags(lambda flags: flags | flag, header_of([group]), [group])) == "header"
 
 
-def test_standard_parameters_have_one_encoding():
-    group = predicted()
-    header = header_of([group])
+@pytest.mark.parametrize("group", [predicted(), crammed()], ids=["predicted", "crammed"])
+def test_standard_parameters_have_one_encoding(group):
+    standard = STANDARD_WITH_VECTORS if group.entry.kind.has_vectors else STANDARD
+    header = replace(header_of([group]), parameters=standard)
     blob = write(header, [group])
-    assert blob[4] & container.STANDARD
+    assert blob[4] & container.IS_STANDARD
     front = front_of(header, [group])
-    spelled_out = bytes([14]) + pack_varint(512) + pack_varint(511) + pack_varint(0)
-    at = len(container.pack_header(header, 1)) - 1
+    spelled_out = bytes([14]) + pack_varint(standard.chunk_tokens) + pack_varint(standard.context_tokens) + b"\0"
+    vector_block = bytes([VECTORS.coding, VECTORS.width, 0]) if header.vectors else b""
+    at = len(container.pack_header(header, 1)) - len(vector_block + b"\1")
     front = bytearray(front[:at] + spelled_out + front[at:])
-    front[4] ^= container.STANDARD
+    front[4] ^= container.IS_STANDARD
     assert stage_of(sealed(bytes(front), group.payload, one_group=True)) == "header"
     other = replace(header, parameters=Parameters(14, 512, 510))
-    assert not write(other, [group])[4] & container.STANDARD
+    assert not write(other, [group])[4] & container.IS_STANDARD
     assert container.read(write(other, [group])).header == other
 
 

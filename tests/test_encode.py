@@ -15,7 +15,7 @@ from cramzip.encode import choose_parameters
 from cramzip.errors import UsageError
 from cramzip.lm import FrozenLM
 from cramzip.quantize import dequantize, quantize
-from cramzip.records import Header, Kind, OutsideModel, Parameters, Vectors
+from cramzip.records import STANDARD, STANDARD_WITH_VECTORS, Header, Kind, OutsideModel, Vectors
 
 NOISE = random.Random(0).randbytes(2**16)
 CONFIGS = {
@@ -59,7 +59,8 @@ def parameters_for(positions, noise=0.0, **options):
 
 
 def test_a_model_of_a_thousand_positions_and_little_noise_has_the_standard_parameters():
-    assert parameters_for(1024, vectors=0) == Parameters()
+    assert parameters_for(1024, vectors=0) == STANDARD
+    assert parameters_for(1024) == STANDARD_WITH_VECTORS
 
 
 @pytest.mark.parametrize(
