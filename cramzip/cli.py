@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,9 +24,23 @@ if TYPE_CHECKING:
     from .jobs import Destination
     from .lm import FrozenLM
     from .tables import Listed
+    from .workers import Workers
 
 HELP_SETTINGS = {"help_option_names": ["-h", "--help"]}
 STDOUT_NAMES = ("-", "/dev/stdout")
+EXPERIMENT_NAMES = (
+    "learning-rate",
+    "capacity",
+    "vectors",
+    "cross-entropy",
+    "utilisation",
+    "similarity",
+    "interpolation",
+    "bits",
+    "context",
+    "recipe",
+)
+KIND_NAMES = ("books", "new", "random words", "files")
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -67,6 +82,27 @@ def settings_of(ctx: click.Context, param: click.Parameter, value: tuple[str, ..
     return tuple(name for name in SETTINGS if name in names)
 
 
+def experiments_of(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """The experiments that several options name, one or more each, or all; in order, once each."""
+    names = [name.strip() for names in value for name in names.split(",")]
+    if unknown := next((name for name in names if name not in (*EXPERIMENT_NAMES, "all")), None):
+        raise click.BadParameter(f"expected {', '.join(EXPERIMENT_NAMES)} or all, found {unknown!r}", ctx, param)
+    return tuple(name for name in EXPERIMENT_NAMES if name in names or "all" in names)
+
+
+def numbers_of(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """Whole numbers with commas between them, in order, once each; `paper` is for those of the paper."""
+    if value in (None, "paper"):
+        return () if value else None
+    try:
+        numbers = tuple(sorted({int(number) for number in value.split(",")}))
+    except ValueError:
+        numbers = (0,)
+    if not 1 <= numbers[0] <= numbers[-1] <= 2**16:
+        raise click.BadParameter(f"expected numbers from 1 to 65536 with commas, or paper, found {value!r}", ctx, param)
+    return numbers
+
+
 option = click.option
 files_argument = click.argument("files", nargs=-1, metavar="[FILE]...")
 model_option = option(
@@ -80,6 +116,16 @@ device_option = option(
     help="Device to compute on.",
 )
 batch_option = option("--batch-size", type=click.IntRange(1), metavar="N", help="Chunks computed at once.")
+workers_options = options(
+    option(
+        "-j",
+        "--jobs",
+        type=click.IntRange(0, 1024),
+        metavar="N",
+        help="Processes that share the work; 0: as many as there are GPUs, or else cores.  [default: 1]",
+    ),
+    option("--ray", metavar="ADDRESS", callback=not_empty, help="Share the work with this Ray cluster."),
+)
 download_option = option("--download", is_flag=True, help="Fetch a missing model from Hugging Face.")
 recursive_option = option("-r", "--recursive", is_flag=True, help="Work on what is in folders, and in theirs.")
 json_option = option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -134,6 +180,64 @@ cramming_options = options(
         show_default=True,
         help="Precision of cramming; decoding is always float32.",
     ),
+)
+
+laboratory_options = options(
+    option("--revision", metavar="REV", callback=not_empty, help="Commit, tag or branch of a Hugging Face model."),
+    option(
+        "--experiment",
+        "experiments",
+        multiple=True,
+        callback=experiments_of,
+        metavar="NAME",
+        help=f"{', '.join(EXPERIMENT_NAMES)}; several with commas, or all.  [default: capacity]",
+    ),
+    option(
+        "-o",
+        "--output",
+        metavar="FOLDER",
+        default="capacity",
+        show_default=True,
+        callback=not_empty,
+        help="Where records, figures and tables are kept.",
+    ),
+    option(
+        "--books", multiple=True, metavar="FILE", help="Take books from here, not from the passages that come along."
+    ),
+    option("--new", multiple=True, metavar="FILE", help="Text that is newer than the model."),
+    option(
+        "--kinds", metavar="NAMES", help=f"Kinds of text: {', '.join(KIND_NAMES)}.  [default: all there are texts of]"
+    ),
+    option(
+        "--samples", type=click.IntRange(1, 1000), default=4, show_default=True, metavar="N", help="Texts of each kind."
+    ),
+    option("--lengths", callback=numbers_of, metavar="LIST", help="Lengths in tokens that are tried, or paper."),
+    option(
+        "--vectors", callback=numbers_of, metavar="LIST", help="Of experiment vectors, or paper.  [default: 1,2,4,8]"
+    ),
+    option(
+        "--bits", type=click.Choice(list(BITS)), default="16", show_default=True, help="Bits per dimension of a vector."
+    ),
+    option("--steps", type=click.IntRange(1, 10**6), default=300, show_default=True, metavar="N", help="Most steps."),
+    option(
+        "--paper-steps",
+        type=click.IntRange(1, 10**6),
+        default=5000,
+        show_default=True,
+        metavar="N",
+        help="Most steps of the paper's recipe.",
+    ),
+    option(
+        "--learning-rate",
+        type=click.FloatRange(0, 1000, min_open=True),
+        metavar="R",
+        help="In embedding scales per step.  [default: that of the profile, or what is found best]",
+    ),
+    option(
+        "--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Other texts, other starts."
+    ),
+    option("--plot", is_flag=True, help="Draw figures; without -m and --experiment, of what is in the folder already."),
+    option("--save-profile", is_flag=True, help="Let `c -m MODEL` start from what was found."),
 )
 
 
@@ -216,6 +320,21 @@ def _model(given: dict[str, Any], console: Console) -> Callable[[], FrozenLM]:
     return load
 
 
+def _workers(given: dict[str, Any]) -> AbstractContextManager[Workers | None]:
+    """What to share the work with; nothing is started before there is work."""
+    n = given["jobs"]
+    if given["ray"]:
+        from .workers import RayWorkers
+
+        return RayWorkers(given["ray"], given["device"], n)
+    if n in (None, 1):
+        return nullcontext()
+    from .workers import LocalWorkers, default_jobs
+
+    n = n or default_jobs()
+    return LocalWorkers(n) if n > 1 else nullcontext()
+
+
 # -- commands --------------------------------------------------------------------------------------
 
 
@@ -240,6 +359,7 @@ def commands(ctx: click.Context) -> None:
 )
 @click.option("--exact", is_flag=True, help="No corrections: vectors alone must recite the text.")
 @cramming_options
+@workers_options
 @loudness_options
 def compress(files: tuple[str, ...], **given: Any) -> int:
     """Compress FILEs into .cram files.
@@ -261,13 +381,15 @@ def compress(files: tuple[str, ...], **given: Any) -> int:
     keeps_name, strip = not given["no_name"], given["strip"] or given["smallest"]
 
     def work(file: str) -> None:
-        described = jobs.compress(file, destination, load, config, console, keeps_name=keeps_name, strip=strip)
+        how = {"keeps_name": keeps_name, "strip": strip, "workers": workers}
+        described = jobs.compress(file, destination, load, config, console, **how)
         if given["verbose"]:
             for line in details(described):
                 console.detail(line)
 
     expand = _expand("compresses", lambda path: not is_compressed(path), recursive=given["recursive"])
-    return each(files, work, debug=given["debug"], expand=expand)
+    with _workers(given) as workers:
+        return each(files, work, debug=given["debug"], expand=expand)
 
 
 @commands.command()
@@ -278,6 +400,7 @@ def compress(files: tuple[str, ...], **given: Any) -> int:
 @download_option
 @batch_option
 @device_option
+@workers_options
 @loudness_options
 def decompress(files: tuple[str, ...], **given: Any) -> int:
     """Restore the originals of .cram files.
@@ -291,10 +414,11 @@ def decompress(files: tuple[str, ...], **given: Any) -> int:
     find = jobs.model_finder(given["model"], given["device"], console, download=given["download"])
 
     def work(file: str) -> None:
-        jobs.decompress(file, destination, find, console, batch_size=given["batch_size"])
+        jobs.decompress(file, destination, find, console, batch_size=given["batch_size"], workers=workers)
 
     expand = _expand("decompresses", is_compressed, recursive=given["recursive"])
-    return each(files, work, debug=given["debug"], expand=expand)
+    with _workers(given) as workers:
+        return each(files, work, debug=given["debug"], expand=expand)
 
 
 @commands.command()
@@ -304,6 +428,7 @@ def decompress(files: tuple[str, ...], **given: Any) -> int:
 @download_option
 @batch_option
 @device_option
+@workers_options
 @loudness_options
 def test(files: tuple[str, ...], **given: Any) -> int:
     """Decode .cram files and write nothing."""
@@ -313,10 +438,11 @@ def test(files: tuple[str, ...], **given: Any) -> int:
     find = jobs.model_finder(given["model"], given["device"], console, download=given["download"])
 
     def work(file: str) -> None:
-        jobs.check(file, find, console, batch_size=given["batch_size"])
+        jobs.check(file, find, console, batch_size=given["batch_size"], workers=workers)
 
     expand = _expand("tests", is_compressed, recursive=given["recursive"])
-    return each(files or (STDIN,), work, debug=given["debug"], expand=expand)
+    with _workers(given) as workers:
+        return each(files or (STDIN,), work, debug=given["debug"], expand=expand)
 
 
 @commands.command("list")
@@ -384,3 +510,39 @@ def bench(files: tuple[str, ...], as_json: bool, settings: tuple[str, ...], **gi
         several = len({one.file for one in measurements}) > 1
         print_bench([*measurements, *(totals(measurements) if several else [])], load())
     return 0 if all(one.exact for one in measurements if one.setting) else VerificationError.exit_code
+
+
+@commands.command()
+@files_argument
+@model_option
+@laboratory_options
+@batch_option
+@device_option
+@loudness_options
+def capacity(files: tuple[str, ...], **given: Any) -> int:
+    """Measure how much text fits into one vector of a model.
+
+    The experiments of Kuratov et al. 2025 and some more, with passages of novels, random words, and FILEs. Prints
+    tables in Markdown. What is measured is kept in the folder: the same command continues where it was interrupted.
+    """
+    from .laboratory import command
+
+    console, folder = _console(given), Path(given["output"])
+    only_plot = given["plot"] and not (given["model"] or given["experiments"] or given["save_profile"])
+    if not only_plot:
+        kinds = tuple(name.strip() for name in given["kinds"].split(",")) if given["kinds"] is not None else ()
+        if unknown := next((name for name in kinds if name not in KIND_NAMES), None):
+            raise UsageError(f"--kinds: expected some of {', '.join(KIND_NAMES)}, found {unknown!r}")
+        command.measure(
+            _model(given, console),
+            given["experiments"] or ("capacity",),
+            command.plan_of(given),
+            command.Sources(given["books"], given["new"], files, kinds),
+            folder,
+            console,
+            learning_rate=given["learning_rate"],
+            batch_size=given["batch_size"],
+            save_profile=given["save_profile"],
+        )
+    click.echo(command.report(folder, console, plot=given["plot"]), nl=False)
+    return 0

@@ -7,7 +7,8 @@ import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import BinaryIO
+from itertools import tee
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -15,14 +16,14 @@ import torch
 from . import container, payload, quantize
 from .container import Container, stored_content, stored_groups
 from .cram import CramConfig
-from .decode import Recipe, batches
-from .decode import decode as decode_tokens
+from .decode import Recipe, decode_all
 from .encode import Progress, choose_parameters, encode
 from .errors import DamagedFileError, UsageError, VerificationError, WrongModelError
 from .lm import FrozenLM
 from .payload import check
 from .records import HASH_SIZES, BuiltinModel, Entry, Group, Header, OutsideModel, Parameters, Vectors
 from .wire import Bytes
+from .workers import Workers
 
 WINDOW_BYTES = 2**22  # of the original and of the payloads: what is decoded together
 SMALL_ORIGINAL = 2**20  # bytes; the hash of what is smaller is kept in part
@@ -36,6 +37,7 @@ def compress(
     name: str | None = None,
     strip: bool = False,
     progress: Progress | None = None,
+    workers: Workers | None = None,
 ) -> bytes:
     """The `.cram` file for `data`, decoded and compared before it is returned; `strip` leaves out what is optional.
 
@@ -43,13 +45,13 @@ def compress(
     """
     config = config or CramConfig()
     parameters = choose_parameters(lm, config)
-    segments = list(encode(data, lm, config, parameters, progress=progress))
+    segments = list(encode(data, lm, config, parameters, progress=progress, workers=workers))
     groups = [group for segment in segments for group in segment.groups]
     gain = sum(segment.gain for segment in segments)
     sink = io.BytesIO()
     write(sink, data, groups, hashlib.sha256(data).digest(), lm, config, parameters, gain, name=name, strip=strip)
     blob = sink.getvalue()
-    verify(blob, data, lm, batch_size=config.batch_size)
+    verify(blob, data, lm, batch_size=config.batch_size, workers=workers)
     return blob
 
 
@@ -117,11 +119,12 @@ def verify(
     *,
     batch_size: int | None = None,
     progress: Progress | None = None,
+    workers: Workers | None = None,
 ) -> None:
     """Decode a file that was just made and compare. Raises VerificationError if it does not give `original`."""
     position = 0
     try:
-        for content in decode(blob, lm, batch_size=batch_size, progress=progress):
+        for content in decode(blob, lm, batch_size=batch_size, progress=progress, workers=workers):
             if content != original[position : position + len(content)]:
                 raise VerificationError(f"the finished file decodes to other bytes from byte {position} on")
             position += len(content)
@@ -131,14 +134,21 @@ def verify(
         raise VerificationError(f"the finished file decodes to {position} bytes of {len(original)}")
 
 
-def decompress(blob: Bytes, lm: FrozenLM | None = None, *, start: int = 0, stop: int | None = None) -> bytes:
-    """The original of a `.cram` file, or of its bytes `start` to `stop` only.
+def decompress(
+    blob: Bytes,
+    lm: FrozenLM | None = None,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    workers: Workers | None = None,
+) -> bytes:
+    """The original of a `.cram` file, or of its bytes `start` to `stop` only; `workers` share a whole, not a part.
 
     Raises DamagedFileError, and WrongModelError if `lm` is not the model that the file was made with (a file of stored
     groups alone needs none). Bytes of a part are vouched for by the checksums of their groups, a whole by its SHA-256.
     """
     if start == 0 and stop is None:
-        return b"".join(decode(blob, lm))
+        return b"".join(decode(blob, lm, workers=workers))
     file = check(blob)
     check_model(file, lm)
     stop = file.header.original_size if stop is None else min(stop, file.header.original_size)
@@ -152,20 +162,26 @@ def decompress(blob: Bytes, lm: FrozenLM | None = None, *, start: int = 0, stop:
         for offset, group in zip(offsets, file, strict=False)
         if offset < stop and offset + group.entry.size > start
     ]
-    content = b"".join(_decode_groups(file, [group for _, group in touched], lm))
+    groups = [group for _, group in touched]
+    content = b"".join(_contents(groups, recite(file.header, groups, lm), lm))
     first = touched[0][0] if touched else 0
     return content[start - first : stop - first] if touched else b""
 
 
 def decode(
-    blob: Bytes, lm: FrozenLM | None, *, batch_size: int | None = None, progress: Progress | None = None
+    blob: Bytes,
+    lm: FrozenLM | None,
+    *,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+    workers: Workers | None = None,
 ) -> Iterator[bytes]:
     """The contents of the groups in order. Nothing is certain before the last one has come without an error."""
     file = check(blob)
     check_model(file, lm)
     digest = hashlib.sha256()
-    for window in _windows(file):
-        for content in _decode_groups(file, window, lm, batch_size):
+    for window, tokens in _recite_windows(file, lm, batch_size, workers):
+        for content in _contents(window, tokens, lm):
             digest.update(content)
             if progress:
                 progress(len(content))
@@ -220,11 +236,9 @@ def name_of(model: BuiltinModel | OutsideModel) -> str:
     return f"the model {model.model_id}"
 
 
-def _decode_groups(
-    file: Container, groups: Sequence[Group], lm: FrozenLM | None, batch_size: int | None = None
-) -> Iterator[bytes]:
-    """The contents of some groups."""
-    for group, tokens in zip(groups, recite(file, groups, lm, batch_size), strict=True):
+def _contents(groups: Sequence[Group], recited: Sequence[list[int] | None], lm: FrozenLM | None) -> Iterator[bytes]:
+    """The contents of some groups, by their tokens."""
+    for group, tokens in zip(groups, recited, strict=True):
         if tokens is None:
             yield stored_content(group)
             continue
@@ -237,8 +251,54 @@ def _decode_groups(
         yield content
 
 
+def _recite_windows(
+    file: Container, lm: FrozenLM | None, batch_size: int | None, workers: Workers | None
+) -> Iterator[tuple[list[Group], list[list[int] | None]]]:
+    """Each window, and the tokens of its groups; `workers` share it where more than one group needs the model."""
+    if lm is None or workers is None or sum(not entry.kind.is_stored for entry in file.entries) < 2:
+        for window in _windows(file):
+            yield window, recite(file.header, window, lm, batch_size)
+        return
+    windows, again = tee(_windows(file))
+    shares = (
+        _Share(file.header, tuple(replace(window[i], payload=bytes(window[i].payload)) for i in indices), batch_size)
+        for window in again
+        for indices in _deal(window, workers.n)
+    )
+    results = workers.map(lm, _recite_share, shares)
+    for window in windows:
+        tokens: list[list[int] | None] = [None] * len(window)
+        for indices in _deal(window, workers.n):
+            for i, row in zip(indices, next(results), strict=True):
+                tokens[i] = row
+        yield window, tokens
+
+
+def _deal(groups: Sequence[Group], n: int) -> list[list[int]]:
+    """Indices of modelled groups, dealt to at most `n` workers: about as much for each, and groups that are alike."""
+
+    def key(index: int) -> tuple[int, int]:
+        return groups[index].entry.n_vectors, groups[index].entry.n_tokens
+
+    modelled = [index for index, group in enumerate(groups) if not group.entry.kind.is_stored]
+    order = sorted(modelled, key=key, reverse=True)
+    return [order[first::n] for first in range(min(n, len(order)))]
+
+
+class _Share(NamedTuple):
+    """What one worker recites of a window."""
+
+    header: Header
+    groups: tuple[Group, ...]
+    batch_size: int | None
+
+
+def _recite_share(lm: FrozenLM, share: _Share) -> list[list[int] | None]:
+    return recite(share.header, share.groups, lm, share.batch_size)
+
+
 def recite(
-    file: Container, groups: Sequence[Group], lm: FrozenLM | None, batch_size: int | None = None
+    header: Header, groups: Sequence[Group], lm: FrozenLM | None, batch_size: int | None = None
 ) -> list[list[int] | None]:
     """The tokens of modelled groups, None for stored ones."""
     tokens: list[list[int] | None] = [None] * len(groups)
@@ -249,15 +309,13 @@ def recite(
     recipes = [
         Recipe(
             groups[index].entry.n_tokens,
-            tuple(map(quantize.dequantize, payload.vectors(groups[index], file.header))),
-            payload.corrections(groups[index], file.header),
+            tuple(map(quantize.dequantize, payload.vectors(groups[index], header))),
+            payload.corrections(groups[index], header),
         )
         for index in modelled
     ]
-    for batch in batches(lm, recipes, file.header.parameters, batch_size):
-        decoded = decode_tokens(lm, [recipes[i] for i in batch], file.header.parameters)
-        for i, row in zip(batch, decoded, strict=True):
-            tokens[modelled[i]] = row
+    for index, row in zip(modelled, decode_all(lm, recipes, header.parameters, batch_size), strict=True):
+        tokens[index] = row
     return tokens
 
 
@@ -271,7 +329,7 @@ def entropy_bound(blob: Bytes, lm: FrozenLM | None) -> float:
     chunk, context = file.header.parameters.chunk_tokens, file.header.parameters.context_tokens
     bits = 0.0
     for window in _windows(file):
-        for group, row in zip(window, recite(file, window, lm), strict=True):
+        for group, row in zip(window, recite(file.header, window, lm), strict=True):
             if row is None:
                 bits += 8 * group.entry.payload_size
                 continue

@@ -20,7 +20,6 @@ from .records import (
     DIGEST_SIZE,
     HASH_SIZES,
     STANDARD,
-    STANDARD_WITH_VECTORS,
     BuiltinModel,
     Coding,
     Entry,
@@ -135,7 +134,7 @@ def pack_header(header: Header, n_groups: int) -> bytes:
     flags |= (HAS_NAME if header.name is not None else 0) | (HAS_VECTORS if vectors else 0)
     flags |= HAS_MODEL if model else 0
     flags |= BUILTIN if isinstance(model, BuiltinModel) else 0
-    flags |= IS_STANDARD if model and header.has_standard_parameters else 0
+    flags |= IS_STANDARD if model and parameters == STANDARD else 0
     out = MAGIC + bytes([VERSION, flags]) + pack_varint(header.original_size) + header.original_hash
     if header.name is not None:
         out += pack_string(header.name)
@@ -271,11 +270,10 @@ def _parse_header(cursor: Cursor) -> tuple[Header, int]:
         model = BuiltinModel(cursor.take(DIGEST_SIZE))
     elif flags & HAS_MODEL:
         model = OutsideModel(cursor.string(), cursor.string(), cursor.take(32), cursor.take(32))
-    standard = STANDARD_WITH_VECTORS if flags & HAS_VECTORS else STANDARD
-    parameters = standard
+    parameters = STANDARD
     if flags & HAS_MODEL and not flags & IS_STANDARD:
         parameters = Parameters(cursor.u8(), cursor.varint(), cursor.varint(), cursor.varint())
-        if parameters == standard:
+        if parameters == STANDARD:
             cursor.fail("Flags: bit 3 is not set, but the parameters are the standard ones")
     vectors = None
     if flags & HAS_VECTORS:

@@ -42,6 +42,18 @@ def _shifts(width: float) -> np.ndarray:
     return np.array([shift_of(index, width) for index in range(2**SHIFT_BITS)])
 
 
+def bucket_width(noise_bound: float) -> float:
+    """In nats."""
+    return FINE_BUCKET if noise_bound <= FINE_UP_TO else COARSE_BUCKET
+
+
+def bucket(confidence: np.ndarray, shift: float | np.ndarray, width: float) -> np.ndarray:
+    """Buckets of confidences, numbered from even odds on both ways; `shift` is one or fits the shape."""
+    half = int(LIMIT / width)
+    found: np.ndarray = np.floor((confidence - shift) / width).clip(-half, half - 1).astype(np.int64)
+    return found
+
+
 class _Probabilities:
     """What encoder and decoder know in common: buckets, and the adaptive probabilities of a group."""
 
@@ -49,16 +61,11 @@ class _Probabilities:
         self.starts = group_starts(vocabulary_size)
         self.last_group = len(self.starts) - 2
         self.token_bits = (vocabulary_size - 1).bit_length()
-        self.width = FINE_BUCKET if noise_bound <= FINE_UP_TO else COARSE_BUCKET
-        self.half = int(LIMIT / self.width)  # buckets on either side of even odds
+        self.width = bucket_width(noise_bound)
         self.noise_bound = noise_bound
         self.shift = 0.0
         self._in_group: dict[tuple[int, int], Bit] = {}
         self._near: dict[int, Bit] = {}
-
-    def buckets(self, confidence: np.ndarray) -> np.ndarray:
-        bucket: np.ndarray = np.floor((confidence - self.shift) / self.width).astype(np.int64)
-        return bucket.clip(-self.half, self.half - 1)
 
     def in_group(self, group: int, bucket: int) -> Bit:
         """The probability that a rank is in `group`, given that it is in none before."""
@@ -96,7 +103,7 @@ class TokenEncoder:
         for position in exceptions:
             coder.number(position, position_bits)
         spelled_out = set(exceptions)
-        buckets = model.buckets(ranked.confidence).tolist()
+        buckets = bucket(ranked.confidence, model.shift, model.width).tolist()
         tokens, ranks, id_bits = ranked.tokens.tolist(), ranked.ranks.tolist(), ranked.id_bits.tolist()
         for t, group in enumerate(groups):
             if t in spelled_out:
@@ -139,7 +146,8 @@ class TokenDecoder:
         self._coder = Decoder(data)
         self._exceptions: set[int] = set()
 
-    def begin_chunk(self, n_tokens: int) -> None:
+    def begin_chunk(self, n_tokens: int) -> float:
+        """Read what comes before the tokens of a chunk. Returns the shift of its buckets."""
         index = self._coder.any_number()
         n_exceptions = self._coder.any_number()
         if index >= 2**SHIFT_BITS or n_exceptions > n_tokens:
@@ -150,20 +158,25 @@ class TokenDecoder:
         if any(after <= before for before, after in pairwise([-1, *positions, n_tokens])):
             raise DamagedFileError("content", "corrections: positions of exceptions are out of order")
         self._exceptions = set(positions)
+        return self._model.shift
 
-    def token(self, t: int, step: Step, row: int) -> int:
-        """Token `t` of the chunk, from the logits in `row` of `step`."""
+    def token(self, t: int, step: Step, row: int, buckets: list[int] | None = None) -> int:
+        """Token `t` of the chunk, from the logits in `row` of `step`.
+
+        `buckets` are those of the row's confidences; they are quicker to find for all rows at once.
+        """
         model, coder = self._model, self._coder
         if t in self._exceptions:
             token = coder.number(model.token_bits)
             if token >= self._vocabulary_size:
                 raise DamagedFileError("content", f"corrections: token {token} of {self._vocabulary_size}")
             return token
-        buckets = model.buckets(step.confidence[row]).tolist()
+        if buckets is None:
+            buckets = bucket(step.confidence[row], model.shift, model.width).tolist()
         group = 0
         while group < model.last_group:
             if group == len(buckets):
-                buckets = model.buckets(step.all_confidences(row)).tolist()
+                buckets = bucket(step.deeper(row, group), model.shift, model.width).tolist()
             if coder.bit(model.in_group(group, buckets[group])):
                 break
             group += 1

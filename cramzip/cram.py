@@ -16,14 +16,15 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional
 
 from .errors import UsageError
-from .lm import FrozenLM, pad, token_costs
+from .lm import FrozenLM, pad
 from .quantize import QuantizedMem, quantize, round_trip
 from .records import Coding, coding_of
 
 # Steps by effort. Where corrections do the rest a vector is hardly worth its steps; where it has to be exact it is.
-STEPS = {1: 4, 2: 8, 3: 12, 4: 20, 5: 30, 6: 60, 7: 120, 8: 300, 9: 1000}
+STEPS = {1: 2, 2: 4, 3: 8, 4: 12, 5: 20, 6: 50, 7: 120, 8: 300, 9: 1000}
 EXACT_STEPS = {1: 30, 2: 50, 3: 80, 4: 120, 5: 180, 6: 300, 7: 600, 8: 1500, 9: 5000}
 AUTO = "auto"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -37,9 +38,11 @@ FINAL_RATE = 0.02  # of the learning rate, at the last step
 MARGIN_SAFETY = 2.0  # times the gap that the decoder needs: cramming may compute in a lower precision
 RIGHT_WEIGHT = 0.2  # in the loss, of tokens that are right already: what matters is how many are wrong
 
-# By device: the most slots, the parameters that all slots together may run through in one step, and the logits.
-SLOT_LIMITS = {"cpu": (64, 2 * 10**9, 2**26), "cuda": (512, 2**40, 2**29), "mps": (64, 2**36, 2**27)}
-LEAST_SLOTS = 16  # unless the logits forbid it
+# By device: the most slots; the positions that go through the model at once, no more than fit its caches, and the
+# logits that there are at once.
+SLOT_LIMITS = {"cpu": 64, "cuda": 512, "mps": 64}
+POSITIONS_AT_ONCE = {"cpu": 2**12, "cuda": 2**17, "mps": 2**14}
+LOGITS_AT_ONCE = {"cpu": 2**22, "cuda": 2**28, "mps": 2**25}
 DEFAULT_BITS, EXACT_BITS = "1", "2"  # per dimension
 
 
@@ -51,7 +54,8 @@ class CramConfig:
     records.BITS; `context`: most tokens before a chunk that it sees, and `chunk_tokens` its length (None: by
     model); `batch_size`: chunks optimised at once (None: by device); `dtype`: precision of cramming, never of
     decoding (auto: bfloat16 where that is fast, but float32 if `exact`); `noise_exponent` k: files withstand
-    logits that are off by 2^-k (None: by what is measured).
+    logits that are off by 2^-k (None: by what is measured); `max_steps` instead of those that go with the effort;
+    `learning_rate` per step, in units of the embedding scale (None: what suits most models).
     """
 
     vectors: int = 1
@@ -64,6 +68,8 @@ class CramConfig:
     batch_size: int | None = None
     dtype: str = AUTO
     noise_exponent: int | None = None
+    max_steps: int | None = None
+    learning_rate: float | None = None
 
     def __post_init__(self) -> None:
         limits = (
@@ -72,6 +78,7 @@ class CramConfig:
             ("context", self.context, 0, 2**16),
             ("chunk_tokens", self.chunk_tokens, 1, 2**16),
             ("noise_exponent", self.noise_exponent, 0, 15),
+            ("max_steps", self.max_steps, 1, 2**20),
         )
         for field, value, low, high in limits:
             if value is not None and not low <= value <= high:
@@ -86,20 +93,15 @@ class CramConfig:
 
     @property
     def steps(self) -> int:
-        return (EXACT_STEPS if self.exact else STEPS)[self.effort]
+        return self.max_steps or (EXACT_STEPS if self.exact else STEPS)[self.effort]
 
     @property
     def coding(self) -> Coding:
         return coding_of(self.bits or (EXACT_BITS if self.exact else DEFAULT_BITS))
 
-    def slots(self, lm: FrozenLM, chunk_tokens: float) -> int:
-        """How many chunks of about `chunk_tokens` are optimised at once."""
-        if self.batch_size:
-            return self.batch_size
-        most, parameters, logits = SLOT_LIMITS[lm.device]
-        by_size = max(LEAST_SLOTS, int(parameters // lm.n_parameters))
-        by_memory = int(logits / (max(1.0, chunk_tokens) * lm.vocabulary_size))
-        return max(1, min(most, by_size, by_memory))
+    def slots(self, lm: FrozenLM) -> int:
+        """How many chunks are optimised at once."""
+        return self.batch_size or SLOT_LIMITS[lm.device]
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,10 @@ class Task:
 
     tokens: Sequence[int]
     context: Sequence[int] = ()
+
+    @property
+    def length(self) -> int:
+        return len(self.context) + len(self.tokens)
 
 
 @dataclass(frozen=True)
@@ -147,7 +153,7 @@ def cram(
     `config.steps`. Its slot goes to the next. `progress` is told the index of a task and what share of its work was
     done.
     """
-    queue = sorted(range(len(tasks)), key=lambda index: (len(tasks[index].tokens), index))
+    queue = sorted(range(len(tasks)), key=lambda index: (tasks[index].length, index))
     slots = _Slots(lm, config, noise_bound, n_vectors or config.vectors, seed)
     results: dict[int, CramResult] = {}
     while queue or slots.tasks:
@@ -172,6 +178,7 @@ class _Slots:
     def __init__(self, lm: FrozenLM, config: CramConfig, noise_bound: float, n_vectors: int, seed: int):
         self.lm, self.config, self.n_vectors, self.seed = lm, config, n_vectors, seed
         self.gap = 2 * noise_bound * MARGIN_SAFETY
+        self.positions_at_once = POSITIONS_AT_ONCE[lm.device]
         self.tasks: list[tuple[int, Task]] = []
         empty = torch.zeros(0, n_vectors, lm.width, device=lm.device)
         self.x, self.mean, self.square, self.best = empty, empty, empty, empty  # (S, M, D), unit: scale
@@ -208,44 +215,84 @@ class _Slots:
         ends = torch.tensor([[len(one)] for one in seen], device=self.lm.device).reshape(-1, 1)
         position = torch.arange(longest, device=self.lm.device)
         self.is_text = (position >= begins) & (position < ends)  # (S, T)
-        self.skipped = min((len(task.context) for _, task in self.tasks), default=0)
 
     def step(self) -> None:
         """Measure every row, remember the best vectors so far, and only then move them."""
-        x = self.x.detach().requires_grad_(True)
-        mem = round_trip(x * self.lm.embedding_scale, self.config.coding)
-        inputs = torch.cat([mem, self.lm.embed(self.tokens[:, :-1])], dim=1)
-        n_last = self.tokens.shape[1] - self.skipped
-        with self._precision():
-            predictions = self.lm.logits(inputs, n_last).float()  # (S, T, V): the last [mem] predicts token 0
-        tokens, is_text = self.tokens[:, self.skipped :], self.is_text[:, self.skipped :]
-        cost = token_costs(predictions, tokens)  # (S, T)
-        wrong = self._remember(predictions.detach(), cost.detach(), tokens, is_text)
-        weight = torch.where(wrong, 1.0, RIGHT_WEIGHT) if self.config.exact else torch.ones_like(cost)
-        (gradient,) = torch.autograd.grad((cost * weight * is_text).sum(), x)
+        measured: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        begin = 0
+        while begin < len(self.tasks):
+            end = begin + self._part_size(begin)
+            try:
+                measured.append(self._measure(begin, end))
+                begin = end
+            except torch.OutOfMemoryError:
+                if end - begin == 1:
+                    raise
+                self.positions_at_once = (end - begin) // 2 * self._positions(end)
+                torch.cuda.empty_cache()
+        gradient, loss, n_wrong = map(torch.cat, zip(*measured, strict=True))
+        self._remember(loss, n_wrong)
         self._move(gradient.nan_to_num(0.0, 0.0, 0.0))
 
+    def _positions(self, end: int) -> int:
+        """Positions that each of the rows before `end` takes in the model: tasks come in order of length."""
+        return self.n_vectors + self.tasks[end - 1][1].length
+
+    def _part_size(self, begin: int) -> int:
+        """How many rows from `begin` on go through the model at once."""
+        size = 1
+        while (
+            begin + size < len(self.tasks) and (size + 1) * self._positions(begin + size + 1) <= self.positions_at_once
+        ):
+            size += 1
+        return size
+
+    def _measure(self, begin: int, end: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Gradient (S, M, D), nats (S,) and wrong tokens (S,) of the rows from `begin` to `end`."""
+        x = self.x[begin:end].detach().requires_grad_(True)
+        longest = self._positions(end) - self.n_vectors
+        is_text, tokens = self.is_text[begin:end, :longest], self.tokens[begin:end, :longest]
+        mem = round_trip(x * self.lm.embedding_scale, self.config.coding)
+        inputs = torch.cat([mem, self.lm.embed(tokens[:, :-1])], dim=1)
+        with self._precision():
+            hidden = self.lm.hidden(inputs, longest)[is_text]  # (R, H): the last [mem] predicts token 0
+        targets, row = tokens[is_text], is_text.nonzero()[:, 0]  # (R,)
+        size = max(1, LOGITS_AT_ONCE[self.lm.device] // self.lm.vocabulary_size)
+        pieces = zip(torch.split(hidden.detach(), size), torch.split(targets, size), strict=True)
+        parts = [self._judge(states, own) for states, own in pieces]
+        upstream, cost, wrong = map(torch.cat, zip(*parts, strict=True))
+        (gradient,) = torch.autograd.grad(hidden, x, upstream)
+        sums = torch.zeros(2, end - begin, dtype=torch.float64, device=x.device)
+        sums.index_add_(1, row, torch.stack([cost, wrong]).double())
+        return gradient, sums[0].float(), sums[1].float()
+
+    def _judge(self, hidden: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Gradient (R, H), nats (R,) and whether they are wrong (R,) of tokens with hidden states (R, H)."""
+        hidden = hidden.requires_grad_(True)
+        with self._precision():
+            predictions = self.lm.head(hidden).float()  # (R, V)
+        cost = functional.cross_entropy(predictions, targets, reduction="none")
+        wrong, weight = torch.ones_like(cost), torch.ones_like(cost)
+        if self.config.exact:
+            with torch.no_grad():
+                target = predictions.gather(1, targets[:, None])  # (R, 1)
+                best_other = predictions.scatter(1, targets[:, None], -torch.inf).amax(1, keepdim=True)
+                wrong = (~((target - best_other)[:, 0] > self.gap)).float()  # NaN is wrong
+                weight = wrong + RIGHT_WEIGHT * (1 - wrong)
+        (gradient,) = torch.autograd.grad((cost * weight).sum(), hidden)
+        return gradient, cost.detach(), wrong
+
     @torch.no_grad()
-    def _remember(
-        self, predictions: torch.Tensor, cost: torch.Tensor, tokens: torch.Tensor, is_text: torch.Tensor
-    ) -> torch.Tensor:
-        """Keep each row's vectors where they are its best so far. Returns which tokens are wrong (S, T).
+    def _remember(self, loss: torch.Tensor, n_wrong: torch.Tensor) -> None:
+        """Keep each row's vectors where they are its best so far.
 
         The best have the fewest wrong tokens if nothing will correct these, else they leave the fewest nats.
         """
-        loss = (cost * is_text).sum(1)
-        wrong = is_text
-        if self.config.exact:
-            target = predictions.gather(2, tokens[:, :, None])  # (S, T, 1)
-            best_other = predictions.scatter(2, tokens[:, :, None], -torch.inf).amax(2, keepdim=True)
-            wrong = ~((target - best_other)[:, :, 0] > self.gap) & is_text  # (S, T); NaN is wrong
-        n_wrong = wrong.sum(1)
         better = (n_wrong < self.best_wrong) | ((n_wrong == self.best_wrong) & (loss < self.best_loss))
         better &= loss.isfinite()
         self.best = torch.where(better[:, None, None], self.x, self.best)
         self.best_wrong = torch.where(better, n_wrong, self.best_wrong)
         self.best_loss = torch.where(better, loss, self.best_loss)
-        return wrong
 
     def _move(self, gradient: torch.Tensor) -> None:
         """One step of Adam, each row at its own place in the schedule."""
@@ -262,7 +309,7 @@ class _Slots:
         warm = (self.steps / WARM_UP).clamp(max=1)
         decay = ((self.steps - FLAT_SHARE * total) / ((1 - FLAT_SHARE) * total)).clamp(0, 1)
         cosine = FINAL_RATE + (1 - FINAL_RATE) * (1 + torch.cos(math.pi * decay)) / 2
-        return LEARNING_RATE * warm * cosine
+        return (self.config.learning_rate or LEARNING_RATE) * warm * cosine
 
     def _precision(self) -> AbstractContextManager[object]:
         dtype = self.config.dtype

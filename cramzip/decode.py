@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
-from .corrections import TokenDecoder
+from .corrections import TokenDecoder, bucket, bucket_width
 from .lm import FrozenLM
 from .ranks import Step
 from .records import Parameters
@@ -76,12 +77,35 @@ def batches(
         yield batch
 
 
+def decode_all(
+    lm: FrozenLM, recipes: Sequence[Recipe], parameters: Parameters, batch_size: int | None = None
+) -> list[list[int]]:
+    """The tokens of any groups, in batches. Raises DamagedFileError for corrections that cannot be."""
+    tokens: list[list[int]] = [[] for _ in recipes]
+    for batch in batches(lm, recipes, parameters, batch_size):
+        decoded = decode(lm, [recipes[index] for index in batch], parameters)
+        for index, row in zip(batch, decoded, strict=True):
+            tokens[index] = row
+    return tokens
+
+
 @torch.inference_mode()
 def decode(lm: FrozenLM, recipes: Sequence[Recipe], parameters: Parameters) -> list[list[int]]:
     """The tokens of groups that all have as many vectors in a chunk, decoded as one batch.
 
-    Raises DamagedFileError for corrections that cannot be.
+    Halves that do not fit into memory together are decoded one after the other.
     """
+    try:
+        return _decode_batch(lm, recipes, parameters)
+    except torch.OutOfMemoryError:
+        if len(recipes) == 1:
+            raise
+    torch.cuda.empty_cache()
+    half = len(recipes) // 2
+    return decode(lm, recipes[:half], parameters) + decode(lm, recipes[half:], parameters)
+
+
+def _decode_batch(lm: FrozenLM, recipes: Sequence[Recipe], parameters: Parameters) -> list[list[int]]:
     decoders = [
         TokenDecoder(recipe.corrections, lm.vocabulary_size, parameters.noise_bound)
         for recipe in recipes
@@ -110,15 +134,17 @@ def _decode_chunk(
     lm: FrozenLM, inputs: torch.Tensor, lengths: list[int], decoders: list[TokenDecoder], parameters: Parameters
 ) -> list[list[int]]:
     """The next `lengths` tokens of every row after `inputs` (B, N, D)."""
-    for decoder, length in zip(decoders, lengths, strict=False):
-        decoder.begin_chunk(length)
+    shifts = np.array([[decoder.begin_chunk(length)] for decoder, length in zip(decoders, lengths, strict=False)])
+    width = bucket_width(parameters.noise_bound)
     decoded: list[list[int]] = []
     logits, cache = prefill(lm, inputs)
     for t in range(max(lengths)):
         if decoders:
             step = Step(logits, parameters.noise_bound)
+            buckets = bucket(step.confidence, shifts, width).tolist()
             picked = [
-                decoder.token(t, step, row) if t < lengths[row] else lm.start for row, decoder in enumerate(decoders)
+                decoder.token(t, step, row, buckets[row]) if t < lengths[row] else lm.start
+                for row, decoder in enumerate(decoders)
             ]
             chosen = torch.tensor(picked, device=lm.device)
         else:

@@ -1,20 +1,21 @@
 """Bytes to groups: what is stored, what is predicted or crammed, and with which corrections.
 
-Works segment by segment. A segment depends on nothing but the bytes from its start on and the segments before it, so
-that work that was interrupted can go on and give the same file.
+Works segment by segment. A segment depends on nothing but the bytes from its start on and what the first was found to
+hold, so that segments can be worked on side by side, and interrupted work can go on and give the same file.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby, pairwise
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from . import payload
+from . import payload, profiles
 from .chunking import cut, next_segment, prior_capacity
 from .container import modelled_group, pack_entry, stored_content, stored_group, stored_groups
 from .corrections import TokenEncoder
@@ -26,12 +27,16 @@ from .quantize import QuantizedMem, dequantize
 from .ranks import rank
 from .records import Group, Kind, Parameters
 from .wire import MAX_CHUNK_SIZE, Bytes
+from .workers import Workers
 
 Progress = Callable[[int], None]
 
 POSITIONS = 1024  # that the model sees at once, if it can
+SMALL_MODEL = 2**25  # parameters; what is far away is of little use to it
 GROUP_TOKENS = 2**12  # about: a group is what decodes on its own
+CRAMMED_GROUP_TOKENS = 3 * 768  # where there are vectors: more groups are decoded faster, and are a bit larger
 SEGMENT_BYTES = 2**18
+CPU_SEGMENT_BYTES = 2**17  # there, smaller batches are as fast, and there is more to spread over processes
 CRAMMING_SHARE = 0.9  # of the work on a group with vectors, as progress counts it
 LEAST_NOISE_EXPONENT, MOST_NOISE_EXPONENT = 6, 14
 
@@ -53,6 +58,33 @@ class Segment(NamedTuple):
     groups: tuple[Group, ...]
     capacity: float
     gain: float
+
+    @property
+    def size(self) -> int:
+        """Bytes of the original."""
+        return sum(group.entry.size for group in self.groups)
+
+
+class _Part(NamedTuple):
+    """The bytes of one segment, and all else that its groups depend on."""
+
+    content: bytes
+    is_text: bool
+    capacity: float
+    config: CramConfig
+    parameters: Parameters
+
+
+def expected_capacity(lm: FrozenLM) -> float:
+    """Bits that a vector may be expected to hold: as measured for this very model, as published, or a guess."""
+    profile = profiles.find(lm.fingerprint)
+    return profile.bits_per_vector if profile else prior_capacity(lm.width, lm.vocabulary_size, lm.n_layers)
+
+
+def measured_rate(lm: FrozenLM) -> float | None:
+    """The best learning rate for vectors that have to be exact, if it was measured for this very model."""
+    profile = profiles.find(lm.fingerprint)
+    return profile.learning_rate if profile else None
 
 
 def choose_parameters(lm: FrozenLM, config: CramConfig) -> Parameters:
@@ -78,7 +110,7 @@ def choose_parameters(lm: FrozenLM, config: CramConfig) -> Parameters:
         context = config.context
         chunk = room - context
     else:
-        context = room // 4 if config.vectors else room // 2
+        context = room // 4 if config.vectors or lm.n_parameters <= SMALL_MODEL else room // 2
         chunk = room - context
     if chunk < 1 or context < 0 or before + chunk + context > (lm.context or math.inf):
         asked = f"{config.vectors} vectors, {config.context or 0} tokens before a chunk of {max(chunk, 1)}"
@@ -94,57 +126,94 @@ def encode(
     *,
     finished: Iterable[Segment] = (),
     progress: Progress | None = None,
+    workers: Workers | None = None,
 ) -> Iterator[Segment]:
     """Groups of `data` in order, a segment at a time, after the segments that are `finished` already.
 
-    `progress` is told the number of original bytes that were done since it was last told.
+    `progress` is told the number of original bytes that were done since it was last told. With `workers`, segments are
+    theirs, but for those that there is something to learn from, and for data of one segment.
     """
     data = memoryview(data)
-    encoder = _Encoder(lm, config, parameters, progress or (lambda _: None))
+    progress = progress or (lambda _: None)
+    if config.exact and config.learning_rate is None:
+        config = replace(config, learning_rate=measured_rate(lm))
+    encoder = _Encoder(lm, config, parameters, progress)
+    if workers and len(encoder.next_part(data, 0).content) == len(data):
+        workers = None
     position = 0
     for segment in finished:
         encoder.capacity = segment.capacity
-        position += sum(group.entry.size for group in segment.groups)
-    while position < len(data):
-        segment, position = encoder.encode_segment(data, position)
+        position += segment.size
+    while position < len(data) and (encoder.learns or not workers):
+        segment = encoder.encode_segment(encoder.next_part(data, position))
+        position += segment.size
         yield segment
+    if workers:
+        for segment in workers.map(lm, _encode_part, encoder.parts(data, position)):
+            progress(segment.size)
+            yield segment
+
+
+def _encode_part(lm: FrozenLM, part: _Part) -> Segment:
+    """What a worker does."""
+    encoder = _Encoder(lm, part.config, part.parameters, lambda _: None)
+    encoder.capacity = part.capacity
+    return encoder.encode_segment(part)
 
 
 class _Encoder:
-    """What carries over from one segment to the next: `capacity`, the bits of text to give to a vector."""
+    """What carries over from one segment to the next: `capacity`, the bits of text to give to a vector.
+
+    It is learned once; after that, segments can go side by side.
+    """
 
     def __init__(self, lm: FrozenLM, config: CramConfig, parameters: Parameters, progress: Progress):
         self.lm, self.config, self.parameters, self.progress = lm, config, parameters, progress
-        self.expected = self.capacity = prior_capacity(lm.width, lm.vocabulary_size, lm.n_layers)
+        self.expected = self.capacity = expected_capacity(lm)
         self.gain = 0.0  # bits, in this segment
 
-    def _segment_size(self, start: int) -> int:
-        """Bytes of text to take at once. Where there is something to learn, the first segment is small."""
+    @property
+    def learns(self) -> bool:
+        """Whether nothing is known yet of what vectors hold."""
+        return self.config.exact and self.capacity == self.expected
+
+    def parts(self, data: memoryview, start: int) -> Iterator[_Part]:
+        """All segments from `start` on."""
+        while start < len(data):
+            part = self.next_part(data, start)
+            yield part
+            start += len(part.content)
+
+    def next_part(self, data: memoryview, start: int) -> _Part:
+        """The segment that begins at `start`."""
+        end, is_text = next_segment(data, start, self._segment_size(len(data) - start))
+        return _Part(bytes(data[start:end]), is_text, self.capacity, self.config, self.parameters)
+
+    def _segment_size(self, remaining: int) -> int:
+        """Bytes of text to take at once, segments being of equal size. One to learn from is small."""
         if not self.config.exact:
-            return SEGMENT_BYTES
-        n_chunks = self._slots() * (CHUNKS_PER_SLOT if start else 1)
+            most = min(SEGMENT_BYTES, CPU_SEGMENT_BYTES) if self.lm.device == "cpu" else SEGMENT_BYTES
+            return -(-remaining // max(1, -(-remaining // most)))
+        n_chunks = self._slots() * (1 if self.learns else CHUNKS_PER_SLOT)
         expected = self.capacity * self.config.vectors * BYTES_PER_BIT * n_chunks
         return int(min(max(expected, EXACT_SEGMENT_BYTES[0]), EXACT_SEGMENT_BYTES[1]))
 
     def _slots(self) -> int:
-        exact_tokens = self.expected * self.config.vectors / 5
-        return self.config.slots(self.lm, exact_tokens if self.config.exact else self.parameters.chunk_tokens)
+        return self.config.slots(self.lm)
 
-    def encode_segment(self, data: memoryview, start: int) -> tuple[Segment, int]:
-        """The groups of the segment that begins at `start`, and where it ends."""
-        end, is_text = next_segment(data, start, self._segment_size(start))
-        content = bytes(data[start:end])
+    def encode_segment(self, part: _Part) -> Segment:
+        """The groups of a segment."""
         self.gain = 0.0
-        if not is_text:
-            return Segment(tuple(self._store(content)), self.capacity, 0.0), end
+        if not part.is_text:
+            return Segment(tuple(self._store(part.content)), self.capacity, 0.0)
         groups: list[Group] = []
-        for piece in self.lm.tokenizer.encode(content):
+        for piece in self.lm.tokenizer.encode(part.content):
             groups += self._store(piece.content) if piece.ids is None else self._encode_text(piece.ids)
         groups = list(_merge_stored(groups))
-        stored = [stored_group(content)]
+        stored = [stored_group(part.content)]
         if not self.config.exact and _size(stored) < _size(groups):
-            return Segment(tuple(stored), self.capacity, 0.0), end
-        return Segment(tuple(groups), self.capacity, self.gain), end
+            return Segment(tuple(stored), self.capacity, 0.0)
+        return Segment(tuple(groups), self.capacity, self.gain)
 
     def _store(self, content: bytes) -> list[Group]:
         self.progress(len(content))
@@ -153,7 +222,8 @@ class _Encoder:
     def _encode_text(self, ids: list[int]) -> list[Group]:
         if self.config.exact:
             return self._recite(ids)
-        n_groups = -(-len(ids) // GROUP_TOKENS)
+        most = min(GROUP_TOKENS, CRAMMED_GROUP_TOKENS) if self.config.vectors else GROUP_TOKENS
+        n_groups = -(-len(ids) // most)
         borders = [len(ids) * i // n_groups for i in range(n_groups + 1)]
         rows = [ids[begin:end] for begin, end in pairwise(borders)]
         results = self._cram(rows) if self.config.vectors else [[] for _ in rows]
@@ -235,7 +305,8 @@ class _Encoder:
         capacity = self.capacity * self.config.vectors
         parts = cut(contents, costs, capacity, self.parameters.chunk_tokens, MAX_CHUNK_SIZE)
         groups = self._cram_exactly([ids[part] for part in parts])
-        if n_vectors := sum(group.entry.n_vectors for group in groups):
+        n_vectors = sum(group.entry.n_vectors for group in groups)
+        if self.learns and n_vectors:
             self._learn(float(costs.sum()) / n_vectors)
         return groups
 

@@ -33,6 +33,7 @@ from .journal import Journal
 from .lm import FrozenLM
 from .records import BuiltinModel, OutsideModel, Parameters
 from .source import ModelSource, as_commit, find, find_digest, find_named
+from .workers import Workers
 
 STDOUT_LABEL = "(stdout)"
 DECIDED_BY = ("numpy", "tokenizers", "transformers", "zstandard")  # packages, besides torch, that groups depend on
@@ -102,6 +103,7 @@ def compress(
     *,
     keeps_name: bool = True,
     strip: bool = False,
+    workers: Workers | None = None,
 ) -> Description:
     """Make a `.cram` file of one input, decode it again and compare, and only then put it in its place."""
     start = time.perf_counter()
@@ -115,9 +117,12 @@ def compress(
     overwrite = _may_write(path, source, destination, console)
     model = load_model()
     parameters = choose_parameters(model, config)
-    with _journal(path, source, model, config, parameters, console) as journal:
+    with _journal(path, source, _identity(source, model, config, parameters, workers), console) as journal:
         with console.progress(label(argument), source.size, done=journal.resumed_bytes) as progress:
-            for segment in encode(source.data, model, config, parameters, finished=journal.segments, progress=progress):
+            finished = journal.segments
+            for segment in encode(
+                source.data, model, config, parameters, finished=finished, progress=progress, workers=workers
+            ):
                 journal.append(segment)
         with Output(path, overwrite=overwrite) as output:
             codec.write(
@@ -134,7 +139,7 @@ def compress(
             )
             blob = files.map_file(output.file)
             with console.progress("verifying", source.size) as progress:
-                codec.verify(blob, source.data, model, batch_size=config.batch_size, progress=progress)
+                codec.verify(blob, source.data, model, batch_size=config.batch_size, progress=progress, workers=workers)
             described = take_apart(blob)
             source.check_unchanged("nothing was written")
             output.commit(source.status)
@@ -145,17 +150,10 @@ def compress(
 
 
 @contextmanager
-def _journal(
-    path: Path | None,
-    source: Source,
-    model: FrozenLM,
-    config: CramConfig,
-    parameters: Parameters,
-    console: Console,
-) -> Iterator[Journal]:
+def _journal(path: Path | None, source: Source, identity: bytes, console: Console) -> Iterator[Journal]:
     """The journal of this job. It stays behind if the job is interrupted and it can be of use."""
     beside = None if path is None or files.is_stream(path) else files.beside(path, ".journal")
-    journal = Journal(beside, _identity(source, model, config, parameters))
+    journal = Journal(beside, identity)
     if journal.discarded:
         console.say(f"{path}: a journal of other input, options, versions or threads was there; starting anew")
     if journal.resumed_bytes:
@@ -172,7 +170,9 @@ def _journal(
     journal.close(remove=True)
 
 
-def _identity(source: Source, model: FrozenLM, config: CramConfig, parameters: Parameters) -> bytes:
+def _identity(
+    source: Source, model: FrozenLM, config: CramConfig, parameters: Parameters, workers: Workers | None
+) -> bytes:
     """A digest of everything that decides which groups come out."""
     facts = {
         "source": source.sha256.hex(),
@@ -185,6 +185,7 @@ def _identity(source: Source, model: FrozenLM, config: CramConfig, parameters: P
         "torch": torch.__version__,
         "packages": {package: version(package) for package in DECIDED_BY},
         "threads": torch.get_num_threads(),
+        "workers": workers.conditions if workers else None,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).digest()
 
@@ -199,6 +200,7 @@ def decompress(
     console: Console,
     *,
     batch_size: int | None = None,
+    workers: Workers | None = None,
 ) -> None:
     """Write the original of one `.cram` file; nothing appears unless all of it is right."""
     start = time.perf_counter()
@@ -209,7 +211,7 @@ def decompress(
     model = find_model(header.model) if header.model else None
     with Output(path, overwrite=overwrite) as output:
         with console.progress(label(argument), header.original_size) as progress:
-            for content in codec.decode(source.data, model, batch_size=batch_size, progress=progress):
+            for content in codec.decode(source.data, model, batch_size=batch_size, progress=progress, workers=workers):
                 output.file.write(content)
         source.check_unchanged("nothing was written")
         output.commit(source.status)
@@ -218,14 +220,21 @@ def decompress(
     console.say(f"{label(argument)} -> {_place(path)}: {count(header.original_size, 'byte')}, {seconds:.1f} s")
 
 
-def check(argument: str, find_model: FindModel, console: Console, *, batch_size: int | None = None) -> None:
+def check(
+    argument: str,
+    find_model: FindModel,
+    console: Console,
+    *,
+    batch_size: int | None = None,
+    workers: Workers | None = None,
+) -> None:
     """Decode one `.cram` file and throw the result away. Raises DamagedFileError if `decompress` would."""
     start = time.perf_counter()
     source = files.read(argument)
     header = payload.check(source.data).header
     model = find_model(header.model) if header.model else None
     with console.progress(label(argument), header.original_size) as progress:
-        for _ in codec.decode(source.data, model, batch_size=batch_size, progress=progress):
+        for _ in codec.decode(source.data, model, batch_size=batch_size, progress=progress, workers=workers):
             pass
     seconds = time.perf_counter() - start
     console.say(f"{label(argument)}: ok, {count(header.original_size, 'byte')}, {seconds:.1f} s")

@@ -19,6 +19,9 @@ from torch.nn import functional
 
 from .cache import with_room
 from .errors import ModelError, WrongModelError
+from .linear import pack_layers
+from .llama import LlamaStep
+from .memory import keep_freed_memory
 from .source import ModelSource, find, first_line, load_model, load_tokenizer, quiet_transformers
 from .tokens import ByteExactTokenizer
 
@@ -57,7 +60,12 @@ class FrozenLM:
         self.fingerprint, self.weight_bytes = source.fingerprint, source.weight_bytes
         self.device = _pick_device(device)
         self._model = load_model(source).to(self.device).eval().requires_grad_(False)
+        self.n_parameters = sum(parameter.numel() for parameter in self._model.parameters())
         self._embed = self._model.get_input_embeddings()
+        if self.device == "cpu":
+            keep_freed_memory()
+            pack_layers(self._model)
+        self._llama = LlamaStep.of(self._model)
         accepted = inspect.signature(self._model.forward).parameters
         self._cache_name = "cache_params" if "cache_params" in accepted else "past_key_values"
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
@@ -67,7 +75,6 @@ class FrozenLM:
             raise ModelError(f"{self.model_id} encodes positions by the length of the text: not supported")
         self.context: int | None = getattr(config, "max_position_embeddings", None)
         self.n_layers: int = getattr(config, "num_hidden_layers", 0)
-        self.n_parameters = sum(parameter.numel() for parameter in self._model.parameters())
         with quiet_transformers():  # some models report on the kernels they lack when they are first run
             self.vocabulary_size, self.width = self._probe()
         self.tokenizer = ByteExactTokenizer(load_tokenizer(source), self.vocabulary_size)
@@ -100,8 +107,27 @@ class FrozenLM:
         logits: torch.Tensor = self._model(inputs_embeds=inputs, use_cache=False, **keep).logits
         return logits[:, -n_last:]
 
+    def hidden(self, inputs: torch.Tensor, n_last: int) -> torch.Tensor:
+        """What `head` makes the last `n_last` logits of: (B, n_last, H); differentiable.
+
+        Logits take much memory, and need not all be there at once.
+        """
+        if not self._has_plain_head:
+            return self.logits(inputs, n_last)
+        states: torch.Tensor = self._model.base_model(inputs_embeds=inputs, use_cache=False).last_hidden_state
+        return states[:, -n_last:]
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits (..., V) of hidden states (..., H); differentiable."""
+        if not self._has_plain_head:
+            return hidden
+        logits: torch.Tensor = self._model.get_output_embeddings()(hidden)
+        return logits
+
     def step(self, inputs: torch.Tensor, cache: Any = None) -> tuple[torch.Tensor, Any]:
         """Logits (B, V) after the last of the input embeddings (B, N, D), and the cache that goes on."""
+        if self._llama and cache is not None and inputs.shape[1] == 1:
+            return self._llama(inputs[:, 0], cache).float(), cache
         output = self._model(inputs_embeds=inputs, use_cache=True, **{self._cache_name: cache}, **self._last_only)
         after = getattr(output, self._cache_name)
         return output.logits[:, -1].float(), with_room(after) if cache is None else after
@@ -160,7 +186,18 @@ class FrozenLM:
         difference = (torch.cat(stepwise) - whole[1:]).abs().max()
         if difference > PROBE_TOLERANCE * whole.std():
             raise ModelError(f"{self.model_id} is not causal, or its cache changes its output: not supported")
+        self._has_plain_head = self._finds_plain_head(embeddings, whole)
         return whole.shape[-1], embeddings.shape[-1]
+
+    @torch.inference_mode()
+    def _finds_plain_head(self, embeddings: torch.Tensor, whole: torch.Tensor) -> bool:
+        """Whether logits are nothing but the output layer applied to what the layers before it give."""
+        head, base = self._model.get_output_embeddings(), self._model.base_model
+        if head is None or base is self._model:
+            return False
+        with self.exact():
+            found = head(base(inputs_embeds=embeddings, use_cache=False).last_hidden_state)[0]
+        return found.shape == whole.shape and bool((found - whole).abs().max() <= PROBE_TOLERANCE * whole.std())
 
     @contextmanager
     def exact(self) -> Iterator[None]:

@@ -17,7 +17,7 @@ import torch
 from .errors import DamagedFileError
 
 SINGLE_RANKS = 8  # that are groups of their own; wider groups follow, two of each width
-TOP = 36  # ranks looked up at once: as far as the 14th group; what is rarer takes a sort
+TOP, DEEP = 132, 1028  # ranks looked up for all rows, and for one that needs more: ends of groups; next come all
 SLACK = 1.05  # for the rounding of what is computed from logits
 LEAST_TAIL = 1e-30
 LEAST_LOGIT = -1e9  # of a token that its model rules out
@@ -103,34 +103,35 @@ class Step:
     """The logits (B, V) of one step of decoding, and the tokens that ranks among them stand for."""
 
     def __init__(self, logits: torch.Tensor, noise_bound: float):
-        logits = logits.clamp(min=LEAST_LOGIT)
+        self._logits = logits.clamp(min=LEAST_LOGIT)
         self._window = 2 * noise_bound * SLACK
         self._starts = group_starts(logits.shape[1])
-        top = logits.topk(min(TOP, logits.shape[1]), dim=1)
+        tokens, self.confidence = self._look(self._logits, TOP)  # (B, G)
+        self._tokens: list[list[int]] = tokens.tolist()
+
+    def _look(self, logits: torch.Tensor, depth: int) -> tuple[torch.Tensor, np.ndarray]:
+        """The tokens of the first `depth` ranks, and the confidences of the groups that end there."""
+        top = logits.topk(min(depth, logits.shape[1]), dim=1)
         largest = top.values[:, :1]
-        self._logits, self._top = logits, top.indices.tolist()
         others = (logits - largest).exp().scatter(1, top.indices, 0.0)  # (B, V)
         rest = _summable(others).sum(1, dtype=torch.float64).cpu().numpy()  # (B,)
-        self.confidence = confidences((top.values - largest).exp().cpu().numpy(), rest, self._starts)  # (B, G)
-        self._sorted: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        return top.indices, confidences((top.values - largest).exp().cpu().numpy(), rest, self._starts)
 
-    def _sort(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The logits of a row (V,), falling, and the tokens that they belong to."""
-        if row not in self._sorted:
-            self._sorted[row] = torch.sort(self._logits[row], descending=True)
-        return self._sorted[row]
-
-    def all_confidences(self, row: int) -> np.ndarray:
-        """Those of a row for groups beyond the first: (G,)."""
-        ordered, _ = self._sort(row)
-        exponentials = (ordered - ordered[0]).exp().cpu().numpy()
-        found: np.ndarray = confidences(exponentials[None], np.zeros(1), self._starts)[0]
+    def deeper(self, row: int, n_groups: int) -> np.ndarray:
+        """The confidences of a row for more than `n_groups` groups, if there are more: (G,)."""
+        for depth in (DEEP, self._logits.shape[1]):
+            tokens, confidence = self._look(self._logits[row : row + 1], depth)
+            self._tokens[row] = tokens[0].tolist()
+            if confidence.shape[1] > n_groups:
+                break
+        found: np.ndarray = confidence[0]
         return found
 
     def token(self, row: int, rank: int) -> int:
         """The token of a rank that is clear of all others."""
-        top = self._top[row]
-        return int(top[rank]) if rank < len(top) else int(self._sort(row)[1][rank])
+        if rank >= len(self._tokens[row]):
+            self.deeper(row, len(self._starts))
+        return self._tokens[row][rank]
 
     def token_near(self, row: int, rank: int, low_bits: int, n_bits: int) -> int:
         """The one token that is as good as that of `rank`, but for noise, and whose id ends in `low_bits`."""

@@ -97,8 +97,8 @@ class Parameters:
     """
 
     noise_exponent: int = 14
-    chunk_tokens: int = 512
-    context_tokens: int = 511
+    chunk_tokens: int = 768
+    context_tokens: int = 255
     start_token: int = 0
 
     @property
@@ -107,7 +107,7 @@ class Parameters:
         return 2.0**-self.noise_exponent
 
 
-STANDARD, STANDARD_WITH_VECTORS = Parameters(), Parameters(chunk_tokens=768, context_tokens=255)
+STANDARD = Parameters()
 
 
 @dataclass(frozen=True)
@@ -134,10 +134,6 @@ class Header:
     model: BuiltinModel | OutsideModel | None = None
     parameters: Parameters = Parameters()
     vectors: Vectors | None = None
-
-    @property
-    def has_standard_parameters(self) -> bool:
-        return self.parameters == (STANDARD_WITH_VECTORS if self.vectors else STANDARD)
 
 
 @dataclass(frozen=True, slots=True)

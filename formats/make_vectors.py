@@ -99,15 +99,12 @@ class Model:
 @dataclass(frozen=True)
 class Parameters:
     noise: int = 14
-    chunk: int = 512
-    context: int = 511
+    chunk: int = 768
+    context: int = 255
     start: int = 0
 
     def __bytes__(self):
         return bytes([self.noise]) + varint(self.chunk) + varint(self.context) + varint(self.start)
-
-
-WITH_VECTORS = Parameters(chunk=768, context=255)  # the standard ones of a file with vectors
 
 
 @dataclass(frozen=True)
@@ -122,14 +119,13 @@ class VectorBlock:
 
 @dataclass(frozen=True)
 class File:
-    """A file of some groups. What may be absent is None, parameters too if they are standard; of the fields after
-    `hash_size` all are for lies."""
+    """A file of some groups. What may be absent is None; of the fields after `hash_size` all are for lies."""
 
     groups: tuple[Group, ...] = ()
     name: bytes | None = None
     model: Model | None = None
     digest: bytes | None = None  # in place of model
-    parameters: Parameters | None = None
+    parameters: Parameters = Parameters()
     vectors: VectorBlock | None = None
     hash_size: int = 8
     magic: bytes = b"\x9dCZ"
@@ -147,9 +143,7 @@ class File:
 
     def header(self):
         has_model = self.model is not None or self.digest is not None
-        standard = Parameters() if self.vectors is None else WITH_VECTORS
-        parameters = self.parameters or standard
-        is_standard = parameters == standard and not self.standard_written
+        is_standard = self.parameters == Parameters() and not self.standard_written
         flags = (
             (self.name is not None)
             | has_model << 1
@@ -164,7 +158,7 @@ class File:
         out += b"" if self.name is None else string(self.name)
         if has_model:
             out += honest(self.digest, bytes(self.model or b""))
-            out += b"" if is_standard else bytes(parameters)
+            out += b"" if is_standard else bytes(self.parameters)
         out += b"" if self.vectors is None else bytes(self.vectors)
         return out + varint(honest(self.group_count, len(self.groups)))
 
@@ -766,7 +760,7 @@ def invalid_header(modeller):
         yield bad(
             f"header-parameters-{what}",
             "the parameters are the standard ones, and written out",
-            replace(file, parameters=None, standard_written=True),
+            replace(file, parameters=Parameters(), standard_written=True),
         )
     for what, description, lies in [
         ("coding-0-reserved", "Vector_Coding is 0", {"coding": 0}),

@@ -117,8 +117,8 @@ class Header:
     fingerprint: bytes = b""
     tokenizer_hash: bytes = b""
     noise_exponent: int = 14
-    chunk_tokens: int = 512
-    context_tokens: int = 511
+    chunk_tokens: int = 768
+    context_tokens: int = 255
     start_token: int = 0
     vector_coding: int | None = None  # without vector block
     vector_width: int = 0
@@ -159,16 +159,13 @@ def parse_model(cursor, flags, header):
         header.revision = cursor.string("Revision")
         header.fingerprint = cursor.take(32, "Model_Fingerprint")
         header.tokenizer_hash = cursor.take(32, "Tokenizer_Hash")
-    if flags & HAS_VECTORS:
-        header.chunk_tokens, header.context_tokens = 768, 255
-    standard = (14, header.chunk_tokens, header.context_tokens, 0)
     if not flags & IS_STANDARD:
         header.noise_exponent = cursor.u8("Noise_Exponent")
         header.chunk_tokens = cursor.varint("Chunk_Tokens")
         header.context_tokens = cursor.varint("Context_Tokens")
         header.start_token = cursor.varint("Start_Token")
         found = (header.noise_exponent, header.chunk_tokens, header.context_tokens, header.start_token)
-        require(found != standard, "header", "the standard parameters are written out")
+        require(found != (14, 768, 255, 0), "header", "the standard parameters are written out")
 
 
 def check_header(header):

@@ -221,7 +221,7 @@ def test_vectors_of_another_width_are_refused(lm, text, never_stored, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("size", "strip", "kept"), [(4095, False, 8), (4096, False, 32), (4095, True, 4), (9999, True, 4)]
+    ("size", "strip", "kept"), [(2**20 - 1, False, 8), (2**20, False, 32), (4095, True, 4), (2**20, True, 4)]
 )
 def test_the_hash_of_small_files_is_kept_in_part(lm, size, strip, kept):
     data = random.Random(0).randbytes(size)

@@ -16,7 +16,6 @@ from cramzip.errors import DamagedFileError
 from cramzip.records import (
     HASH_SIZES,
     STANDARD,
-    STANDARD_WITH_VECTORS,
     BuiltinModel,
     Coding,
     Entry,
@@ -107,7 +106,7 @@ models = st.one_of(
         st.binary(min_size=32, max_size=32),
     ),
 )
-parameters = st.sampled_from([STANDARD, STANDARD_WITH_VECTORS]) | st.builds(
+parameters = st.just(STANDARD) | st.builds(
     Parameters, st.integers(0, 15), st.integers(1, MAX_TOKENS), st.integers(0, MAX_TOKENS)
 )
 vector_blocks = st.builds(Vectors, st.sampled_from(Coding), st.integers(1, 50), st.integers(0, container.MAX_GAIN))
@@ -227,9 +226,8 @@ def test_the_parts_of_a_payload_are_told_apart():
 
 def overhead(group, hash_size, name=None):
     """What a file of one group and a built-in model costs without its payload."""
-    standard = STANDARD_WITH_VECTORS if group.entry.kind.has_vectors else STANDARD
     vectors = Vectors(Coding.TERNARY, 576, gain=1000 if name else 0)
-    header = header_of([group], BUILTIN, vectors, name=name, parameters=standard)
+    header = header_of([group], BUILTIN, vectors, name=name)
     return len(write(replace(header, original_hash=bytes(hash_size)), [group])) - len(group.payload)
 
 
@@ -336,12 +334,11 @@ def test_flags_of_a_model_without_a_model_are_refused(flag):
 
 @pytest.mark.parametrize("group", [predicted(), crammed()], ids=["predicted", "crammed"])
 def test_standard_parameters_have_one_encoding(group):
-    standard = STANDARD_WITH_VECTORS if group.entry.kind.has_vectors else STANDARD
-    header = replace(header_of([group]), parameters=standard)
+    header = header_of([group])
     blob = write(header, [group])
     assert blob[4] & container.IS_STANDARD
     front = front_of(header, [group])
-    spelled_out = bytes([14]) + pack_varint(standard.chunk_tokens) + pack_varint(standard.context_tokens) + b"\0"
+    spelled_out = bytes([14]) + pack_varint(STANDARD.chunk_tokens) + pack_varint(STANDARD.context_tokens) + b"\0"
     vector_block = bytes([VECTORS.coding, VECTORS.width, 0]) if header.vectors else b""
     at = len(container.pack_header(header, 1)) - len(vector_block + b"\1")
     front = bytearray(front[:at] + spelled_out + front[at:])

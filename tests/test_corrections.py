@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cramzip import corrections
-from cramzip.corrections import SHIFT_BITS, TokenDecoder, TokenEncoder, shift_of
+from cramzip.corrections import SHIFT_BITS, TokenDecoder, TokenEncoder, bucket, shift_of
 from cramzip.errors import DamagedFileError
 from cramzip.rangecoder import LEAST_PROBABILITY, PROBABILITY_BITS, Encoder
 from cramzip.ranks import Step, rank
@@ -211,8 +211,8 @@ def last_of_nine(logits, index):
     model.shift = shift_of(0, model.width)
     coder.any_number(0)
     coder.any_number(0)
-    for group, bucket in enumerate(model.buckets(Step(logits, FINE).all_confidences(0))[:-1]):
-        coder.bit(model.in_group(group, int(bucket)), False)
+    for group, at in enumerate(bucket(Step(logits, FINE).confidence[0], model.shift, model.width)[:-1]):
+        coder.bit(model.in_group(group, int(at)), False)
     coder.number(index, 1)
     return model, coder
 
@@ -248,7 +248,8 @@ def test_shifts_fill_half_a_bucket_ever_finer(width):
 def test_no_first_probability_depends_on_the_last_digits_of_an_exponential(noise_bound):
     model = corrections._Probabilities(300, noise_bound)
     shifts = np.array([shift_of(index, model.width) for index in range(2**SHIFT_BITS)])
-    middles = (np.arange(-model.half, model.half) + 0.5) * model.width + shifts[:, None]
+    half = int(corrections.LIMIT / model.width)
+    middles = (np.arange(-half, half) + 0.5) * model.width + shifts[:, None]
     probabilities = 2**PROBABILITY_BITS / (1 + np.exp(-middles))
     from_a_tie = np.abs(probabilities - np.floor(probabilities) - 0.5)
     assert from_a_tie.min() > 1e-6

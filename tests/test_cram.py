@@ -9,7 +9,7 @@ from models import TINY_MODEL
 
 import cramzip
 from cramzip import CramConfig
-from cramzip.cram import Task, cram
+from cramzip.cram import LOGITS_AT_ONCE, POSITIONS_AT_ONCE, Task, cram
 from cramzip.lm import FrozenLM
 from cramzip.quantize import dequantize, quantize
 from cramzip.records import BITS, Coding
@@ -168,10 +168,7 @@ def test_vectors_that_were_crammed_in_any_precision_are_exact_in_float32(lm, dty
 
 
 def test_logits_that_are_not_numbers_are_never_right(lm, monkeypatch):
-    def no_numbers(inputs, n_last=0):
-        return inputs.sum() * torch.full((len(inputs), n_last or inputs.shape[1], 288), torch.nan)
-
-    monkeypatch.setattr(lm, "logits", no_numbers)
+    monkeypatch.setattr(lm, "head", lambda hidden: hidden.sum() * torch.full((len(hidden), 288), torch.nan))
     for exact in (False, True):
         (result,) = cram(lm, [Task([90, 91])], config_of(effort=1, bits="16", exact=exact), NOISE)
         assert result.wrong == 2
@@ -191,8 +188,46 @@ def test_every_number_of_bits_is_a_coding_and_exactness_takes_more():
     assert replace(config_of(), exact=True).coding.bits > config_of().coding.bits
 
 
-def test_fewer_chunks_are_crammed_at_once_the_longer_they_are(lm):
-    config = CramConfig()
-    slots = [config.slots(lm, tokens) for tokens in (10, 10_000, 10**9)]
-    assert slots[0] > slots[1] > slots[2] == 1
-    assert CramConfig(batch_size=7).slots(lm, 10**9) == 7
+@pytest.mark.parametrize("exact", [False, True])
+def test_how_many_chunks_go_through_the_model_at_once_changes_nothing(lm, monkeypatch, exact):
+    tasks = [Task([90] * n, [70] * (n % 3)) for n in (2, 9, 4, 4, 7, 1)]
+    config = config_of(effort=1, exact=exact)
+    together = cram(lm, tasks, config, NOISE)
+    monkeypatch.setitem(POSITIONS_AT_ONCE, "cpu", 12)
+    monkeypatch.setitem(LOGITS_AT_ONCE, "cpu", 3 * lm.vocabulary_size)
+    for one, other in zip(together, cram(lm, tasks, config, NOISE), strict=True):
+        assert (one.wrong, one.steps) == (other.wrong, other.steps)
+        assert one.nats_left == pytest.approx(other.nats_left, rel=1e-3)
+
+
+class Crowded:
+    """A model that runs out of memory when more than `room` rows are put into it."""
+
+    def __init__(self, lm, room):
+        self.lm, self.room, self.refused = lm, room, 0
+
+    def __getattr__(self, name):
+        return getattr(self.lm, name)
+
+    def hidden(self, inputs, n_last):
+        if len(inputs) > self.room:
+            self.refused += 1
+            raise torch.OutOfMemoryError
+        return self.lm.hidden(inputs, n_last)
+
+
+def test_what_does_not_fit_into_memory_goes_through_the_model_in_parts(lm):
+    tasks = [Task([90 + n] * 5) for n in range(9)]
+    config = config_of(effort=1)
+    crowded = Crowded(lm, room=2)
+    results = cram(crowded, tasks, config, NOISE)
+    assert 1 <= crowded.refused <= 4
+    for one, other in zip(results, cram(lm, tasks, config, NOISE), strict=True):
+        assert one.nats_left == pytest.approx(other.nats_left, rel=1e-3)
+    with pytest.raises(torch.OutOfMemoryError):
+        cram(Crowded(lm, room=0), tasks, config, NOISE)
+
+
+def test_the_batch_size_is_how_many_chunks_are_crammed_at_once(lm):
+    assert CramConfig(batch_size=7).slots(lm) == 7
+    assert CramConfig().slots(lm) > 7

@@ -220,6 +220,7 @@ class NoisyLM(FrozenLM):
     def __init__(self, source):
         super().__init__(source)
         self._model.double()
+        self._llama = None  # its norms would be more exact than those of transformers
 
     def step(self, inputs, cache=None):
         logits, cache = super().step(inputs, cache)

@@ -11,11 +11,11 @@ from models import PROSE, TINY_MODEL, recital
 
 from cramzip import CramConfig, encode, payload
 from cramzip.container import stored_content
-from cramzip.encode import choose_parameters
+from cramzip.encode import choose_parameters, expected_capacity
 from cramzip.errors import UsageError
 from cramzip.lm import FrozenLM
 from cramzip.quantize import dequantize, quantize
-from cramzip.records import STANDARD, STANDARD_WITH_VECTORS, Header, Kind, OutsideModel, Vectors
+from cramzip.records import STANDARD, Header, Kind, OutsideModel, Vectors
 
 NOISE = random.Random(0).randbytes(2**16)
 CONFIGS = {
@@ -54,13 +54,14 @@ def groups_of(data, lm, config, **how):
 # -- parameters ------------------------------------------------------------------------------------
 
 
-def parameters_for(positions, noise=0.0, **options):
-    return choose_parameters(SimpleNamespace(context=positions, noise=noise, start=0), CramConfig(**options))
+def parameters_for(positions, noise=0.0, n_parameters=10**9, **options):
+    model = SimpleNamespace(context=positions, noise=noise, start=0, n_parameters=n_parameters)
+    return choose_parameters(model, CramConfig(**options))
 
 
-def test_a_model_of_a_thousand_positions_and_little_noise_has_the_standard_parameters():
-    assert parameters_for(1024, vectors=0) == STANDARD
-    assert parameters_for(1024) == STANDARD_WITH_VECTORS
+def test_a_small_model_of_a_thousand_positions_and_little_noise_has_the_standard_parameters():
+    assert parameters_for(1024, n_parameters=10**7, vectors=0) == STANDARD
+    assert parameters_for(1024) == STANDARD
 
 
 @pytest.mark.parametrize(
@@ -211,6 +212,18 @@ def test_work_that_goes_on_after_finished_segments_gives_the_same_groups(lm, tex
         assert segments_of(text, lm, config, finished=segments[:done]) == segments[done:]
 
 
+def test_data_before_the_text_teaches_nothing_about_vectors(lm, text, small_segments):
+    first, second, *_ = segments_of(NOISE + text[:80], lm, CONFIGS["exact"])
+    assert first.capacity == expected_capacity(lm)
+    assert second.capacity != first.capacity
+
+
+@pytest.mark.parametrize(("n_bytes", "sizes"), [(60, [60]), (61, [31, 30]), (150, [50, 50, 50])])
+def test_segments_of_one_file_are_of_equal_size(lm, small_segments, n_bytes, sizes):
+    segments = segments_of(b"x" * n_bytes, lm, CONFIGS["no vectors"])
+    assert [segment.size for segment in segments] == sizes
+
+
 @every_config
 @pytest.mark.parametrize("group_tokens", [13, 4096])
 def test_progress_adds_up_to_the_size_of_the_data(lm, text, monkeypatch, never_stored, config, group_tokens):
@@ -256,11 +269,11 @@ def test_without_corrections_groups_consist_of_vectors_alone(lm, text):
         assert len(group.payload) == group.entry.n_vectors * config.coding.vector_size(lm.width)
 
 
-def test_what_vectors_were_found_to_hold_decides_on_the_next_chunks(lm, text, small_segments):
+def test_what_the_first_vectors_were_found_to_hold_decides_on_all_later_chunks(lm, text, small_segments):
     text = text[:80]
     segments = segments_of(text, lm, CONFIGS["exact"])
-    capacities = [segment.capacity for segment in segments]
-    assert len(set(capacities)) > 1
+    (capacity,) = {segment.capacity for segment in segments}
+    assert capacity != expected_capacity(lm)
     other = segments[0]._replace(capacity=4 * segments[0].capacity)
     assert segments_of(text, lm, CONFIGS["exact"], finished=[other])[0] != segments[1]
 

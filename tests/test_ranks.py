@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cramzip.errors import DamagedFileError
-from cramzip.ranks import SINGLE_RANKS, TOP, Step, confidences, group_starts, index_bits, rank
+from cramzip.ranks import DEEP, SINGLE_RANKS, TOP, Step, confidences, group_starts, index_bits, rank
 
 EPSILON = 2.0**-14
 NEARLY_ALL = 0.98  # of a noise bound, so that the rounding of a logit does not go beyond it
 
 patiently = settings(max_examples=50, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
-sizes = st.sampled_from([1, 2, 5, 8, 9, 11, 36, 37, 300, 1000])
+sizes = st.sampled_from([1, 2, 5, 8, 9, 11, TOP, TOP + 1, 300, 1000, DEEP + 1, 2000])
 
 
 def random_logits(seed, rows, size, spread=3.0):
@@ -111,7 +111,10 @@ def test_writer_and_reader_are_equally_confident(seed, size, spread):
     assert n_groups == whole.shape[1] or group_starts(size)[n_groups] == TOP
     np.testing.assert_allclose(step.confidence[:, :n_groups], whole[:, :n_groups], rtol=0, atol=EPSILON / 20)
     for row in range(3):
-        np.testing.assert_allclose(step.all_confidences(row)[:-1], whole[row], rtol=0, atol=EPSILON / 20)
+        for known in (n_groups - 1, whole.shape[1]):
+            deeper = step.deeper(row, known)[: whole.shape[1]]
+            assert len(deeper) > known or len(deeper) == whole.shape[1]
+            np.testing.assert_allclose(deeper, whole[row][: len(deeper)], rtol=0, atol=EPSILON / 20)
 
 
 @patiently
@@ -125,11 +128,12 @@ def test_noise_moves_a_confidence_by_no_more_than_twice_as_much(seed, size, epsi
     assert (np.abs(after - before) <= 2.1 * epsilon).all()
 
 
-def test_a_step_knows_the_token_of_every_rank():
-    logits = random_logits(0, 2, 500)
+@pytest.mark.parametrize("size", [5, TOP, 500, DEEP + 500])
+def test_a_step_knows_the_token_of_every_rank(size):
+    logits = random_logits(0, 2, size)
     step = Step(logits, EPSILON)
     for row in range(2):
-        assert [step.token(row, r) for r in range(500)] == logits[row].argsort(descending=True).tolist()
+        assert [step.token(row, r) for r in range(size)] == logits[row].argsort(descending=True).tolist()
 
 
 @patiently

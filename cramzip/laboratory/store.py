@@ -1,0 +1,87 @@
+"""Records on disk, one JSON object a line, so that what was measured once is never measured again.
+
+A record is looked up by its `key`, an object of all that decides what comes out. Every line is on the disk before
+`add` returns. A line that was cut off, as a killed process may leave it, is dropped.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..errors import InputOutputError
+
+Record = dict[str, Any]
+
+
+class Store:
+    """The records of one file, which is made where it is missing. Raises InputOutputError while another process adds.
+
+    With `read_only` the file has to be there, and is not locked.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False):
+        self.path = path
+        if not read_only:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: BinaryIO = path.open("rb" if read_only else "ab+")
+        if not read_only:
+            self._lock()
+        self._records: dict[str, Record] = {}
+        whole = 0
+        self._file.seek(0)
+        for line in self._file:
+            if not line.endswith(b"\n"):
+                break
+            self._load(line)
+            whole += len(line)
+        if not read_only and whole < self._file.seek(0, os.SEEK_END):
+            self._file.truncate(whole)
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise InputOutputError(
+                f"another cramzip is measuring into the same folder ({self.path} is locked)"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+
+    def _load(self, line: bytes) -> None:
+        try:
+            record = json.loads(line)
+            self._records[_name(record["key"])] = record
+        except (ValueError, KeyError, TypeError):
+            raise InputOutputError(f"{self.path} is in the way and has lines that are no records") from None
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __iter__(self) -> Iterator[Record]:
+        """The records, the last one of each key, in the order in which they were first added."""
+        return iter(self._records.values())
+
+    def get(self, key: Record) -> Record | None:
+        return self._records.get(_name(key))
+
+    def add(self, record: Record) -> None:
+        """Append a record, or one that takes the place of what has the same key."""
+        if self._records.get(_name(record["key"])) == record:
+            return
+        self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._records[_name(record["key"])] = record
+
+
+def _name(key: Record) -> str:
+    return json.dumps(key, sort_keys=True)

@@ -1,0 +1,110 @@
+"""What was measured of a model, and who makes use of it."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from models import TINY_MODEL
+
+from cramzip import CramConfig, encode, profiles
+from cramzip.chunking import prior_capacity
+from cramzip.errors import InputOutputError
+from cramzip.lm import FrozenLM
+from cramzip.profiles import SHIPPED, Profile
+from cramzip.source import find
+
+
+@pytest.fixture(scope="module")
+def lm():
+    return FrozenLM.load(TINY_MODEL)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """A user without profiles."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    return tmp_path
+
+
+def profile_of(lm, **changes):
+    profile = Profile(lm.fingerprint.hex(), lm.model_id, 123.0, 2.5, lm.embedding_scale, 1e-5, {"torch": "2"})
+    return replace(profile, **changes)
+
+
+def test_a_saved_profile_is_found_by_the_fingerprint_of_its_model(lm, home):
+    path = profiles.save(profile_of(lm))
+    assert path.parent == home / "cramzip" / "profiles"
+    assert profiles.find(lm.fingerprint) == profile_of(lm)
+    assert profiles.find(bytes(32)) is None
+
+
+def test_a_later_profile_takes_the_place_of_an_earlier_one(lm, home):
+    for bits in (100.0, 200.0):
+        path = profiles.save(profile_of(lm, bits_per_vector=bits))
+    assert profiles.find(lm.fingerprint).bits_per_vector == 200
+    assert [path] == list(path.parent.iterdir())
+
+
+def test_the_profile_of_a_user_comes_before_the_one_that_is_shipped(lm, tmp_path, monkeypatch):
+    monkeypatch.setattr(profiles, "SHIPPED", tmp_path / "shipped")
+    profiles.save(profile_of(lm, bits_per_vector=1.0), profiles.SHIPPED)
+    assert profiles.find(lm.fingerprint).bits_per_vector == 1
+    profiles.save(profile_of(lm, bits_per_vector=2.0))
+    assert profiles.find(lm.fingerprint).bits_per_vector == 2
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"fingerprint": 1}', "\0"])
+def test_a_profile_that_cannot_be_read_is_none(lm, content):
+    profiles.save(profile_of(lm)).write_text(content)
+    assert profiles.find(lm.fingerprint) is None
+
+
+@pytest.mark.parametrize("changes", [{"bits_per_vector": 0}, {"learning_rate": float("nan")}, {"fingerprint": "00"}])
+def test_a_profile_that_makes_no_sense_is_none(lm, changes):
+    path = profiles.save(profile_of(lm))
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    assert profiles.find(lm.fingerprint) is None
+
+
+def test_a_profile_that_cannot_be_written_is_an_error(lm, home):
+    (home / "cramzip").write_text("in the way")
+    with pytest.raises(InputOutputError):
+        profiles.save(profile_of(lm))
+
+
+def test_without_a_profile_the_capacity_is_the_published_one_or_a_guess(lm):
+    assert encode.expected_capacity(lm) == prior_capacity(lm.width, lm.vocabulary_size, lm.n_layers)
+    assert encode.measured_rate(lm) is None
+
+
+def test_chunks_are_cut_by_the_profile_of_the_model(lm):
+    profiles.save(profile_of(lm))
+    assert encode.expected_capacity(lm) == 123
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, 2.5), (1.5, 1.5)])
+def test_vectors_that_have_to_be_exact_start_with_the_rate_of_the_profile(lm, monkeypatch, given, used):
+    profiles.save(profile_of(lm, bits_per_vector=20.0))
+    rates, cram = [], encode.cram
+
+    def spy(lm, tasks, config, *arguments, **options):
+        rates.append(config.learning_rate)
+        return cram(lm, tasks, config, *arguments, **options)
+
+    monkeypatch.setattr(encode, "cram", spy)
+    config = CramConfig(effort=1, exact=True, learning_rate=given)
+    list(encode.encode(b"the cat sat", lm, config, encode.choose_parameters(lm, config)))
+    assert set(rates) == {used}
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.json")), ids=lambda path: path.stem)
+def test_every_shipped_profile_can_be_read(path):
+    fingerprint = bytes.fromhex(json.loads(path.read_text())["fingerprint"])
+    assert path.name.startswith(fingerprint.hex()[:16])
+    assert profiles.find(fingerprint).measured["torch"]
+
+
+def test_the_shipped_profile_of_the_builtin_model_is_of_its_present_weights():
+    found = [json.loads(path.read_text()) for path in SHIPPED.glob("*.json")]
+    builtin = [one["fingerprint"] for one in found if one["model"] == "builtin:primer"]
+    assert builtin in ([], [find().fingerprint.hex()])
