@@ -81,7 +81,8 @@ def write(
             return header
         vectors = None
         if any(entry.kind.has_vectors for entry in entries):
-            vectors = Vectors(config.coding, lm.width, None if strip else max(0, round(gain)))
+            shown_gain = None if strip else max(0, round(gain))
+            vectors = Vectors(config.coding, lm.width, shown_gain, lm.vectors_after_start)
         return replace(header, model=reference(lm), parameters=parameters, vectors=vectors)
 
     entries = [group.entry for group in groups]
@@ -224,7 +225,8 @@ def check_model(file: Container, lm: FrozenLM | None) -> None:
         for entry in file.entries:
             chunk = min(entry.n_tokens, header.parameters.chunk_tokens)
             context = min(entry.n_tokens - chunk, header.parameters.context_tokens)
-            needed = context + chunk + max(entry.n_vectors, 1)
+            before = entry.n_vectors + header.vectors.after_start if entry.n_vectors and header.vectors else 1
+            needed = before + context + chunk
             if not entry.kind.is_stored and needed > lm.context:
                 raise WrongModelError(f"a chunk needs {needed} positions, {lm.model_id} has {lm.context}")
 
@@ -311,6 +313,7 @@ def recite(
             groups[index].entry.n_tokens,
             tuple(map(quantize.dequantize, payload.vectors(groups[index], header))),
             payload.corrections(groups[index], header),
+            header.vectors is not None and header.vectors.after_start,
         )
         for index in modelled
     ]

@@ -38,6 +38,7 @@ VERSION = 1
 GENOMICS_MAGIC = b"CRAM"
 
 HAS_NAME, HAS_MODEL, BUILTIN, IS_STANDARD, HAS_VECTORS, RESERVED_FLAGS = 0x01, 0x02, 0x04, 0x08, 0x10, 0x80
+AFTER_START = 0x08  # of Vector_Coding
 HASH_SHIFT = 5  # bits 5 and 6 say which of HASH_SIZES it is
 
 CHECK_SIZE = 4
@@ -147,7 +148,7 @@ def pack_header(header: Header, n_groups: int) -> bytes:
         out += pack_varint(parameters.chunk_tokens) + pack_varint(parameters.context_tokens)
         out += pack_varint(parameters.start_token)
     if vectors:
-        out += bytes([vectors.coding]) + pack_varint(vectors.width)
+        out += bytes([vectors.coding | (AFTER_START if vectors.after_start else 0)]) + pack_varint(vectors.width)
         out += pack_varint(0 if vectors.gain is None else vectors.gain + 1)
     return out + pack_varint(n_groups)
 
@@ -277,11 +278,12 @@ def _parse_header(cursor: Cursor) -> tuple[Header, int]:
             cursor.fail("Flags: bit 3 is not set, but the parameters are the standard ones")
     vectors = None
     if flags & HAS_VECTORS:
-        coding = cursor.u8()
+        code = cursor.u8()
+        coding = code & ~AFTER_START
         if coding not in tuple(Coding):
-            cursor.fail(f"Vector_Coding: {coding} is reserved")
+            cursor.fail(f"Vector_Coding: {code} is reserved")
         width, gain = cursor.varint(), cursor.varint()
-        vectors = Vectors(Coding(coding), width, gain - 1 if gain else None)
+        vectors = Vectors(Coding(coding), width, gain - 1 if gain else None, coding != code)
     return Header(original_size, original_hash, name, model, parameters, vectors), cursor.varint()
 
 

@@ -179,6 +179,7 @@ class _Slots:
         self.lm, self.config, self.n_vectors, self.seed = lm, config, n_vectors, seed
         self.gap = 2 * noise_bound * MARGIN_SAFETY
         self.positions_at_once = POSITIONS_AT_ONCE[lm.device]
+        self.n_before = n_vectors + lm.vectors_after_start  # positions before a context
         self.tasks: list[tuple[int, Task]] = []
         empty = torch.zeros(0, n_vectors, lm.width, device=lm.device)
         self.x, self.mean, self.square, self.best = empty, empty, empty, empty  # (S, M, D), unit: scale
@@ -236,7 +237,7 @@ class _Slots:
 
     def _positions(self, end: int) -> int:
         """Positions that each of the rows before `end` takes in the model: tasks come in order of length."""
-        return self.n_vectors + self.tasks[end - 1][1].length
+        return self.n_before + self.tasks[end - 1][1].length
 
     def _part_size(self, begin: int) -> int:
         """How many rows from `begin` on go through the model at once."""
@@ -250,10 +251,11 @@ class _Slots:
     def _measure(self, begin: int, end: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Gradient (S, M, D), nats (S,) and wrong tokens (S,) of the rows from `begin` to `end`."""
         x = self.x[begin:end].detach().requires_grad_(True)
-        longest = self._positions(end) - self.n_vectors
+        longest = self._positions(end) - self.n_before
         is_text, tokens = self.is_text[begin:end, :longest], self.tokens[begin:end, :longest]
         mem = round_trip(x * self.lm.embedding_scale, self.config.coding)
-        inputs = torch.cat([mem, self.lm.embed(tokens[:, :-1])], dim=1)
+        before = self.lm.prefix(list(mem), end - begin, self.lm.start, after_start=self.lm.vectors_after_start)
+        inputs = torch.cat([before, self.lm.embed(tokens[:, :-1])], dim=1)
         with self._precision():
             hidden = self.lm.hidden(inputs, longest)[is_text]  # (R, H): the last [mem] predicts token 0
         targets, row = tokens[is_text], is_text.nonzero()[:, 0]  # (R,)

@@ -26,22 +26,19 @@ BATCH_LIMITS = {"cpu": (64, 2**16), "cuda": (512, 2**19), "mps": (128, 2**16)}
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a group is decoded from: `mem` (M, D) of each chunk, if any; `corrections`, None for greedy decoding."""
+    """What a group is decoded from: `mem` (M, D) of each chunk, if any; `corrections`, None for greedy decoding.
+
+    `after_start`: vectors stand after the start token.
+    """
 
     n_tokens: int
     mem: tuple[torch.Tensor, ...] = ()
     corrections: Bytes | None = None
+    after_start: bool = False
 
     @property
     def n_vectors(self) -> int:
         return len(self.mem[0]) if self.mem else 0
-
-
-def prefix(lm: FrozenLM, mem: Sequence[torch.Tensor], start_token: int, n_rows: int) -> torch.Tensor:
-    """What every chunk begins with (B, M or 1, D): its vectors `mem`, or the start token where there are none."""
-    if mem:
-        return torch.stack(list(mem)).to(lm.device)
-    return lm.embed(torch.full((n_rows, 1), start_token, device=lm.device))
 
 
 def prefill(lm: FrozenLM, inputs: torch.Tensor) -> tuple[torch.Tensor, Any]:
@@ -59,17 +56,17 @@ def batches(
 ) -> Iterator[list[int]]:
     """Indices of recipes that can be decoded together, those of similar length."""
     most, positions = BATCH_LIMITS[lm.device]
-    each = parameters.chunk_tokens + parameters.context_tokens
+    each = parameters.chunk_tokens + parameters.context_tokens + 1
 
-    def key(index: int) -> tuple[int, bool, int]:
+    def key(index: int) -> tuple[int, bool, bool, int]:
         recipe = recipes[index]
-        return recipe.n_vectors, recipe.corrections is None, recipe.n_tokens
+        return recipe.n_vectors, recipe.after_start, recipe.corrections is None, recipe.n_tokens
 
     batch: list[int] = []
     for index in sorted(range(len(recipes)), key=lambda index: (key(index), index)):
         length = min(recipes[index].n_tokens, each) + max(recipes[index].n_vectors, 1)
         full = len(batch) >= (batch_size or most) or (len(batch) + 1) * length > positions
-        if batch and (full or key(index)[:2] != key(batch[0])[:2]):
+        if batch and (full or key(index)[:3] != key(batch[0])[:3]):
             yield batch
             batch = []
         batch.append(index)
@@ -121,7 +118,8 @@ def _decode_batch(lm: FrozenLM, recipes: Sequence[Recipe], parameters: Parameter
             mem = [recipes[index].mem[chunk] for index in rows if recipes[index].mem]
             seen = [tokens[index][max(0, first - parameters.context_tokens) :] for index in rows]
             context = torch.tensor(seen, dtype=torch.long, device=lm.device)
-            inputs = torch.cat([prefix(lm, mem, parameters.start_token, len(rows)), lm.embed(context)], dim=1)
+            before = lm.prefix(mem, len(rows), parameters.start_token, after_start=recipes[0].after_start)
+            inputs = torch.cat([before, lm.embed(context)], dim=1)
             decoded = _decode_chunk(lm, inputs, lengths, [decoders[index] for index in rows if decoders], parameters)
             for index, new in zip(rows, decoded, strict=True):
                 tokens[index] += new

@@ -20,7 +20,6 @@ from .chunking import cut, next_segment, prior_capacity
 from .container import modelled_group, pack_entry, stored_content, stored_group, stored_groups
 from .corrections import TokenEncoder
 from .cram import CramConfig, CramResult, Task, cram
-from .decode import prefix
 from .errors import UsageError
 from .lm import FrozenLM, token_costs
 from .quantize import QuantizedMem, dequantize
@@ -98,7 +97,7 @@ def choose_parameters(lm: FrozenLM, config: CramConfig) -> Parameters:
         exponent = max(LEAST_NOISE_EXPONENT, exponent)
     else:
         exponent = config.noise_exponent
-    before = max(config.vectors, 1)
+    before = config.vectors + lm.vectors_after_start if config.vectors else 1
     wanted = max(POSITIONS, (config.chunk_tokens or POSITIONS // 2) + (config.context or 0) + before)
     room = min(lm.context or wanted, wanted) - before
     if config.exact:
@@ -289,7 +288,8 @@ class _Encoder:
     @torch.inference_mode()
     def _logits(self, task: Task, mem: QuantizedMem | None) -> torch.Tensor:
         """What the model says at each token of a chunk (T, V), all the tokens before being right."""
-        before = prefix(self.lm, [dequantize(mem)] if mem else [], self.parameters.start_token, 1)
+        vectors, start = [dequantize(mem)] if mem else [], self.parameters.start_token
+        before = self.lm.prefix(vectors, 1, start, after_start=self.lm.vectors_after_start)
         ids = torch.tensor([[*task.context, *task.tokens[:-1]]], dtype=torch.long, device=self.lm.device)
         with self.lm.exact():
             return self.lm.logits(torch.cat([before, self.lm.embed(ids)], dim=1), len(task.tokens))[0].float()

@@ -27,6 +27,7 @@ from .tokens import ByteExactTokenizer
 
 SCALE_SAMPLE = 4096  # rows of the embedding table that its scale is measured on
 NOISE_TOKENS = 128
+DEAFNESS_SAMPLE, DEAFNESS_SCALE = 32, 4.0  # random vectors, and their scale in units of the embedding scale
 PROBE_TEXT = (
     b"The quick brown fox jumps over the lazy dog. In 1897, on a cold evening, she read the letter twice; then she "
     b"folded it, put it back into the drawer, and said nothing to anyone about it until the spring.\n\n"
@@ -101,6 +102,14 @@ class FrozenLM:
         embedded: torch.Tensor = self._embed(ids)
         return embedded
 
+    def prefix(self, mem: Sequence[torch.Tensor], n_rows: int, start_token: int, *, after_start: bool) -> torch.Tensor:
+        """What chunks begin with (B, N, D): their vectors (M, D), if any; the start token before these, or alone."""
+        start = self.embed(torch.full((n_rows, 1), start_token, device=self.device))
+        if not mem:
+            return start
+        vectors = torch.stack(list(mem)).to(self.device)
+        return torch.cat([start, vectors], dim=1) if after_start else vectors
+
     def logits(self, inputs: torch.Tensor, n_last: int = 0) -> torch.Tensor:
         """Logits (B, N, V) at the last `n_last` positions of input embeddings (B, ., D), or at all; differentiable."""
         keep = {"logits_to_keep": n_last} if n_last and self._last_only else {}
@@ -147,6 +156,22 @@ class FrozenLM:
             targets = torch.tensor([row], device=self.device)
             costs.append(token_costs(logits, targets)[0].cpu().numpy())
         return costs
+
+    @cached_property
+    @torch.inference_mode()
+    def vectors_after_start(self) -> bool:
+        """Whether a vector says more when the start token stands before it.
+
+        Many models treat position 0 in a way of their own, whatever is there: a vector there hardly moves the first
+        token. Measured as the information that the token has of random vectors, in nats.
+        """
+        generator = torch.Generator().manual_seed(0)
+        vectors = torch.randn(DEAFNESS_SAMPLE, 1, self.width, generator=generator).to(self.device)
+        vectors = vectors * (DEAFNESS_SCALE * self.embedding_scale)
+        start = self.embed(torch.full((DEAFNESS_SAMPLE, 1), self.start, device=self.device))
+        with self.exact():
+            alone, after = self.logits(vectors, 1), self.logits(torch.cat([start, vectors], dim=1), 1)
+        return _information(after[:, 0].float()) > _information(alone[:, 0].float())
 
     @cached_property
     def noise(self) -> float:
@@ -226,6 +251,13 @@ class FrozenLM:
         n_rows = min(self.vocabulary_size, len(self.tokenizer.table))
         sample = torch.linspace(0, n_rows - 1, min(n_rows, SCALE_SAMPLE), device=self.device).long()
         return float(self.embed(sample).float().std())
+
+
+def _information(logits: torch.Tensor) -> float:
+    """How much a token drawn from logits (B, V) tells of the row that it was drawn from, in nats."""
+    log_p = logits.log_softmax(1)
+    p = log_p.exp()
+    return float((p * (log_p - p.mean(0).log())).nan_to_num().sum(1).mean())
 
 
 def token_costs(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -93,7 +93,7 @@ class OutsideModel:
 class Parameters:
     """How groups are decoded: the noise that they withstand, 2^-`noise_exponent`, and how they are cut and seen.
 
-    `start_token` stands before a chunk that has no vectors.
+    `start_token` stands before a chunk that has no vectors, and before vectors if the file says so.
     """
 
     noise_exponent: int = 14
@@ -112,11 +112,15 @@ STANDARD = Parameters()
 
 @dataclass(frozen=True)
 class Vectors:
-    """How the vectors of a file are stored, and what they did: `gain` bits fewer corrections, if that is known."""
+    """How the vectors of a file are stored, and what they did: `gain` bits fewer corrections, if that is known.
+
+    They stand at the beginning, or `after_start`, after the start token.
+    """
 
     coding: Coding
     width: int
     gain: int | None = None
+    after_start: bool = False
 
     @property
     def size(self) -> int:

@@ -124,9 +124,10 @@ def _vectors(described: Description) -> str:
     fewest, most = described.vectors_per_chunk
     each = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
     per_dimension = "1 bit" if vectors.coding.bits == 1 else f"{vectors.coding.name_of_bits} bits"
+    place = ", after the start token" if vectors.after_start else ""
     return (
         f"{each} per chunk, {described.n_vectors:,} in all, of {count(vectors.width, 'dimension')}, "
-        f"{per_dimension} per dimension"
+        f"{per_dimension} per dimension{place}"
     )
 
 

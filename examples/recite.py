@@ -29,7 +29,7 @@ def main(sentence: str) -> None:
     print(f"after {result.steps} steps {n_tokens - result.wrong} of {n_tokens} tokens are right")
 
     mem = dequantize(result.mem)  # (1, D): the only input that the decoder gets
-    (tokens,) = decode(lm, [Recipe(n_tokens, (mem,))], parameters)
+    (tokens,) = decode(lm, [Recipe(n_tokens, (mem,), None, lm.vectors_after_start)], parameters)
     print("recited:", lm.tokenizer.decode(tokens).decode(errors="replace"))
 
 

@@ -23,6 +23,7 @@ from make_model import CITIES_TEXT, END, TWINS
 
 HERE = Path(__file__).parent
 RAW, ZSTD, RECITED, CORRECTED, PREDICTED = range(5)
+AFTER_START = 8  # of Vector_Coding
 CLOSE = 2**-12  # ten times what the logits of two machines differ by on average, and as much as they ever do
 
 
@@ -399,13 +400,16 @@ class Modeller:
     def follow(self, kind, count, want, vectors=b"", coding=None, parameters=Parameters()):
         """-> (token, logits) of each token of each chunk, and M. `vectors` are the bytes of all chunks' vectors."""
         header = reader.Header(
-            chunk_tokens=parameters.chunk, context_tokens=parameters.context, start_token=parameters.start
+            chunk_tokens=parameters.chunk,
+            context_tokens=parameters.context,
+            start_token=parameters.start,
+            vectors_after_start=bool(vectors and coding & AFTER_START),
         )
         group, x = reader.Group(kind, token_count=count), None
         chunks = -(-count // parameters.chunk)
         if vectors:
-            numbers = reader.parse_vectors(vectors, coding, self.model.width)
-            x = numbers if coding == 7 else reader.transform(numbers)
+            numbers = reader.parse_vectors(vectors, coding & ~AFTER_START, self.model.width)
+            x = numbers if coding & ~AFTER_START == 7 else reader.transform(numbers)
             x = x.reshape(chunks, -1, self.model.width)
         teller = Teller(want)
         reader.decode_tokens(self.model, header, group, x, teller)
@@ -522,6 +526,11 @@ def valid_recited(modeller):
         "M + T is the context of the model: 412 + 100 positions",
         modeller.file(modeller.recited(draw(8, 1, 412), 100, 1), coding=1),
     )
+    for start in (0, 40):
+        parameters = Parameters(10, 16, 0, start)
+        group = modeller.recited(draw(0, 4, 4), 24, 4 | AFTER_START, parameters)
+        file = modeller.file(group, coding=4 | AFTER_START, parameters=parameters)
+        yield ok(f"recited-after-start-{start}", f"token {start} stands before two vectors of each chunk", file)
     for what, description, context in [
         ("without-context", "three chunks, each from its own vector alone", 0),
         ("context", "three chunks that see five tokens before them", 5),
@@ -555,6 +564,12 @@ def valid_corrected(modeller):
         "corrected-chunks",
         "three chunks of two vectors each, with six tokens of context",
         modeller.file(group, parameters=parameters),
+    )
+    group = modeller.corrected(draw(3, 4, 3), 20, now_and_then, 4 | AFTER_START, parameters)
+    yield ok(
+        "corrected-after-start",
+        "three chunks, the start token before the vector of each, and six tokens of context after it",
+        modeller.file(group, coding=4 | AFTER_START, parameters=parameters),
     )
     group = modeller.corrected(draw(4, 4), 20, now_and_then)
     yield ok("vector-gain-largest", "Vector_Gain is 2^48 + 1", modeller.file(group, gain=2**48 + 1))
@@ -765,6 +780,7 @@ def invalid_header(modeller):
     for what, description, lies in [
         ("coding-0-reserved", "Vector_Coding is 0", {"coding": 0}),
         ("coding-8-reserved", "Vector_Coding is 8", {"coding": 8}),
+        ("coding-16-reserved", "Vector_Coding is 16 + 4", {"coding": 16 + 4}),
         ("width-0", "Vector_Width is 0", {"width": 0}),
         ("width-too-big", "Vector_Width is 2^14 + 1 (and the payload is not that long)", {"width": 2**14 + 1}),
         ("gain-too-big", "Vector_Gain is 2^48 + 2", {"gain": 2**48 + 2}),
@@ -981,6 +997,12 @@ def invalid_model(modeller):
     )
     many = Group(RECITED, draw(8, 1, 413), b"-" * 100, 100, 413)
     yield bad("model-context-exceeded-by-vectors", "413 vectors and 100 tokens", modeller.file(many, coding=1))
+    many = Group(RECITED, draw(8, 1, 412), b"-" * 100, 100, 412)
+    yield bad(
+        "model-context-exceeded-by-start",
+        "the start token, 412 vectors and 100 tokens",
+        modeller.file(many, coding=1 | AFTER_START),
+    )
 
 
 def invalid_zstd():

@@ -25,6 +25,7 @@ from llama import Llama, Unsupported, fingerprint, read_config, read_tensors, to
 
 MAGIC = b"\x9dCZ"
 HAS_NAME, HAS_MODEL, IS_BUILTIN, IS_STANDARD, HAS_VECTORS, RESERVED = 0x01, 0x02, 0x04, 0x08, 0x10, 0x80
+AFTER_START = 0x08  # of Vector_Coding
 RAW, ZSTD, RECITED, CORRECTED, PREDICTED = range(5)
 LEVELS = {1: 2, 2: 3, 3: 4, 4: 8, 5: 16, 6: 256}  # of the vector codings that have codes
 THREE_LEVELS, BINARY16 = 2, 7
@@ -121,6 +122,7 @@ class Header:
     context_tokens: int = 255
     start_token: int = 0
     vector_coding: int | None = None  # without vector block
+    vectors_after_start: bool = False
     vector_width: int = 0
     vector_gain: int = 0
     group_count: int = 0
@@ -142,7 +144,8 @@ def parse_header(cursor):
     if flags & HAS_MODEL:
         parse_model(cursor, flags, header)
     if flags & HAS_VECTORS:
-        header.vector_coding = cursor.u8("Vector_Coding")
+        code = cursor.u8("Vector_Coding")
+        header.vector_coding, header.vectors_after_start = code & ~AFTER_START, bool(code & AFTER_START)
         header.vector_width = cursor.varint("Vector_Width")
         header.vector_gain = cursor.varint("Vector_Gain")
         require_range(header.vector_coding, 1, 7, "header", "Vector_Coding")
@@ -215,7 +218,8 @@ class Group:
     def positions(self, header):
         """The most positions that one of its chunks takes."""
         longest = min(self.token_count, header.chunk_tokens)
-        return min(self.token_count - longest, header.context_tokens) + longest + max(self.vector_count, 1)
+        before = self.vector_count + header.vectors_after_start if self.vector_count else 1
+        return before + min(self.token_count - longest, header.context_tokens) + longest
 
 
 def parse_entry(cursor, header):
@@ -374,7 +378,9 @@ def decode_tokens(model, header, group, vectors, corrections):
     done = []
     while len(done) < group.token_count:
         n = min(header.chunk_tokens, group.token_count - len(done))
-        first = model.embedding[[header.start_token]] if vectors is None else vectors[len(done) // header.chunk_tokens]
+        start = model.embedding[[header.start_token]]
+        own = start[:0] if vectors is None else vectors[len(done) // header.chunk_tokens]
+        first = np.concatenate([start, own]) if vectors is None or header.vectors_after_start else own
         seen = done[max(len(done) - header.context_tokens, 0) :]
         x, position = np.concatenate([first, *model.embedding[seen, None]]), 0
         cache = model.empty_cache(len(x) + n)

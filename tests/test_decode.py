@@ -107,6 +107,15 @@ def test_token_0_is_predicted_by_the_last_vector(lm):
     assert decode(lm, [Recipe(1, mem)], PARAMETERS) == [[lm.logits(mem[0][None])[0, -1].argmax().item()]]
 
 
+def test_vectors_may_stand_after_the_start_token_of_the_file(lm):
+    (mem,) = vectors(lm, 1, 3)
+    for start in (272, 5):
+        parameters = replace(PARAMETERS, start_token=start)
+        inputs = torch.cat([lm.embed(torch.tensor([start])), mem])
+        expected = lm.logits(inputs[None])[0, -1].argmax().item()
+        assert decode(lm, [Recipe(1, (mem,), None, True)], parameters) == [[expected]]
+
+
 def test_without_vectors_token_0_is_predicted_by_the_start_token_of_the_file(lm):
     recipes = [corrected(lm, [70], replace(PARAMETERS, start_token=start)) for start in (272, 5)]
     assert recipes[0] != recipes[1]

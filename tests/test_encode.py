@@ -54,14 +54,22 @@ def groups_of(data, lm, config, **how):
 # -- parameters ------------------------------------------------------------------------------------
 
 
-def parameters_for(positions, noise=0.0, n_parameters=10**9, **options):
-    model = SimpleNamespace(context=positions, noise=noise, start=0, n_parameters=n_parameters)
+def parameters_for(positions, noise=0.0, n_parameters=10**9, after_start=False, **options):
+    model = SimpleNamespace(
+        context=positions, noise=noise, start=0, n_parameters=n_parameters, vectors_after_start=after_start
+    )
     return choose_parameters(model, CramConfig(**options))
 
 
 def test_a_small_model_of_a_thousand_positions_and_little_noise_has_the_standard_parameters():
     assert parameters_for(1024, n_parameters=10**7, vectors=0) == STANDARD
     assert parameters_for(1024) == STANDARD
+
+
+def test_there_is_room_for_a_start_token_before_vectors():
+    assert parameters_for(1024, after_start=True).chunk_tokens == 767
+    assert parameters_for(1024, after_start=True, vectors=0) == parameters_for(1024, vectors=0)
+    assert parameters_for(1024, after_start=True, exact=True).chunk_tokens == 1022
 
 
 @pytest.mark.parametrize(

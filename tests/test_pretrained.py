@@ -55,7 +55,7 @@ def test_one_vector_recites_a_sentence(lm):
     ids = lm.tokenizer.encode(b"The quick brown fox jumps over the lazy dog.")[0].ids
     parameters = choose_parameters(lm, config)
     (result,) = cram(lm, [Task(ids)], config, parameters.noise_bound)
-    assert decode(lm, [Recipe(len(ids), (dequantize(result.mem),))], parameters) == [ids]
+    assert decode(lm, [Recipe(len(ids), (dequantize(result.mem),), None, lm.vectors_after_start)], parameters) == [ids]
 
 
 def test_a_known_sentence_costs_little(lm):

@@ -149,7 +149,10 @@ class Laboratory:
         self.tell(f"{label} ...")
         solved = optimise(self.lm, tasks, setting, self.batch_size, self._progress(label, tasks))
         without = [self._reading_without(trial) for trial in trials]
-        readings = [read(self.lm, task, one.mem) for task, one in zip(tasks, solved, strict=True)]
+        after_start = setting.after_start(self.lm)
+        readings = [
+            read(self.lm, task, one.mem, after_start=after_start) for task, one in zip(tasks, solved, strict=True)
+        ]
         exact = self._exact(trials, solved, readings)
         found = [
             outcome(task, free, reading, exact=is_exact, steps=one.steps, seconds=round(one.seconds, 3))
@@ -180,7 +183,8 @@ class Laboratory:
         """Which solutions recite their texts. With context in view, tokens that are all right will have to do."""
         exact = [bool(reading.right.all()) for reading in readings]
         hopeful = [i for i, trial in enumerate(trials) if exact[i] and not trial.n_context]
-        said = recited(self.lm, [trials[i].task.tokens for i in hopeful], [solved[i].mem for i in hopeful])
+        rows, mems = [trials[i].task.tokens for i in hopeful], [solved[i].mem for i in hopeful]
+        said = recited(self.lm, rows, mems, after_start=trials[0].setting.after_start(self.lm))
         for i, is_recited in zip(hopeful, said, strict=True):
             exact[i] = is_recited
         return exact
@@ -380,7 +384,8 @@ def interpolation(lab: Laboratory) -> list[Row]:
         task = Task(text.ids[: _solved_length(lab, text)])
         for (i, first), (j, second) in list(combinations(enumerate(found), 2))[:PAIRS]:
             mems = [torch.lerp(first, second, float(share)) for share in points]
-            right = [float(read(lab.lm, task, mem).right.mean()) for mem in mems]
+            after_start = lab.plan.setting.after_start(lab.lm)
+            right = [float(read(lab.lm, task, mem, after_start=after_start).right.mean()) for mem in mems]
             rows.append({**_about(text), "pair": [i, j], "tokens": len(task.tokens), "right": right})
     return rows
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ..cram import Task
-from ..decode import Recipe, batches, decode, prefix
+from ..decode import Recipe, decode_all
 from ..lm import FrozenLM, token_costs
 from ..records import Parameters
 
@@ -77,9 +77,9 @@ class Outcome:
 
 
 @torch.inference_mode()
-def read(lm: FrozenLM, task: Task, mem: torch.Tensor | None) -> Reading:
-    """What the model says of a task after `mem` (M, D), or after its start token."""
-    before = prefix(lm, [] if mem is None else [mem.float()], lm.start, 1)
+def read(lm: FrozenLM, task: Task, mem: torch.Tensor | None, *, after_start: bool = False) -> Reading:
+    """What the model says of a task after `mem` (M, D), or after its start token; `after_start`: after both."""
+    before = lm.prefix([] if mem is None else [mem.float()], 1, lm.start, after_start=after_start)
     ids = torch.tensor([[*task.context, *task.tokens[:-1]]], dtype=torch.long, device=lm.device)
     tokens = torch.tensor([list(task.tokens)], device=lm.device)
     with lm.exact():
@@ -88,15 +88,13 @@ def read(lm: FrozenLM, task: Task, mem: torch.Tensor | None) -> Reading:
     return Reading(right, token_costs(logits, tokens)[0].double().cpu().numpy())
 
 
-def recited(lm: FrozenLM, rows: Sequence[Sequence[int]], mems: Sequence[torch.Tensor]) -> list[bool]:
+def recited(
+    lm: FrozenLM, rows: Sequence[Sequence[int]], mems: Sequence[torch.Tensor], *, after_start: bool = False
+) -> list[bool]:
     """Whether greedy decoding from each of `mems` (M, D) gives its row of tokens."""
-    recipes = [Recipe(len(row), (mem.float(),)) for row, mem in zip(rows, mems, strict=True)]
+    recipes = [Recipe(len(row), (mem.float(),), None, after_start) for row, mem in zip(rows, mems, strict=True)]
     parameters = Parameters(chunk_tokens=max(map(len, rows), default=1), context_tokens=0, start_token=lm.start)
-    same = [False] * len(rows)
-    for batch in batches(lm, recipes, parameters):
-        for index, tokens in zip(batch, decode(lm, [recipes[index] for index in batch], parameters), strict=True):
-            same[index] = tokens == list(rows[index])
-    return same
+    return [said == list(row) for said, row in zip(decode_all(lm, recipes, parameters), rows, strict=True)]
 
 
 def outcome(task: Task, without: Reading, with_mem: Reading, *, exact: bool, steps: int, seconds: float) -> Outcome:

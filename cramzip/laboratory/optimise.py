@@ -43,6 +43,10 @@ class Setting:
     exact: bool = True
     learning_rate: float = LEARNING_RATE
 
+    def after_start(self, lm: FrozenLM) -> bool:
+        """Whether the start token stands before the vectors; in the paper it never does."""
+        return self.recipe == OURS and lm.vectors_after_start
+
 
 @dataclass(frozen=True)
 class Solution:
