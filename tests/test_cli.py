@@ -878,7 +878,7 @@ def test_two_processes_do_not_write_the_same_output(cramzip, folder):
 
 # -- interruption ----------------------------------------------------------------------------------
 
-NOISE_FIRST = random.Random(2).randbytes(3 * 2**22)  # three stored groups
+NOISE_FIRST = random.Random(2).randbytes(5 * 2**22)  # five stored groups
 
 
 def start(*arguments):
@@ -911,7 +911,7 @@ def test_killed_jobs_go_on_where_they_stopped_and_give_the_same_file(cramzip, fo
     process.send_signal(signal.SIGINT)
     said = process.communicate()[1]
     assert process.returncode == 130
-    assert re.search(rf"long\.cram: continuing after [48],\d{{3}},\d{{3}} of {3 * 2**22 + len(text):,} bytes\n", said)
+    assert re.search(rf"long\.cram: continuing after \d+,\d{{3}},\d{{3}} of {5 * 2**22 + len(text):,} bytes\n", said)
     assert "the same command continues from there\n" in said
     assert said.endswith("cramzip: interrupted\n")
     assert entries(folder) == [".long.cram.journal", "long", "uninterrupted"]
