@@ -108,15 +108,18 @@ def main():
             break
     per_vector, plain_per_vector = sum(longest) / len(longest), sum(plain_longest) / len(longest)
     print(f"tokens per vector: {per_vector:.1f}; the plain recipe in the same seconds {plain_per_vector:.1f}")
+    per_exact = elapsed / sum(again) if any(again) else None
+    plain_per_exact = plain_elapsed / plain_exact if plain_exact else None
     report(
         lm,
         chunks=arguments.chunks,
         tokens=arguments.tokens,
         exact=sum(again),
-        seconds_per_exact=elapsed / max(1, sum(again)),
+        seconds_per_exact=per_exact,
         plain_exact=plain_exact,
-        plain_seconds_per_exact=plain_elapsed / max(1, plain_exact),
-        times_faster=plain_elapsed / max(1, plain_exact) / (elapsed / max(1, sum(again))),
+        plain_seconds=plain_elapsed,
+        plain_seconds_per_exact=plain_per_exact,
+        times_faster=plain_per_exact / per_exact if plain_per_exact and per_exact else None,
         tokens_per_vector=per_vector,
         plain_tokens_per_vector=plain_per_vector,
     )
