@@ -264,9 +264,8 @@ class _Slots:
         parts = [self._judge(states, own) for states, own in pieces]
         upstream, cost, wrong = map(torch.cat, zip(*parts, strict=True))
         (gradient,) = torch.autograd.grad(hidden, x, upstream)
-        sums = torch.zeros(2, end - begin, dtype=torch.float64, device=x.device)
-        sums.index_add_(1, row, torch.stack([cost, wrong]).double())
-        return gradient, sums[0].float(), sums[1].float()
+        sums = torch.zeros(2, end - begin, device=x.device).index_add_(1, row, torch.stack([cost, wrong]))
+        return gradient, sums[0], sums[1]
 
     def _judge(self, hidden: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Gradient (R, H), nats (R,) and whether they are wrong (R,) of tokens with hidden states (R, H)."""

@@ -20,7 +20,7 @@ def main(sentence: str) -> None:
     lm = cramzip.load()
     (piece,) = lm.tokenizer.encode(sentence.encode())
     n_tokens = len(piece.ids)
-    parameters = Parameters(chunk_tokens=n_tokens, context_tokens=0)
+    parameters = Parameters(chunk_tokens=n_tokens, context_tokens=0, start_token=lm.start)
     config = cramzip.CramConfig(vectors=1, effort=7, exact=True)
     print(f"{lm.model_id}: {lm.n_parameters:,} frozen parameters, vectors of {lm.width} dimensions")
     print(f"to cram: {n_tokens} tokens that cost {lm.score([piece.ids])[0].sum():.1f} nats without a vector")

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 
 import cramzip
-from cramzip import cram as optimiser
 from cramzip.cram import CramConfig, Task, cram
 from cramzip.records import BITS
 
@@ -56,10 +55,10 @@ def measure_one(lm, texts, setting, n_chunks):
     exact = setting["kind"] == "survival"
     context = 0 if exact else CONTEXT
     tasks = sample(lm, texts, 6 * n_chunks if exact else n_chunks, setting["tokens"], context)
-    steps = optimiser.EXACT_STEPS if exact else optimiser.STEPS
-    steps[CramConfig.effort] = setting["steps"]
-    config = CramConfig(vectors=setting["vectors"], bits=setting["bits"], exact=exact, dtype="float32")
-    results = cram(lm, tasks, config, NOISE_BOUND, n_slots=config.slots(lm, setting["tokens"] + context))
+    config = CramConfig(
+        vectors=setting["vectors"], bits=setting["bits"], exact=exact, dtype="float32", max_steps=setting["steps"]
+    )
+    results = cram(lm, tasks, config, NOISE_BOUND, n_slots=config.slots(lm))
     costs = lm.score([task.tokens for task in tasks], [task.context for task in tasks])
     free = np.array([cost.sum() for cost in costs]) / math.log(2)
     left = np.array([result.nats_left for result in results]) / math.log(2)
