@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,7 +15,22 @@ from . import __version__
 from .console import Console
 from .errors import InputOutputError, UsageError, VerificationError
 from .files import STDIN, example_texts, inside, is_compressed
-from .records import BITS
+from .options import (
+    batch_option,
+    cramming_options,
+    destination_options,
+    device_option,
+    download_option,
+    files_argument,
+    json_option,
+    laboratory_options,
+    loudness_options,
+    model_option,
+    option,
+    recursive_option,
+    settings_option,
+    workers_options,
+)
 from .shell import EXIT_USAGE, Commands, each
 from .tables import bench_record, details, list_record, print_bench, print_details, print_list
 
@@ -28,217 +43,6 @@ if TYPE_CHECKING:
 
 HELP_SETTINGS = {"help_option_names": ["-h", "--help"]}
 STDOUT_NAMES = ("-", "/dev/stdout")
-EXPERIMENT_NAMES = (
-    "learning-rate",
-    "capacity",
-    "vectors",
-    "cross-entropy",
-    "utilisation",
-    "similarity",
-    "interpolation",
-    "bits",
-    "context",
-    "recipe",
-)
-KIND_NAMES = ("books", "new", "random words", "files")
-
-Decorated = TypeVar("Decorated", bound=Callable[..., Any])
-
-
-# -- options ---------------------------------------------------------------------------------------
-
-
-class EffortOption(click.Option):
-    """One of -1 to -9; the first stands for all of them in the help."""
-
-    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        return ("-1 ... -9", "Effort: 1 is fastest, 9 tries hardest.  [default: 5]") if self.opts == ["-1"] else None
-
-
-def options(*several: Callable[[Decorated], Decorated]) -> Callable[[Decorated], Decorated]:
-    """Several options as one decorator, in the order in which the help shows them."""
-
-    def decorate(command: Decorated) -> Decorated:
-        for option in reversed(several):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-def not_empty(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    if value == "":
-        raise click.BadParameter("must not be empty", ctx, param)
-    return value
-
-
-def settings_of(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    """The settings that several options name, one or more each; in order, once each."""
-    from .bench import SETTINGS
-
-    names = [name.strip() for names in value for name in names.split(",")]
-    if unknown := next((name for name in names if name not in SETTINGS), None):
-        raise click.BadParameter(f"expected {', '.join(SETTINGS)}, found {unknown!r}", ctx, param)
-    return tuple(name for name in SETTINGS if name in names)
-
-
-def experiments_of(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    """The experiments that several options name, one or more each, or all; in order, once each."""
-    names = [name.strip() for names in value for name in names.split(",")]
-    if unknown := next((name for name in names if name not in (*EXPERIMENT_NAMES, "all")), None):
-        raise click.BadParameter(f"expected {', '.join(EXPERIMENT_NAMES)} or all, found {unknown!r}", ctx, param)
-    return tuple(name for name in EXPERIMENT_NAMES if name in names or "all" in names)
-
-
-def numbers_of(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    """Whole numbers with commas between them, in order, once each; `paper` is for those of the paper."""
-    if value in (None, "paper"):
-        return () if value else None
-    try:
-        numbers = tuple(sorted({int(number) for number in value.split(",")}))
-    except ValueError:
-        numbers = (0,)
-    if not 1 <= numbers[0] <= numbers[-1] <= 2**16:
-        raise click.BadParameter(f"expected numbers from 1 to 65536 with commas, or paper, found {value!r}", ctx, param)
-    return numbers
-
-
-option = click.option
-files_argument = click.argument("files", nargs=-1, metavar="[FILE]...")
-model_option = option(
-    "-m", "--model", metavar="MODEL", callback=not_empty, help="Hugging Face id, model folder or .gguf file."
-)
-device_option = option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
-    default="auto",
-    show_default=True,
-    help="Device to compute on.",
-)
-batch_option = option("--batch-size", type=click.IntRange(1), metavar="N", help="Chunks computed at once.")
-workers_options = options(
-    option(
-        "-j",
-        "--jobs",
-        type=click.IntRange(0, 1024),
-        metavar="N",
-        help="Processes that share the work; 0: as many as there are GPUs, or else cores.  [default: 1]",
-    ),
-    option("--ray", metavar="ADDRESS", callback=not_empty, help="Share the work with this Ray cluster."),
-)
-download_option = option("--download", is_flag=True, help="Fetch a missing model from Hugging Face.")
-recursive_option = option("-r", "--recursive", is_flag=True, help="Work on what is in folders, and in theirs.")
-json_option = option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-
-loudness_options = options(
-    option("-q", "--quiet", is_flag=True, help="Errors only."),
-    option("-v", "--verbose", is_flag=True, help="Say more."),
-    option("--progress/--no-progress", default=None, help="Progress on stderr.  [default: on a terminal]"),
-    option("--debug", is_flag=True, help="Show where an error came from."),
-)
-destination_options = options(
-    option("-o", "--output", metavar="PATH", callback=not_empty, help="Write to this file."),
-    option("-c", "--stdout", is_flag=True, help="Write to standard output."),
-    option("-f", "--force", is_flag=True, help="Overwrite files; write to a terminal."),
-    option("keep", "-k/", "--keep/--rm", default=True, help="Keep the source (default), or remove it after success."),
-)
-cramming_options = options(
-    model_option,
-    option("--revision", metavar="REV", callback=not_empty, help="Commit, tag or branch of a Hugging Face model."),
-    *(option(f"-{n}", "effort", flag_value=n, type=int, cls=EffortOption) for n in range(1, 10)),
-    option(
-        "--vectors",
-        type=click.IntRange(0, 4096),
-        metavar="M",
-        help="Vectors per chunk; 0: corrections alone.  [default: 1]",
-    ),
-    option(
-        "--bits",
-        type=click.Choice(list(BITS)),
-        help="Bits per dimension of a vector.  [default: 1; 2 with --exact]",
-    ),
-    option(
-        "--context",
-        type=click.IntRange(0, 2**16),
-        metavar="N",
-        help="Tokens before a chunk that it sees.  [default: by model]",
-    ),
-    option(
-        "--seed",
-        type=click.IntRange(0),
-        default=0,
-        show_default=True,
-        metavar="N",
-        help="Another start for the optimiser.",
-    ),
-    batch_option,
-    device_option,
-    option(
-        "--dtype",
-        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-        default="auto",
-        show_default=True,
-        help="Precision of cramming; decoding is always float32.",
-    ),
-)
-
-laboratory_options = options(
-    option("--revision", metavar="REV", callback=not_empty, help="Commit, tag or branch of a Hugging Face model."),
-    option(
-        "--experiment",
-        "experiments",
-        multiple=True,
-        callback=experiments_of,
-        metavar="NAME",
-        help=f"{', '.join(EXPERIMENT_NAMES)}; several with commas, or all.  [default: capacity]",
-    ),
-    option(
-        "-o",
-        "--output",
-        metavar="FOLDER",
-        default="capacity",
-        show_default=True,
-        callback=not_empty,
-        help="Where records, figures and tables are kept.",
-    ),
-    option(
-        "--books", multiple=True, metavar="FILE", help="Take books from here, not from the passages that come along."
-    ),
-    option("--new", multiple=True, metavar="FILE", help="Text that is newer than the model."),
-    option(
-        "--kinds", metavar="NAMES", help=f"Kinds of text: {', '.join(KIND_NAMES)}.  [default: all there are texts of]"
-    ),
-    option(
-        "--samples", type=click.IntRange(1, 1000), default=4, show_default=True, metavar="N", help="Texts of each kind."
-    ),
-    option("--lengths", callback=numbers_of, metavar="LIST", help="Lengths in tokens that are tried, or paper."),
-    option(
-        "--vectors", callback=numbers_of, metavar="LIST", help="Of experiment vectors, or paper.  [default: 1,2,4,8]"
-    ),
-    option(
-        "--bits", type=click.Choice(list(BITS)), default="16", show_default=True, help="Bits per dimension of a vector."
-    ),
-    option("--steps", type=click.IntRange(1, 10**6), default=300, show_default=True, metavar="N", help="Most steps."),
-    option(
-        "--paper-steps",
-        type=click.IntRange(1, 10**6),
-        default=5000,
-        show_default=True,
-        metavar="N",
-        help="Most steps of the paper's recipe.",
-    ),
-    option(
-        "--learning-rate",
-        type=click.FloatRange(0, 1000, min_open=True),
-        metavar="R",
-        help="In embedding scales per step.  [default: that of the profile, or what is found best]",
-    ),
-    option(
-        "--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Other texts, other starts."
-    ),
-    option("--plot", is_flag=True, help="Draw figures; without -m and --experiment, of what is in the folder already."),
-    option("--save-profile", is_flag=True, help="Let `c -m MODEL` start from what was found."),
-)
 
 
 def _console(given: dict[str, Any]) -> Console:
@@ -324,12 +128,12 @@ def _workers(given: dict[str, Any]) -> AbstractContextManager[Workers | None]:
     """What to share the work with; nothing is started before there is work."""
     n = given["jobs"]
     if given["ray"]:
-        from .workers import RayWorkers
+        from .cluster import RayWorkers
 
         return RayWorkers(given["ray"], given["device"], n)
     if n in (None, 1):
         return nullcontext()
-    from .workers import LocalWorkers, default_jobs
+    from .processes import LocalWorkers, default_jobs
 
     n = n or default_jobs()
     return LocalWorkers(n) if n > 1 else nullcontext()
@@ -352,12 +156,12 @@ def commands(ctx: click.Context) -> None:
 @files_argument
 @destination_options
 @recursive_option
-@click.option("--no-name", is_flag=True, help="Leave the name of the source out of the file.")
-@click.option("--strip", is_flag=True, help="Leave out the name, and of the hash all but 4 bytes.")
-@click.option(
+@option("--no-name", is_flag=True, help="Leave the name of the source out of the file.")
+@option("--strip", is_flag=True, help="Leave out the name, and of the hash all but 4 bytes.")
+@option(
     "--smallest", is_flag=True, help="The smallest file: --strip, and no vectors where they do not pay, as yet nowhere."
 )
-@click.option("--exact", is_flag=True, help="No corrections: vectors alone must recite the text.")
+@option("--exact", is_flag=True, help="No corrections: vectors alone must recite the text.")
 @cramming_options
 @workers_options
 @loudness_options
@@ -473,14 +277,7 @@ def list_(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
 @commands.command()
 @files_argument
 @json_option
-@option(
-    "--settings",
-    multiple=True,
-    callback=settings_of,
-    metavar="NAME",
-    help="Settings of cramzip: default, smallest, exact, or several with commas.  [default: default, smallest, and for "
-    "texts up to 4 KiB exact, which takes long]",
-)
+@settings_option
 @cramming_options
 @loudness_options
 def bench(files: tuple[str, ...], as_json: bool, settings: tuple[str, ...], **given: Any) -> int:
@@ -530,14 +327,11 @@ def capacity(files: tuple[str, ...], **given: Any) -> int:
     console, folder = _console(given), Path(given["output"])
     only_plot = given["plot"] and not (given["model"] or given["experiments"] or given["save_profile"])
     if not only_plot:
-        kinds = tuple(name.strip() for name in given["kinds"].split(",")) if given["kinds"] is not None else ()
-        if unknown := next((name for name in kinds if name not in KIND_NAMES), None):
-            raise UsageError(f"--kinds: expected some of {', '.join(KIND_NAMES)}, found {unknown!r}")
         command.measure(
             _model(given, console),
             given["experiments"] or ("capacity",),
             command.plan_of(given),
-            command.Sources(given["books"], given["new"], files, kinds),
+            command.Sources(given["books"], given["new"], files, given["kinds"]),
             folder,
             console,
             learning_rate=given["learning_rate"],

@@ -19,7 +19,7 @@ import torch
 from torch.nn import functional
 
 from .errors import UsageError
-from .lm import FrozenLM, pad
+from .lm import FrozenLM, pad, prefix_length
 from .quantize import QuantizedMem, quantize, round_trip
 from .records import Coding, coding_of
 
@@ -179,7 +179,7 @@ class _Slots:
         self.lm, self.config, self.n_vectors, self.seed = lm, config, n_vectors, seed
         self.gap = 2 * noise_bound * MARGIN_SAFETY
         self.positions_at_once = POSITIONS_AT_ONCE[lm.device]
-        self.n_before = n_vectors + lm.vectors_after_start  # positions before a context
+        self.n_before = prefix_length(lm, n_vectors)  # positions before a context
         self.tasks: list[tuple[int, Task]] = []
         empty = torch.zeros(0, n_vectors, lm.width, device=lm.device)
         self.x, self.mean, self.square, self.best = empty, empty, empty, empty  # (S, M, D), unit: scale

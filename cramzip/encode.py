@@ -21,7 +21,7 @@ from .container import modelled_group, pack_entry, stored_content, stored_group,
 from .corrections import TokenEncoder
 from .cram import CramConfig, CramResult, Task, cram
 from .errors import UsageError
-from .lm import FrozenLM, token_costs
+from .lm import FrozenLM, prefix_length, token_costs
 from .quantize import QuantizedMem, dequantize
 from .ranks import rank
 from .records import Group, Kind, Parameters
@@ -69,21 +69,24 @@ class _Part(NamedTuple):
 
     content: bytes
     is_text: bool
+    expected: float
     capacity: float
     config: CramConfig
     parameters: Parameters
 
 
-def expected_capacity(lm: FrozenLM) -> float:
-    """Bits that a vector may be expected to hold: as measured for this very model, as published, or a guess."""
-    profile = profiles.find(lm.fingerprint)
-    return profile.bits_per_vector if profile else prior_capacity(lm.width, lm.vocabulary_size, lm.n_layers)
+class Expectation(NamedTuple):
+    """Of vectors that have to be exact: the bits that one may hold, and the best learning rate if it is known."""
+
+    capacity: float
+    learning_rate: float | None
 
 
-def measured_rate(lm: FrozenLM) -> float | None:
-    """The best learning rate for vectors that have to be exact, if it was measured for this very model."""
-    profile = profiles.find(lm.fingerprint)
-    return profile.learning_rate if profile else None
+def expected(lm: FrozenLM) -> Expectation:
+    """What was measured for this very model; or else what was published or may be guessed."""
+    if profile := profiles.find(lm.fingerprint):
+        return Expectation(profile.bits_per_vector, profile.learning_rate)
+    return Expectation(prior_capacity(lm.width, lm.vocabulary_size, lm.n_layers), None)
 
 
 def choose_parameters(lm: FrozenLM, config: CramConfig) -> Parameters:
@@ -97,7 +100,7 @@ def choose_parameters(lm: FrozenLM, config: CramConfig) -> Parameters:
         exponent = max(LEAST_NOISE_EXPONENT, exponent)
     else:
         exponent = config.noise_exponent
-    before = config.vectors + lm.vectors_after_start if config.vectors else 1
+    before = prefix_length(lm, config.vectors)
     wanted = max(POSITIONS, (config.chunk_tokens or POSITIONS // 2) + (config.context or 0) + before)
     room = min(lm.context or wanted, wanted) - before
     if config.exact:
@@ -134,9 +137,10 @@ def encode(
     """
     data = memoryview(data)
     progress = progress or (lambda _: None)
+    capacity, learning_rate = expected(lm)
     if config.exact and config.learning_rate is None:
-        config = replace(config, learning_rate=measured_rate(lm))
-    encoder = _Encoder(lm, config, parameters, progress)
+        config = replace(config, learning_rate=learning_rate)
+    encoder = _Encoder(lm, config, parameters, capacity, progress)
     if workers and len(encoder.next_part(data, 0).content) == len(data):
         workers = None
     position = 0
@@ -155,7 +159,7 @@ def encode(
 
 def _encode_part(lm: FrozenLM, part: _Part) -> Segment:
     """What a worker does."""
-    encoder = _Encoder(lm, part.config, part.parameters, lambda _: None)
+    encoder = _Encoder(lm, part.config, part.parameters, part.expected, lambda _: None)
     encoder.capacity = part.capacity
     return encoder.encode_segment(part)
 
@@ -166,9 +170,9 @@ class _Encoder:
     It is learned once; after that, segments can go side by side.
     """
 
-    def __init__(self, lm: FrozenLM, config: CramConfig, parameters: Parameters, progress: Progress):
+    def __init__(self, lm: FrozenLM, config: CramConfig, parameters: Parameters, expected: float, progress: Progress):
         self.lm, self.config, self.parameters, self.progress = lm, config, parameters, progress
-        self.expected = self.capacity = expected_capacity(lm)
+        self.expected = self.capacity = expected
         self.gain = 0.0  # bits, in this segment
 
     @property
@@ -186,7 +190,7 @@ class _Encoder:
     def next_part(self, data: memoryview, start: int) -> _Part:
         """The segment that begins at `start`."""
         end, is_text = next_segment(data, start, self._segment_size(len(data) - start))
-        return _Part(bytes(data[start:end]), is_text, self.capacity, self.config, self.parameters)
+        return _Part(bytes(data[start:end]), is_text, self.expected, self.capacity, self.config, self.parameters)
 
     def _segment_size(self, remaining: int) -> int:
         """Bytes of text to take at once, segments being of equal size. One to learn from is small."""

@@ -26,7 +26,7 @@ from .container import name_fault
 from .cram import CramConfig
 from .describe import Description
 from .describe import describe as take_apart
-from .encode import choose_parameters, encode
+from .encode import choose_parameters, encode, expected
 from .errors import DamagedFileError, InputOutputError, MissingModelError, UsageError, VerificationError
 from .files import Output, Source, label
 from .journal import Journal
@@ -186,6 +186,7 @@ def _identity(
         "packages": {package: version(package) for package in DECIDED_BY},
         "threads": torch.get_num_threads(),
         "workers": workers.conditions if workers else None,
+        "expected": expected(model) if config.exact else None,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).digest()
 

@@ -253,6 +253,11 @@ class FrozenLM:
         return float(self.embed(sample).float().std())
 
 
+def prefix_length(lm: FrozenLM, n_vectors: int) -> int:
+    """Positions that a chunk begins with when `n_vectors` are made for it."""
+    return n_vectors + lm.vectors_after_start if n_vectors else 1
+
+
 def _information(logits: torch.Tensor) -> float:
     """How much a token drawn from logits (B, V) tells of the row that it was drawn from, in nats."""
     log_p = logits.log_softmax(1)

@@ -11,7 +11,7 @@ from models import PROSE, TINY_MODEL, recital
 
 from cramzip import CramConfig, encode, payload
 from cramzip.container import stored_content
-from cramzip.encode import choose_parameters, expected_capacity
+from cramzip.encode import choose_parameters, expected
 from cramzip.errors import UsageError
 from cramzip.lm import FrozenLM
 from cramzip.quantize import dequantize, quantize
@@ -222,7 +222,7 @@ def test_work_that_goes_on_after_finished_segments_gives_the_same_groups(lm, tex
 
 def test_data_before_the_text_teaches_nothing_about_vectors(lm, text, small_segments):
     first, second, *_ = segments_of(NOISE + text[:80], lm, CONFIGS["exact"])
-    assert first.capacity == expected_capacity(lm)
+    assert first.capacity == expected(lm).capacity
     assert second.capacity != first.capacity
 
 
@@ -281,7 +281,7 @@ def test_what_the_first_vectors_were_found_to_hold_decides_on_all_later_chunks(l
     text = text[:80]
     segments = segments_of(text, lm, CONFIGS["exact"])
     (capacity,) = {segment.capacity for segment in segments}
-    assert capacity != expected_capacity(lm)
+    assert capacity != expected(lm).capacity
     other = segments[0]._replace(capacity=4 * segments[0].capacity)
     assert segments_of(text, lm, CONFIGS["exact"], finished=[other])[0] != segments[1]
 
@@ -295,7 +295,7 @@ def test_text_that_cannot_be_recited_is_stored(lm, monkeypatch):
 @pytest.mark.parametrize("exponent", [14, 3, 0])
 def test_faults_are_where_noise_could_change_the_most_likely_token(lm, exponent):
     config = replace(CONFIGS["exact"], noise_exponent=exponent)
-    encoder = encode._Encoder(lm, config, choose_parameters(lm, config), lambda _: None)
+    encoder = encode._Encoder(lm, config, choose_parameters(lm, config), 1.0, lambda _: None)
     generator = torch.Generator().manual_seed(0)
     mem = quantize(torch.randn(2, lm.width, generator=generator), config.coding)
     tokens = []  # as recited, but for every fifth

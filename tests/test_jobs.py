@@ -3,6 +3,7 @@
 import re
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -127,14 +128,25 @@ def test_the_journal_serves_a_job_that_is_stripped_or_not(folder, model, capsys,
     assert described.header.name == (None if strip else "a")
 
 
-@pytest.mark.parametrize("changed", ["torch.get_num_threads", "cramzip.jobs.version"])
-def test_a_job_is_not_continued_where_other_groups_could_come_out(folder, model, capsys, monkeypatch, changed):
+@pytest.mark.parametrize(
+    ("changed", "exact", "starts_anew"),
+    [
+        ("torch.get_num_threads", False, True),
+        ("cramzip.jobs.version", False, True),
+        ("cramzip.jobs.expected", True, True),
+        ("cramzip.jobs.expected", False, False),  # what vectors may hold is of account without corrections alone
+    ],
+)
+def test_a_job_is_continued_only_where_no_other_groups_could_come_out(
+    folder, model, capsys, monkeypatch, changed, exact, starts_anew
+):
+    config = replace(CONFIG, exact=exact)
     Path("a").write_bytes(SEVERAL_GROUPS)
     with pytest.raises(KeyboardInterrupt):
-        compress(model, Meddler("a", interrupt, 2**22))
+        compress(model, Meddler("a", interrupt, 2**22), config)
     monkeypatch.setattr(changed, lambda *_: 99)
-    compress(model, Console())
-    assert "starting anew" in capsys.readouterr().err
+    compress(model, Console(), config)
+    assert ("starting anew" in capsys.readouterr().err) == starts_anew
 
 
 def test_a_closed_standard_output_is_an_error_before_any_work(folder, model, monkeypatch):

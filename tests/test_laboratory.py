@@ -524,7 +524,7 @@ def test_a_killed_command_goes_on_where_it_was(folder):
 
 
 def test_a_profile_is_saved_and_then_used(cramzip, folder, lm, monkeypatch):
-    from cramzip.encode import expected_capacity
+    from cramzip.encode import expected
 
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "home"))
     measured = ("--experiment", "capacity,learning-rate", "-o", "lab", "--save-profile")
@@ -534,7 +534,7 @@ def test_a_profile_is_saved_and_then_used(cramzip, folder, lm, monkeypatch):
         found = {one["key"]["experiment"]: one["rows"] for one in findings}
     assert profile.bits_per_vector == pytest.approx(experiments.bits_per_vector(found["capacity"]), abs=0.1)
     assert profile.learning_rate == experiments.best_rate(found["learning-rate"])
-    assert expected_capacity(lm) == profile.bits_per_vector
+    assert expected(lm).capacity == profile.bits_per_vector
 
 
 @pytest.mark.parametrize(
@@ -597,7 +597,7 @@ def test_lists_of_the_paper(cramzip):
 
 
 def test_options_name_the_experiments_and_kinds_that_there_are():
-    from cramzip.cli import EXPERIMENT_NAMES, KIND_NAMES
+    from cramzip.options import EXPERIMENT_NAMES, KIND_NAMES
 
     assert tuple(EXPERIMENTS) == EXPERIMENT_NAMES
     assert texts.KINDS == KIND_NAMES

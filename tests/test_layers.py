@@ -21,11 +21,11 @@ LAYERS = (
     ("payload",),
     ("lm", "describe"),
     ("cram", "decode", "workers", "laboratory/texts"),
-    ("encode", "laboratory/measures", "laboratory/published", "laboratory/store"),
+    ("encode", "processes", "cluster", "laboratory/measures", "laboratory/published", "laboratory/store"),
     ("codec", "laboratory/optimise"),
     ("bench", "laboratory/experiments", "laboratory/figures", "laboratory/tables"),
     ("files", "journal", "console"),
-    ("tables", "jobs", "shell", "laboratory/command"),
+    ("tables", "jobs", "shell", "options", "laboratory/command"),
     ("cli",),
     ("__main__",),
 )

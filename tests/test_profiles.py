@@ -73,13 +73,13 @@ def test_a_profile_that_cannot_be_written_is_an_error(lm, home):
 
 
 def test_without_a_profile_the_capacity_is_the_published_one_or_a_guess(lm):
-    assert encode.expected_capacity(lm) == prior_capacity(lm.width, lm.vocabulary_size, lm.n_layers)
-    assert encode.measured_rate(lm) is None
+    assert encode.expected(lm).capacity == prior_capacity(lm.width, lm.vocabulary_size, lm.n_layers)
+    assert encode.expected(lm).learning_rate is None
 
 
 def test_chunks_are_cut_by_the_profile_of_the_model(lm):
     profiles.save(profile_of(lm))
-    assert encode.expected_capacity(lm) == 123
+    assert encode.expected(lm).capacity == 123
 
 
 @pytest.mark.parametrize(("given", "used"), [(None, 2.5), (1.5, 1.5)])

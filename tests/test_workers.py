@@ -17,12 +17,14 @@ import torch
 from models import PROSE, TINY_MODEL, make_model, recital
 from test_encode import CONFIGS, every_config
 
-from cramzip import codec, container, encode, workers
+from cramzip import codec, container, encode, processes, workers
+from cramzip.cluster import RayWorkers
 from cramzip.encode import choose_parameters
 from cramzip.errors import CramError, DamagedFileError, InputOutputError, MissingModelError, UsageError, WrongModelError
 from cramzip.lm import FrozenLM
+from cramzip.processes import LocalWorkers, default_jobs
 from cramzip.records import Entry, Group, Kind
-from cramzip.workers import LOOK_AHEAD, LocalWorkers, RayWorkers
+from cramzip.workers import LOOK_AHEAD, Work, WorkerModel, do
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -249,7 +251,7 @@ def test_a_worker_that_is_killed_changes_nothing_in_the_file(
 
 
 def test_a_piece_that_always_kills_its_worker_is_an_error_after_the_results_before_it(two, lm, monkeypatch):
-    monkeypatch.setattr(workers, "MOST_DEATHS", 1)
+    monkeypatch.setattr(processes, "MOST_DEATHS", 1)
     results = two.map(lm, die, [(None, number) for number in range(9)])
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(CramError, match="workers died 2 times"):
@@ -260,7 +262,7 @@ def test_a_piece_that_always_kills_its_worker_is_an_error_after_the_results_befo
 def test_closing_ends_workers_in_the_middle_of_their_work(lm, tmp_path):
     with LocalWorkers(1) as one:
         results = one.map(lm, stay, [tmp_path / "begun", tmp_path / "waiting"])
-        begun = one._begin(workers._Work(one._model(lm), stay, tmp_path / "begun"))
+        begun = one._begin(Work(one._model(lm), stay, tmp_path / "begun"))
         pid = int(written(tmp_path / "begun"))
     assert not psutil.pid_exists(pid)
     assert begun.future.exception() is not None
@@ -282,7 +284,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 if __name__ == "__main__":
     from cramzip.lm import FrozenLM
-    from cramzip.workers import LocalWorkers
+    from cramzip.processes import LocalWorkers
     from test_workers import stay
     with LocalWorkers(1) as one:
         list(one.map(FrozenLM.load({model!r}), stay, [Path("begun")]))
@@ -361,9 +363,9 @@ def test_files_of_any_number_of_jobs_are_the_same_and_open_with_any(
 
 def test_zero_jobs_are_as_many_as_there_are_gpus_or_cores(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
-    assert workers.default_jobs() == 8
+    assert default_jobs() == 8
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    assert workers.default_jobs() == len(os.sched_getaffinity(0))
+    assert default_jobs() == len(os.sched_getaffinity(0))
 
 
 def test_workers_with_a_gpu_each_take_them_in_turn(monkeypatch, lm):
@@ -372,14 +374,14 @@ def test_workers_with_a_gpu_each_take_them_in_turn(monkeypatch, lm):
     monkeypatch.setattr("torch.cuda.set_device", taken.append)
     monkeypatch.setattr("cramzip.lm.FrozenLM", lambda source, device: lm)
     for number in range(4):
-        monkeypatch.setattr(workers, "_number", number)
-        workers._Model.of(lm, "cuda", None).load()
+        monkeypatch.setattr(workers, "number", number)
+        WorkerModel.of(lm, "cuda", None).load()
     assert taken == [0, 1, 0, 1]
 
 
 def test_a_worker_of_another_version_is_an_error(lm):
     with pytest.raises(CramError, match="is to work with 99"):
-        replace(workers._Model.of(lm, "cpu", None), version="99").load()
+        replace(WorkerModel.of(lm, "cpu", None), version="99").load()
 
 
 # -- Ray -------------------------------------------------------------------------------------------
@@ -432,7 +434,7 @@ def test_a_worker_of_ray_that_is_killed_changes_nothing_in_the_file(
 
 
 def test_a_piece_that_always_kills_its_worker_of_ray_is_an_error(ray_workers, lm, monkeypatch):
-    task = ray_workers._ray.remote(workers._do).options(num_cpus=1, max_retries=1)
+    task = ray_workers._ray.remote(do).options(num_cpus=1, max_retries=1)
     monkeypatch.setattr(ray_workers, "_task", task)
     with pytest.raises(CramError, match="workers died"):
         list(ray_workers.map(lm, die, [(None, number) for number in range(3)]))
