@@ -55,7 +55,8 @@ class CramConfig:
     model); `batch_size`: chunks optimised at once (None: by device); `dtype`: precision of cramming, never of
     decoding (auto: bfloat16 where that is fast, but float32 if `exact`); `noise_exponent` k: files withstand
     logits that are off by 2^-k (None: by what is measured); `max_steps` instead of those that go with the effort;
-    `learning_rate` per step, in units of the embedding scale (None: what suits most models).
+    `learning_rate` per step, in units of the embedding scale (None: what suits most models); `origin`: D numbers in the
+    same units, around which vectors start (None: 0).
     """
 
     vectors: int = 1
@@ -70,6 +71,7 @@ class CramConfig:
     noise_exponent: int | None = None
     max_steps: int | None = None
     learning_rate: float | None = None
+    origin: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         limits = (
@@ -154,7 +156,7 @@ def cram(
     done.
     """
     queue = sorted(range(len(tasks)), key=lambda index: (tasks[index].length, index))
-    slots = _Slots(lm, config, noise_bound, n_vectors or config.vectors, seed)
+    slots = Slots(lm, config, noise_bound, n_vectors or config.vectors, seed)
     results: dict[int, CramResult] = {}
     while queue or slots.tasks:
         free = min((n_slots or len(tasks)) - len(slots.tasks), len(queue))
@@ -172,8 +174,13 @@ def cram(
     return [results[index] for index in range(len(tasks))]
 
 
-class _Slots:
-    """The chunks that are being optimised; one row of every tensor each."""
+class Slots:
+    """The chunks that are being optimised; one row of every tensor in STATE each.
+
+    Where a row starts and how it moves can be overridden, to try something else.
+    """
+
+    STATE: tuple[str, ...] = ("x", "mean", "square", "best", "steps", "best_wrong", "best_loss")
 
     def __init__(self, lm: FrozenLM, config: CramConfig, noise_bound: float, n_vectors: int, seed: int):
         self.lm, self.config, self.n_vectors, self.seed = lm, config, n_vectors, seed
@@ -190,7 +197,7 @@ class _Slots:
 
     def add(self, tasks: Sequence[tuple[int, Task]]) -> None:
         n = len(tasks)
-        start = torch.stack([self._initial(task) for _, task in tasks]).to(self.x.device)
+        start = torch.stack([self.initial(task) for _, task in tasks]).to(self.x.device)
         zeros = torch.zeros_like(start)
         self.x = torch.cat([self.x, start])
         self.best = torch.cat([self.best, start])
@@ -202,10 +209,10 @@ class _Slots:
         self.tasks += tasks
         self._lay_out()
 
-    def _initial(self, task: Task) -> torch.Tensor:
+    def initial(self, task: Task) -> torch.Tensor:
         """Normal, of the scale of the embeddings; the same for the same text wherever it stands."""
         generator = torch.Generator().manual_seed(hash((self.seed, self.config.seed, *task.tokens[:8])) % 2**63)
-        return torch.randn(self.n_vectors, self.lm.width, generator=generator)
+        return torch.randn(self.n_vectors, self.lm.width, generator=generator) + torch.tensor(self.config.origin or 0.0)
 
     def _lay_out(self) -> None:
         """Contexts and tokens of all tasks, right-padded to the longest: a causal mask hides the padding."""
@@ -233,7 +240,7 @@ class _Slots:
                 torch.cuda.empty_cache()
         gradient, loss, n_wrong = map(torch.cat, zip(*measured, strict=True))
         self._remember(loss, n_wrong)
-        self._move(gradient.nan_to_num(0.0, 0.0, 0.0))
+        self.move(gradient.nan_to_num(0.0, 0.0, 0.0))
 
     def _positions(self, end: int) -> int:
         """Positions that each of the rows before `end` takes in the model: tasks come in order of length."""
@@ -295,7 +302,7 @@ class _Slots:
         self.best_wrong = torch.where(better, n_wrong, self.best_wrong)
         self.best_loss = torch.where(better, loss, self.best_loss)
 
-    def _move(self, gradient: torch.Tensor) -> None:
+    def move(self, gradient: torch.Tensor) -> None:
         """One step of Adam, each row at its own place in the schedule."""
         self.steps = self.steps + 1
         self.mean = BETAS[0] * self.mean + (1 - BETAS[0]) * gradient
@@ -303,9 +310,10 @@ class _Slots:
         k = self.steps[:, None, None]
         mean = self.mean / (1 - BETAS[0] ** k)
         square = self.square / (1 - BETAS[1] ** k)
-        self.x = self.x - self._rate()[:, None, None] * mean / (square.sqrt() + EPSILON)
+        self.x = self.x - self.rate()[:, None, None] * mean / (square.sqrt() + EPSILON)
 
-    def _rate(self) -> torch.Tensor:
+    def rate(self) -> torch.Tensor:
+        """Learning rates of the rows (S,), in units of the embedding scale."""
         total = self.config.steps
         warm = (self.steps / WARM_UP).clamp(max=1)
         decay = ((self.steps - FLAT_SHARE * total) / ((1 - FLAT_SHARE) * total)).clamp(0, 1)
@@ -331,7 +339,7 @@ class _Slots:
             finished.append((index, CramResult(mem, int(min(wrong[s], len(task.tokens))), loss[s], int(steps[s]))))
         if finished:
             keep = torch.tensor(going_on, dtype=torch.long, device=self.x.device)
-            for name in ("x", "mean", "square", "best", "steps", "best_wrong", "best_loss"):
+            for name in self.STATE:
                 setattr(self, name, getattr(self, name)[keep])
             self.tasks = [self.tasks[s] for s in going_on]
             self._lay_out()

@@ -76,17 +76,22 @@ class _Part(NamedTuple):
 
 
 class Expectation(NamedTuple):
-    """Of vectors that have to be exact: the bits that one may hold, and the best learning rate if it is known."""
+    """Of vectors that have to be exact: the bits that one may hold, and the best learning rate if it is known.
+
+    Of all vectors: around what they start, if it is known.
+    """
 
     capacity: float
     learning_rate: float | None
+    origin: tuple[float, ...] | None
 
 
 def expected(lm: FrozenLM) -> Expectation:
     """What was measured for this very model; or else what was published or may be guessed."""
     if profile := profiles.find(lm.fingerprint):
-        return Expectation(profile.bits_per_vector, profile.learning_rate)
-    return Expectation(prior_capacity(lm.width, lm.vocabulary_size, lm.n_layers), None)
+        origin = profile.origin if len(profile.origin) == lm.width else None
+        return Expectation(profile.bits_per_vector, profile.learning_rate, origin)
+    return Expectation(prior_capacity(lm.width, lm.vocabulary_size, lm.n_layers), None, None)
 
 
 def choose_parameters(lm: FrozenLM, config: CramConfig) -> Parameters:
@@ -137,9 +142,11 @@ def encode(
     """
     data = memoryview(data)
     progress = progress or (lambda _: None)
-    capacity, learning_rate = expected(lm)
+    capacity, learning_rate, origin = expected(lm)
     if config.exact and config.learning_rate is None:
         config = replace(config, learning_rate=learning_rate)
+    if config.origin is None:
+        config = replace(config, origin=origin)
     encoder = _Encoder(lm, config, parameters, capacity, progress)
     if workers and len(encoder.next_part(data, 0).content) == len(data):
         workers = None

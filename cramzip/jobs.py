@@ -186,7 +186,7 @@ def _identity(
         "packages": {package: version(package) for package in DECIDED_BY},
         "threads": torch.get_num_threads(),
         "workers": workers.conditions if workers else None,
-        "expected": expected(model) if config.exact else None,
+        "expected": expected(model) if config.vectors else None,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).digest()
 

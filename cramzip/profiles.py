@@ -9,6 +9,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import struct
+from base64 import b64decode, b64encode
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,8 @@ DIGITS = 16  # of the fingerprint, in the names of files
 class Profile:
     """What was measured of a model: `bits_per_vector` that a vector recites without corrections, the best
     `learning_rate` for that in units of `embedding_scale`, `noise` of the logits, and what it was `measured` with.
+
+    `origin`: D numbers in units of `embedding_scale` around which vectors that recite were found, or none.
     """
 
     fingerprint: str
@@ -32,6 +37,7 @@ class Profile:
     embedding_scale: float
     noise: float
     measured: dict[str, Any]
+    origin: tuple[float, ...] = ()
 
 
 def user_folder() -> Path:
@@ -55,7 +61,7 @@ def save(profile: Profile, folder: Path | None = None) -> Path:
     part = path.with_suffix(f".{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(asdict(profile), indent=2) + "\n")
+        part.write_text(json.dumps(asdict(profile) | {"origin": _packed(profile.origin)}, indent=2) + "\n")
         part.replace(path)
     except OSError as error:
         raise InputOutputError(f"{path} cannot be written: {error.strerror}") from error
@@ -68,8 +74,20 @@ def _file_name(fingerprint: str) -> str:
 
 def _read(path: Path) -> Profile | None:
     try:
-        profile = Profile(**json.loads(path.read_text()))
-        numbers = (profile.bits_per_vector, profile.learning_rate)
-        return profile if all(math.isfinite(number) and number > 0 for number in numbers) else None
-    except (OSError, ValueError, TypeError):
+        record = json.loads(path.read_text())
+        profile = Profile(**record | {"origin": _unpacked(record.get("origin", ""))})
+        positive = (profile.bits_per_vector, profile.learning_rate)
+        usable = all(number > 0 for number in positive) and all(map(math.isfinite, (*positive, *profile.origin)))
+        return profile if usable else None
+    except (OSError, ValueError, TypeError, AttributeError, struct.error):
         return None
+
+
+def _packed(numbers: Sequence[float]) -> str:
+    """Numbers as text: float16, base64."""
+    return b64encode(struct.pack(f"<{len(numbers)}e", *numbers)).decode()
+
+
+def _unpacked(text: str) -> tuple[float, ...]:
+    content = b64decode(text, validate=True)
+    return struct.unpack(f"<{len(content) // 2}e", content)

@@ -9,7 +9,7 @@ from models import TINY_MODEL
 
 import cramzip
 from cramzip import CramConfig
-from cramzip.cram import LOGITS_AT_ONCE, POSITIONS_AT_ONCE, Task, cram
+from cramzip.cram import LOGITS_AT_ONCE, POSITIONS_AT_ONCE, Slots, Task, cram
 from cramzip.lm import FrozenLM
 from cramzip.quantize import dequantize, quantize
 from cramzip.records import BITS, Coding
@@ -231,3 +231,10 @@ def test_what_does_not_fit_into_memory_goes_through_the_model_in_parts(lm):
 def test_the_batch_size_is_how_many_chunks_are_crammed_at_once(lm):
     assert CramConfig(batch_size=7).slots(lm) == 7
     assert CramConfig().slots(lm) > 7
+
+
+def test_vectors_start_around_the_origin(lm):
+    task = Task([1, 2, 3])
+    origin = tuple(torch.linspace(-1, 1, lm.width).tolist())
+    anywhere, around = (Slots(lm, CramConfig(origin=one), 2**-14, 2, 0).initial(task) for one in (None, origin))
+    assert torch.allclose(around - anywhere, torch.tensor(origin).expand(2, -1), atol=1e-6)

@@ -129,18 +129,18 @@ def test_the_journal_serves_a_job_that_is_stripped_or_not(folder, model, capsys,
 
 
 @pytest.mark.parametrize(
-    ("changed", "exact", "starts_anew"),
+    ("changed", "vectors", "starts_anew"),
     [
-        ("torch.get_num_threads", False, True),
-        ("cramzip.jobs.version", False, True),
-        ("cramzip.jobs.expected", True, True),
-        ("cramzip.jobs.expected", False, False),  # what vectors may hold is of account without corrections alone
+        ("torch.get_num_threads", 1, True),
+        ("cramzip.jobs.version", 1, True),
+        ("cramzip.jobs.expected", 1, True),
+        ("cramzip.jobs.expected", 0, False),
     ],
 )
 def test_a_job_is_continued_only_where_no_other_groups_could_come_out(
-    folder, model, capsys, monkeypatch, changed, exact, starts_anew
+    folder, model, capsys, monkeypatch, changed, vectors, starts_anew
 ):
-    config = replace(CONFIG, exact=exact)
+    config = replace(CONFIG, vectors=vectors)
     Path("a").write_bytes(SEVERAL_GROUPS)
     with pytest.raises(KeyboardInterrupt):
         compress(model, Meddler("a", interrupt, 2**22), config)

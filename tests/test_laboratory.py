@@ -535,6 +535,17 @@ def test_a_profile_is_saved_and_then_used(cramzip, folder, lm, monkeypatch):
     assert profile.bits_per_vector == pytest.approx(experiments.bits_per_vector(found["capacity"]), abs=0.1)
     assert profile.learning_rate == experiments.best_rate(found["learning-rate"])
     assert expected(lm).capacity == profile.bits_per_vector
+    with Store(Path("lab/trials.jsonl"), read_only=True) as trials:
+        lessons = [one for one in trials if one["key"]["keeps_vectors"]]
+    mems = [experiments._unpacked(one["mem"], lm.width)[0] for one in lessons if one["outcome"]["exact"]]
+    assert len(lessons) == experiments.LESSONS
+    assert len(mems) >= experiments.LEAST_LESSONS
+    assert profile.origin == pytest.approx((torch.stack(mems).mean(0) / lm.embedding_scale).tolist(), abs=1e-2)
+
+
+def test_there_is_no_origin_where_few_vectors_recite(lab, monkeypatch):
+    monkeypatch.setattr(experiments, "LEAST_LESSONS", 1000)
+    assert experiments.origin(lab, lab.main_texts) == ()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 from models import TINY_MODEL
 
 from cramzip import CramConfig, encode, profiles
@@ -53,6 +54,19 @@ def test_the_profile_of_a_user_comes_before_the_one_that_is_shipped(lm, tmp_path
     assert profiles.find(lm.fingerprint).bits_per_vector == 2
 
 
+def test_the_origin_is_kept_to_half_precision(lm):
+    numbers = torch.randn(lm.width, generator=torch.Generator().manual_seed(0))
+    profiles.save(profile_of(lm, origin=tuple(numbers.tolist())))
+    assert profiles.find(lm.fingerprint).origin == tuple(numbers.half().tolist())
+
+
+@pytest.mark.parametrize("origin", ["", "AAA", "AAAA", "Aß==", 3, "AH4="], ids=str)  # the last is infinite
+def test_an_origin_that_does_not_fit_is_none(lm, origin):
+    path = profiles.save(profile_of(lm))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"origin": origin}))
+    assert encode.expected(lm).origin is None
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"fingerprint": 1}', "\0"])
 def test_a_profile_that_cannot_be_read_is_none(lm, content):
     profiles.save(profile_of(lm)).write_text(content)
@@ -82,19 +96,35 @@ def test_chunks_are_cut_by_the_profile_of_the_model(lm):
     assert encode.expected(lm).capacity == 123
 
 
-@pytest.mark.parametrize(("given", "used"), [(None, 2.5), (1.5, 1.5)])
-def test_vectors_that_have_to_be_exact_start_with_the_rate_of_the_profile(lm, monkeypatch, given, used):
-    profiles.save(profile_of(lm, bits_per_vector=20.0))
-    rates, cram = [], encode.cram
+@pytest.fixture
+def crammed_with(monkeypatch):
+    """The configurations that chunks are crammed with from now on."""
+    configs, cram = [], encode.cram
 
     def spy(lm, tasks, config, *arguments, **options):
-        rates.append(config.learning_rate)
+        configs.append(config)
         return cram(lm, tasks, config, *arguments, **options)
 
     monkeypatch.setattr(encode, "cram", spy)
-    config = CramConfig(effort=1, exact=True, learning_rate=given)
+    return configs
+
+
+def encode_a_sentence(lm, config):
     list(encode.encode(b"the cat sat", lm, config, encode.choose_parameters(lm, config)))
-    assert set(rates) == {used}
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, 2.5), (1.5, 1.5)])
+def test_vectors_that_have_to_be_exact_start_with_the_rate_of_the_profile(lm, crammed_with, given, used):
+    profiles.save(profile_of(lm, bits_per_vector=20.0))
+    encode_a_sentence(lm, CramConfig(effort=1, exact=True, learning_rate=given))
+    assert {config.learning_rate for config in crammed_with} == {used}
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_all_vectors_start_around_the_origin_of_the_profile(lm, crammed_with, exact):
+    profiles.save(profile_of(lm, bits_per_vector=20.0, origin=(0.5,) * lm.width))
+    encode_a_sentence(lm, CramConfig(effort=1, exact=exact))
+    assert {config.origin for config in crammed_with} == {(0.5,) * lm.width}
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.json")), ids=lambda path: path.stem)

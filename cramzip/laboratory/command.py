@@ -21,12 +21,14 @@ from .experiments import (
     CONTEXTS,
     EXPERIMENTS,
     LEARNING_RATES,
+    LESSONS,
     PAPER_VECTORS,
     Laboratory,
     Plan,
     Row,
     best_rate,
     bits_per_vector,
+    origin,
 )
 from .published import PAPER_LENGTHS
 from .store import Record, Store
@@ -81,12 +83,13 @@ def measure(
     """
     documents = _documents(sources)
     lm = load_model()
-    texts = _texts(lm, documents, plan)
+    texts = [text for kind in documents for text in _texts(lm, kind, documents[kind], plan, plan.samples)]
     known = profiles.find(lm.fingerprint)
     if learning_rate is None and known and LEARNING_RATES not in experiments:
         learning_rate = known.learning_rate
     with Store(folder / TRIALS) as trials, Store(folder / FINDINGS) as findings:
-        make = partial(_make, lm, texts, trials, findings, batch_size, console)
+        enter = partial(_laboratory, lm, texts, trials, batch_size, console)
+        make = partial(_make, enter, findings, console)
         if learning_rate is None or LEARNING_RATES in experiments:
             best = best_rate(make(plan, LEARNING_RATES))
             learning_rate = learning_rate or best
@@ -95,25 +98,35 @@ def measure(
             if name != LEARNING_RATES:
                 make(replace(plan, learning_rate=learning_rate), name)
         if save_profile:
-            path = profiles.save(_profile(lm, findings))
+            profile = _profile(lm, findings)
+            lab = enter(replace(plan, learning_rate=learning_rate), "lessons")
+            kind = lab.main_texts[0].kind
+            lessons = _texts(lm, kind, documents[kind], plan, plan.samples + LESSONS)[plan.samples :]
+            path = profiles.save(replace(profile, origin=origin(lab, lessons)))
             console.say(f"{lm.model_id} -> {path}")
 
 
-def _make(
+def _laboratory(
     lm: FrozenLM,
     texts: Sequence[Text],
     trials: Store,
-    findings: Store,
     batch_size: int | None,
     console: Console,
     plan: Plan,
     name: str,
+) -> Laboratory:
+    """A laboratory that tells the user what it is doing, under a name."""
+    return Laboratory(lm, texts, plan, trials, batch_size=batch_size, tell=lambda said: console.say(f"{name}: {said}"))
+
+
+def _make(
+    enter: Callable[[Plan, str], Laboratory], findings: Store, console: Console, plan: Plan, name: str
 ) -> list[Row]:
     """Make one experiment, and keep what it finds."""
     start = time.perf_counter()
-    lab = Laboratory(lm, texts, plan, trials, batch_size=batch_size, tell=lambda said: console.say(f"{name}: {said}"))
+    lab = enter(plan, name)
     rows = EXPERIMENTS[name](lab)
-    findings.add(_finding(lm, name, plan, rows))
+    findings.add(_finding(lab.lm, name, plan, rows))
     console.say(f"{name}: done, {time.perf_counter() - start:.0f} s")
     return rows
 
@@ -149,13 +162,9 @@ def _documents(sources: Sources) -> dict[str, list[Document]]:
     return documents
 
 
-def _texts(lm: FrozenLM, documents: dict[str, list[Document]], plan: Plan) -> list[Text]:
+def _texts(lm: FrozenLM, kind: str, documents: list[Document], plan: Plan, n: int) -> list[Text]:
     n_before = max(CONTEXTS) if lm.context is None else min(max(CONTEXTS), lm.context // 4)
-    return [
-        text
-        for kind, found in documents.items()
-        for text in sample(lm, kind, found, plan.samples, max(plan.lengths), n_before, plan.seed)
-    ]
+    return sample(lm, kind, documents, n, max(plan.lengths), n_before, plan.seed)
 
 
 def _finding(lm: FrozenLM, name: str, plan: Plan, rows: list[Row]) -> Record:

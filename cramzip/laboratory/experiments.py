@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import math
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
@@ -34,9 +35,9 @@ LENGTHS = tuple(sorted({*PAPER_LENGTHS, 2, 4, 6, 10, 12, 14, 20, 24, 28, 40, 48,
 LEAST_LENGTH = 2  # of a single token the paper counts nothing
 VECTORS = (1, 2, 4, 8)
 PAPER_VECTORS = (1, 2, 4, 8, 16, 32)
-BEYOND = 3.0  # times what vectors hold: the gains are largest far above the capacity
+BEYOND = 2.0  # times what vectors hold: the gains are largest above the capacity
 LENGTH_RATIO = 2.0  # of the longest and the shortest text of a batch: what is shorter is filled up, and takes as long
-AROUND = (0.5, 1.0, 1.5, 2.0, 3.0)  # times the capacity: lengths at which cross-entropies are compared
+AROUND = (0.5, 1.0, 1.5, 2.0)  # times the capacity: lengths at which cross-entropies are compared
 CONTEXTS = (0, 16, 64, 256)  # tokens
 RATES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # in units of the embedding scale
 RATED_TEXTS, RATED_SHARE = 4, 1.5  # times what vectors are expected to hold: so much that none gets all tokens right
@@ -44,6 +45,7 @@ NOTICEABLE = 0.05  # of the tokens: what one learning rate has to be better than
 SURVIVAL = (0.5, 1.0)  # times the capacity
 SOLUTIONS, SOLVED_TEXTS, PAIRS, POINTS = 4, 4, 3, 21
 SOLVED_SHARE = 0.75  # of what one vector holds of every text: so much that most starts lead to a solution
+LESSONS, LESSON_SHARE, LEAST_LESSONS = 32, 0.5, 8  # texts, each half of what one vector holds, and how many are to do
 COST_SAMPLE = 64  # tokens that the cost of a text is estimated from
 TOLD_EVERY = 60.0  # seconds
 
@@ -232,18 +234,26 @@ class Laboratory:
         bits = prior_capacity(self.lm.width, self.lm.vocabulary_size, self.lm.n_layers)
         return setting.vectors * bits * math.log(2) / max(nats, 1e-3)
 
-    def capacities(self, texts: Sequence[Text], setting: Setting, begin: dict[Text, float] | None = None) -> list[Row]:
+    def capacities(
+        self,
+        texts: Sequence[Text],
+        setting: Setting,
+        begin: dict[Text, float] | None = None,
+        *,
+        looks_beyond: bool = True,
+    ) -> list[Row]:
         """For each text the longest with 99% of tokens right, as the paper counts, and the longest that is recited.
 
-        And the largest gains. What the paper's recipe recites is looked for among the lengths that are tried anyway.
+        And the largest gains, of all lengths tried and, with `looks_beyond`, of one that is far more than vectors hold.
+        What the paper's recipe recites is looked for among the lengths that are tried anyway.
         """
         begin = begin or {text: self.expected(text, setting) for text in texts}
         found = self.longest(texts, setting, lambda one: one.is_decoded_after_first, begin)
         if setting.recipe != PAPER:
             self.longest(texts, setting, lambda one: one.exact, {text: float(found[text]) for text in texts})
-        beyond = [self._beyond(text, found[text], setting) for text in texts]
+        beyond = [self._beyond(text, found[text], setting) for text in texts] if looks_beyond else []
         self.outcomes(beyond)
-        return [self._capacity_row(text, setting, trial) for text, trial in zip(texts, beyond, strict=True)]
+        return [self._capacity_row(text, setting, beyond[i : i + 1]) for i, text in enumerate(texts)]
 
     def _beyond(self, text: Text, held: int, setting: Setting) -> Trial:
         """What the gains are taken from: far more than a text's vectors hold, made as likely as possible."""
@@ -256,10 +266,10 @@ class Laboratory:
             self._held[kind] = float(np.mean([row["decoding_capacity_after_first"] for row in rows]))
         return self._held[kind]
 
-    def _capacity_row(self, text: Text, setting: Setting, beyond: Trial) -> Row:
+    def _capacity_row(self, text: Text, setting: Setting, beyond: Sequence[Trial]) -> Row:
         trials = [Trial(text, length, setting) for length in self.lengths(text, setting)]
         known = [trial for trial in trials if self.store.get(self._key(trial))]
-        outcomes = self.outcomes([*known, beyond])
+        outcomes = self.outcomes([*known, *beyond])
         horizon = exact_capacity(outcomes)
         longest = [one for one in outcomes if one.tokens == horizon]
         return {
@@ -280,7 +290,10 @@ class Laboratory:
 
 
 class _Search:
-    """The longest of some lengths that passes: strides that double, from where it is expected, then halves."""
+    """The longest of some lengths that passes: strides that double, from where it is expected, then halves.
+
+    No length is tried that is more than twice as long as one that passed: what fails takes all its steps.
+    """
 
     def __init__(self, lengths: Sequence[int], begin: float):
         self.lengths = lengths
@@ -302,7 +315,10 @@ class _Search:
             return self.lengths[(self.low + self.high) // 2]
         place = self.low + self.stride if self.low >= 0 else self.high - self.stride
         self.stride *= 2
-        return self.lengths[min(max(place, 0), len(self.lengths) - 1)]
+        if self.low < 0:
+            return self.lengths[max(place, 0)]
+        within = bisect_right(self.lengths, 2 * self.lengths[self.low]) - 1
+        return self.lengths[min(place, max(within, self.low + 1), len(self.lengths) - 1)]
 
     def answer(self, length: int, *, passed: bool) -> None:
         place = self.lengths.index(length)
@@ -327,7 +343,7 @@ def vectors(lab: Laboratory) -> list[Row]:
     for n_vectors in sorted(lab.plan.vectors):
         setting = replace(lab.plan.setting, vectors=n_vectors)
         begin = {text: n_vectors * each for text, each in held.items()} if rows else None
-        found = lab.capacities(lab.main_texts, setting, begin)
+        found = lab.capacities(lab.main_texts, setting, begin, looks_beyond=False)
         each = [row["decoding_capacity_after_first"] / n_vectors for row in found]
         held = dict(zip(lab.main_texts, each, strict=True))
         rows += found
@@ -479,6 +495,19 @@ def bits_per_vector(rows: Iterable[Row]) -> float:
     rows = list(rows)
     same = [row for row in rows if row["kind"] == rows[0]["kind"]]
     return float(np.mean([row["exact_nats"] / row["vectors"] for row in same])) / math.log(2)
+
+
+def origin(lab: Laboratory, lessons: Sequence[Text]) -> tuple[float, ...]:
+    """The mean of vectors that recite their texts, in units of the embedding scale; nothing if few of them do."""
+    setting = lab.plan.setting
+    trials = [
+        Trial(text, lab.length_near(text, LESSON_SHARE * lab.held(text.kind), setting), setting, keeps_vectors=True)
+        for text in lessons
+    ]
+    found = [mem for one, mem in zip(lab.outcomes(trials), lab.solutions(trials), strict=True) if one.exact]
+    if len(found) < LEAST_LESSONS:
+        return ()
+    return tuple((torch.cat(found).mean(0) / lab.lm.embedding_scale).tolist())
 
 
 # -- small helpers ---------------------------------------------------------------------------------

@@ -26,11 +26,11 @@ NOISE_BOUND = 2.0**-14
 CONTEXT = 128  # tokens before the chunks of which the savings are measured
 
 
-def settings(steps, exact_steps):
+def settings(steps, exact_steps, short):
     """What is measured: kind, bits per dimension, tokens of a chunk, vectors, steps."""
     by_size = sorted(BITS, key=float, reverse=True)
     for bits in by_size:
-        yield {"kind": "survival", "bits": bits, "tokens": 8, "vectors": 1, "steps": exact_steps}
+        yield {"kind": "survival", "bits": bits, "tokens": short, "vectors": 1, "steps": exact_steps}
     for bits in by_size:
         yield {"kind": "saved", "bits": bits, "tokens": 128, "vectors": 1, "steps": steps}
     for tokens in (32, 512):
@@ -51,10 +51,10 @@ def sample(lm, texts, n_chunks, n_tokens, n_context):
     return tasks
 
 
-def measure_one(lm, texts, setting, n_chunks):
+def measure_one(lm, texts, setting, n_chunks, n_short):
     exact = setting["kind"] == "survival"
     context = 0 if exact else CONTEXT
-    tasks = sample(lm, texts, 6 * n_chunks if exact else n_chunks, setting["tokens"], context)
+    tasks = sample(lm, texts, n_short if exact else n_chunks, setting["tokens"], context)
     config = CramConfig(
         vectors=setting["vectors"], bits=setting["bits"], exact=exact, dtype="float32", max_steps=setting["steps"]
     )
@@ -89,20 +89,22 @@ def cli():
 @click.argument("results", type=click.Path(dir_okay=False, path_type=Path))
 @click.argument("texts", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("-m", "--model", help="As for cramzip; the built-in model without it.")
-@click.option("--chunks", default=8, show_default=True)
+@click.option("--chunks", default=8, show_default=True, help="For the savings.")
+@click.option("--short-chunks", default=48, show_default=True, help="For survival.")
+@click.option("--short-tokens", default=8, show_default=True, help="Of the chunks for survival: what one vector holds.")
 @click.option("--steps", default=60, show_default=True, help="For the savings.")
 @click.option("--exact-steps", default=180, show_default=True, help="For survival.")
 @click.option("--bytes", "n_bytes", default=20000, show_default=True, help="Of each text.")
-def measure(results, texts, model, chunks, steps, exact_steps, n_bytes):
+def measure(results, texts, model, chunks, short_chunks, short_tokens, steps, exact_steps, n_bytes):
     """Measure every setting that RESULTS does not hold yet."""
     lm = cramzip.load(model)
     contents = [path.read_bytes()[:n_bytes] for path in texts]
     known = {json.dumps([r["model"], r["setting"]], sort_keys=True) for r in read(results)}
-    for setting in settings(steps, exact_steps):
+    for setting in settings(steps, exact_steps, short_tokens):
         if json.dumps([lm.model_id, setting], sort_keys=True) in known:
             continue
         record = {"model": lm.model_id, "width": lm.width, "setting": setting, "torch": torch.__version__}
-        record |= measure_one(lm, contents, setting, chunks)
+        record |= measure_one(lm, contents, setting, chunks, short_chunks)
         with results.open("a") as file:
             file.write(json.dumps(record) + "\n")
         click.echo(json.dumps(record), err=True)
@@ -138,17 +140,18 @@ def draw(results, folder):
             [r["bits_saved_std"] / r["width"] for _, r in saved],
             marker="o", ms=3.5, lw=1.2, capsize=2, color=colour, label=label,
         )  # fmt: skip
-        survival = sorted(lines["survival", 8], key=lambda pair: pair[0])
-        for key, style, what in (("tokens_right", "-", "tokens"), ("chunks_exact", "--", "whole chunks")):
-            axes[1].plot(
-                [x for x, _ in survival], [100 * r[key] for _, r in survival],
-                style, marker="o", ms=3.5, lw=1.2, color=colour, label=f"{label}, {what}",
-            )  # fmt: skip
+        for kind, tokens in [key for key in lines if key[0] == "survival"]:
+            survival = sorted(lines[kind, tokens], key=lambda pair: pair[0])
+            for key, style, what in (("tokens_right", "-", f"of {tokens} tokens"), ("chunks_exact", "--", "of chunks")):
+                axes[1].plot(
+                    [x for x, _ in survival], [100 * r[key] for _, r in survival],
+                    style, marker="o", ms=3.5, lw=1.2, color=colour, label=f"{label}, {what}",
+                )  # fmt: skip
     ticks = sorted({r["bits_spent"] / r["width"] / r["setting"]["vectors"] for r in records})
     spent = np.geomspace(ticks[0], ticks[-1], 50)
     axes[0].plot(spent, spent, color="0.6", lw=1, ls=":", label="break-even")
     axes[0].set(yscale="log", ylabel="bits saved per dimension", title="128 tokens, one vector")
-    axes[1].set(ylim=(0, 102), ylabel="right without corrections (%)", title="8 tokens, one vector")
+    axes[1].set(ylim=(0, 102), ylabel="right without corrections (%)", title="one vector and nothing else")
     for axis in axes:
         axis.set(xscale="log", xlabel="bits spent per dimension")
         axis.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
