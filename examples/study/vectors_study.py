@@ -125,7 +125,7 @@ def draw(results, folder):
     records = read(results)
     models = list(dict.fromkeys(r["model"] for r in records))
 
-    figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.0), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.4), layout="constrained")
     for colour, model in zip(("#1b6ca8", "#c8553d", "#3d8b5c", "#7b5ea7"), models, strict=False):
         lines = defaultdict(list)
         for r in records:
@@ -147,7 +147,7 @@ def draw(results, folder):
                     [x for x, _ in survival], [100 * r[key] for _, r in survival],
                     style, marker="o", ms=3.5, lw=1.2, color=colour, label=f"{label}, {what}",
                 )  # fmt: skip
-    ticks = sorted({r["bits_spent"] / r["width"] / r["setting"]["vectors"] for r in records})
+    ticks = sorted({round(r["bits_spent"] / r["width"] / r["setting"]["vectors"], 2) for r in records})
     spent = np.geomspace(ticks[0], ticks[-1], 50)
     axes[0].plot(spent, spent, color="0.6", lw=1, ls=":", label="break-even")
     axes[0].set(yscale="log", ylabel="bits saved per dimension", title="128 tokens, one vector")
@@ -156,7 +156,7 @@ def draw(results, folder):
         axis.set(xscale="log", xlabel="bits spent per dimension")
         axis.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
         axis.minorticks_off()
-        axis.legend(frameon=False, fontsize=7, loc="upper left" if axis is axes[0] else "lower right")
+        axis.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     for suffix in ("png", "svg"):
         figure.savefig(folder / f"vectors_study.{suffix}", dpi=200, metadata={"Date": None} if suffix == "svg" else {})
 
