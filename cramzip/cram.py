@@ -36,7 +36,6 @@ WARM_UP = 10  # steps
 FLAT_SHARE = 0.7  # of all steps, before the cosine sets in
 FINAL_RATE = 0.02  # of the learning rate, at the last step
 MARGIN_SAFETY = 2.0  # times the gap that the decoder needs: cramming may compute in a lower precision
-RIGHT_WEIGHT = 0.2  # in the loss, of tokens that are right already: what matters is how many are wrong
 
 # By device: the most slots; the positions that go through the model at once, no more than fit its caches, and the
 # logits that there are at once.
@@ -55,8 +54,8 @@ class CramConfig:
     model); `batch_size`: chunks optimised at once (None: by device); `dtype`: precision of cramming, never of
     decoding (auto: bfloat16 where that is fast, but float32 if `exact`); `noise_exponent` k: files withstand
     logits that are off by 2^-k (None: by what is measured); `max_steps` instead of those that go with the effort;
-    `learning_rate` per step, in units of the embedding scale (None: what suits most models); `origin`: D numbers in the
-    same units, around which vectors start (None: 0).
+    `learning_rate` per step, in units of the embedding scale, and `origin`, D numbers in these units, around which
+    vectors start (None: what the profile of the model says, or else what suits most models, and 0).
     """
 
     vectors: int = 1
@@ -177,9 +176,10 @@ def cram(
 class Slots:
     """The chunks that are being optimised; one row of every tensor in STATE each.
 
-    Where a row starts and how it moves can be overridden, to try something else.
+    Where a row starts, how it moves and what weighs how much can be overridden, to try something else.
     """
 
+    RIGHT_WEIGHT = 0.2  # in the loss, of tokens that are right already: what matters is how many are wrong
     STATE: tuple[str, ...] = ("x", "mean", "square", "best", "steps", "best_wrong", "best_loss")
 
     def __init__(self, lm: FrozenLM, config: CramConfig, noise_bound: float, n_vectors: int, seed: int):
@@ -210,7 +210,7 @@ class Slots:
         self._lay_out()
 
     def initial(self, task: Task) -> torch.Tensor:
-        """Normal, of the scale of the embeddings; the same for the same text wherever it stands."""
+        """Normal around the origin, of the scale of the embeddings; the same for the same text wherever it stands."""
         generator = torch.Generator().manual_seed(hash((self.seed, self.config.seed, *task.tokens[:8])) % 2**63)
         return torch.randn(self.n_vectors, self.lm.width, generator=generator) + torch.tensor(self.config.origin or 0.0)
 
@@ -286,7 +286,7 @@ class Slots:
                 target = predictions.gather(1, targets[:, None])  # (R, 1)
                 best_other = predictions.scatter(1, targets[:, None], -torch.inf).amax(1, keepdim=True)
                 wrong = (~((target - best_other)[:, 0] > self.gap)).float()  # NaN is wrong
-                weight = wrong + RIGHT_WEIGHT * (1 - wrong)
+                weight = wrong + self.RIGHT_WEIGHT * (1 - wrong)
         (gradient,) = torch.autograd.grad((cost * weight).sum(), hidden)
         return gradient, cost.detach(), wrong
 

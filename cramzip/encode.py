@@ -147,6 +147,8 @@ def encode(
         config = replace(config, learning_rate=learning_rate)
     if config.origin is None:
         config = replace(config, origin=origin)
+    elif len(config.origin) != lm.width:
+        raise UsageError(f"origin: expected {lm.width} numbers, found {len(config.origin)}")
     encoder = _Encoder(lm, config, parameters, capacity, progress)
     if workers and len(encoder.next_part(data, 0).content) == len(data):
         workers = None

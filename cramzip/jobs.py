@@ -155,7 +155,9 @@ def _journal(path: Path | None, source: Source, identity: bytes, console: Consol
     beside = None if path is None or files.is_stream(path) else files.beside(path, ".journal")
     journal = Journal(beside, identity)
     if journal.discarded:
-        console.say(f"{path}: a journal of other input, options, versions or threads was there; starting anew")
+        console.say(
+            f"{path}: a journal of other input, options, versions, threads or profiles was there; starting anew"
+        )
     if journal.resumed_bytes:
         console.say(f"{path}: continuing after {journal.resumed_bytes:,} of {count(source.size, 'byte')}")
     try:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["XDG_CONFIG_HOME"] = "/nonexistent"  # no test shall find the profiles of whoever runs it
 
 
 @pytest.fixture(scope="module")

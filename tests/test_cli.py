@@ -930,7 +930,9 @@ def test_the_journal_of_other_options_is_not_continued(cramzip, folder):
     Journal(folder / ".a.cram.journal", bytes(32)).close(remove=False)
     result = cramzip("c", *FAST, "a")
     assert result.exit_code == 0
-    assert result.stderr.startswith("a.cram: a journal of other input, options, versions or threads was there")
+    assert result.stderr.startswith(
+        "a.cram: a journal of other input, options, versions, threads or profiles was there"
+    )
     assert entries(folder) == ["a", "a.cram"]
 
 

@@ -350,7 +350,7 @@ def test_an_interrupted_experiment_goes_on_where_it_was(lm, some_texts, tmp_path
     with Store(tmp_path / "whole.jsonl") as store:
         rows = EXPERIMENTS["vectors"](Laboratory(lm, some_texts, PLAN, store))
         n_trials = len(list(store))
-    real, counts = optimise.optimise, {"left": 3, "done": 0}
+    real, counts = optimise.optimise, {"left": 1, "done": 0}
 
     def interrupted(*arguments):
         if not counts["left"]:
@@ -374,6 +374,19 @@ def test_an_interrupted_experiment_goes_on_where_it_was(lm, some_texts, tmp_path
         return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
     assert without_time(resumed) == without_time(rows)
+
+
+@pytest.mark.parametrize("name", ["capacity", "vectors", "recipe"])
+def test_texts_without_an_allowed_length_are_an_error(lm, some_texts, tmp_path, name):
+    with Store(tmp_path / "trials.jsonl") as store, pytest.raises(UsageError, match="no length fits"):
+        EXPERIMENTS[name](Laboratory(lm, some_texts, replace(PLAN, lengths=(1,)), store))
+
+
+def test_the_same_record_is_written_once(tmp_path):
+    with Store(tmp_path / "records.jsonl") as store:
+        for _ in range(2):
+            store.add({"key": {"name": "a"}, "lengths": (1, 2)})
+    assert (tmp_path / "records.jsonl").read_text().count("\n") == 1
 
 
 # -- what is found ---------------------------------------------------------------------------------
@@ -541,6 +554,20 @@ def test_a_profile_is_saved_and_then_used(cramzip, folder, lm, monkeypatch):
     assert len(lessons) == experiments.LESSONS
     assert len(mems) >= experiments.LEAST_LESSONS
     assert profile.origin == pytest.approx((torch.stack(mems).mean(0) / lm.embedding_scale).tolist(), abs=1e-2)
+
+
+def test_a_profile_is_of_the_plan_that_the_capacity_was_measured_with(cramzip, folder, lm, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "home"))
+    measure = ("capacity", "-m", TINY_MODEL, *FAST, "-o", "lab", "--learning-rate")
+    assert cramzip(*measure, 2).exit_code == 0
+    assert cramzip(*measure, 1, "--experiment", "learning-rate", "--bits", 2, "--save-profile").exit_code == 0
+    with Store(Path("lab/trials.jsonl"), read_only=True) as trials:
+        lessons = [one["key"] for one in trials if one["key"]["keeps_vectors"]]
+    assert {(key["learning_rate"], key["bits"]) for key in lessons} == {(2.0, "16")}
+    assert profiles.find(lm.fingerprint).learning_rate == 2
+    fail = cramzip(*measure, 2, "--experiment", "learning-rate", "--kinds", "random words", "--save-profile")
+    assert fail.exit_code == 2
+    assert "measured with books" in fail.stderr
 
 
 def test_there_is_no_origin_where_few_vectors_recite(lab, monkeypatch):

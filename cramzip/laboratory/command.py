@@ -98,11 +98,13 @@ def measure(
             if name != LEARNING_RATES:
                 make(replace(plan, learning_rate=learning_rate), name)
         if save_profile:
-            profile = _profile(lm, findings)
-            lab = enter(replace(plan, learning_rate=learning_rate), "lessons")
-            kind = lab.main_texts[0].kind
-            lessons = _texts(lm, kind, documents[kind], plan, plan.samples + LESSONS)[plan.samples :]
-            path = profiles.save(replace(profile, origin=origin(lab, lessons)))
+            capacity = _capacity(lm, findings)
+            measured, kind = _plan_of(capacity), capacity["rows"][0]["kind"]
+            if kind not in documents:
+                raise UsageError(f"--save-profile: the capacity was measured with {kind}, which --kinds leaves out")
+            lessons = _texts(lm, kind, documents[kind], measured, measured.samples + LESSONS)[measured.samples :]
+            profile = replace(_profile(lm, capacity), origin=origin(enter(measured, "lessons"), lessons))
+            path = profiles.save(profile)
             console.say(f"{lm.model_id} -> {path}")
 
 
@@ -197,18 +199,29 @@ def _short_name(model_id: str) -> str:
     return model_id.partition(":")[2].rpartition("/")[2].removesuffix(".gguf") or model_id
 
 
-def _profile(lm: FrozenLM, findings: Store) -> profiles.Profile:
-    """What was found of a model. Raises UsageError where its capacity was not measured, or is none."""
+def _capacity(lm: FrozenLM, findings: Store) -> Record:
+    """What was found of a model's capacity. Raises UsageError where it was not measured, or is none."""
     capacity = findings.get({"experiment": "capacity", "model": lm.fingerprint.hex()})
     if capacity is None:
         raise UsageError("--save-profile needs the capacity of the model: add --experiment capacity")
-    bits = bits_per_vector(capacity["rows"])
-    if not bits:
+    if not bits_per_vector(capacity["rows"]):
         raise UsageError("--save-profile: no vector has recited any text, there is nothing to save")
+    return capacity
+
+
+def _plan_of(finding: Record) -> Plan:
+    """The plan that something was found with."""
+    values = finding["plan"].items()
+    plan: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values}
+    return Plan(**plan)
+
+
+def _profile(lm: FrozenLM, capacity: Record) -> profiles.Profile:
+    """What was found of a model, but for the origin."""
     return profiles.Profile(
         fingerprint=lm.fingerprint.hex(),
         model=lm.model_id,
-        bits_per_vector=round(bits, 1),
+        bits_per_vector=round(bits_per_vector(capacity["rows"]), 1),
         learning_rate=capacity["plan"]["learning_rate"],
         embedding_scale=lm.embedding_scale,
         noise=lm.noise,

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .. import __version__
 from ..chunking import prior_capacity
 from ..cram import LEARNING_RATE, Task
 from ..errors import UsageError
@@ -137,6 +138,9 @@ class Laboratory:
         """All that decides the outcome of a trial."""
         return {
             "model": self.lm.fingerprint.hex(),
+            "cramzip": __version__,
+            "torch": torch.__version__,
+            "device": self.lm.device,
             "kind": trial.text.kind,
             "text": trial.text.digest,
             "tokens": trial.n_tokens,
@@ -162,8 +166,7 @@ class Laboratory:
         ]
         for trial, one, solution in zip(trials, found, solved, strict=True):
             kept = {"mem": _packed(solution.mem)} if trial.keeps_vectors else {}
-            about = {"name": trial.text.name, "torch": torch.__version__, "device": self.lm.device}
-            self.store.add({"key": self._key(trial), "outcome": one.as_record(), **about, **kept})
+            self.store.add({"key": self._key(trial), "name": trial.text.name, "outcome": one.as_record(), **kept})
         n_exact, seconds = sum(exact), sum(one.seconds for one in solved)
         self.tell(f"{label}: {n_exact} of {len(trials)} recited, {seconds:.0f} s")
 
@@ -244,9 +247,11 @@ class Laboratory:
     ) -> list[Row]:
         """For each text the longest with 99% of tokens right, as the paper counts, and the longest that is recited.
 
-        And the largest gains, of all lengths tried and, with `looks_beyond`, of one that is far more than vectors hold.
+        And the largest gains, of all lengths tried and, with `looks_beyond`, of one that is more than vectors hold.
         What the paper's recipe recites is looked for among the lengths that are tried anyway.
         """
+        for text in texts:
+            self.length_near(text, 1, setting)  # if there is any
         begin = begin or {text: self.expected(text, setting) for text in texts}
         found = self.longest(texts, setting, lambda one: one.is_decoded_after_first, begin)
         if setting.recipe != PAPER:
@@ -256,8 +261,10 @@ class Laboratory:
         return [self._capacity_row(text, setting, beyond[i : i + 1]) for i, text in enumerate(texts)]
 
     def _beyond(self, text: Text, held: int, setting: Setting) -> Trial:
-        """What the gains are taken from: far more than a text's vectors hold, made as likely as possible."""
-        return Trial(text, self.length_near(text, BEYOND * max(held, 1), setting), replace(setting, exact=False))
+        """What the gains are taken from: more than a text's vectors hold, made as likely as possible."""
+        if setting.recipe != PAPER:  # which makes texts as likely as possible in any case
+            setting = replace(setting, exact=False)
+        return Trial(text, self.length_near(text, BEYOND * max(held, 1), setting), setting)
 
     def held(self, kind: str) -> float:
         """The mean number of tokens of a kind of text that one vector holds, as the paper counts."""
@@ -292,7 +299,7 @@ class Laboratory:
 class _Search:
     """The longest of some lengths that passes: strides that double, from where it is expected, then halves.
 
-    No length is tried that is more than twice as long as one that passed: what fails takes all its steps.
+    After a length that passed the next is at most twice as long, if there is one: what fails takes all its steps.
     """
 
     def __init__(self, lengths: Sequence[int], begin: float):
@@ -424,10 +431,10 @@ def context(lab: Laboratory) -> list[Row]:
     """What a vector takes off a text when there are tokens before it in view."""
     setting = replace(lab.plan.setting, exact=False)
     room = min(len(text.before) for text in lab.main_texts)
+    contexts = [n_context for n_context in CONTEXTS if n_context <= room]
     trials = [
-        replace(_trial_near(lab, text, AROUND[2], setting, max(CONTEXTS)), n_context=n_context)
-        for n_context in CONTEXTS
-        if n_context <= room
+        replace(_trial_near(lab, text, AROUND[2], setting, max(contexts)), n_context=n_context)
+        for n_context in contexts
         for text in lab.main_texts
     ]
     outcomes = lab.outcomes(trials)

@@ -244,7 +244,7 @@ def _bits(findings: Findings) -> Figure:
         axis.set(xscale="log", xlabel="bits per dimension", ylabel=what, ylim=(0, 104))
         axis.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
         axis.minorticks_off()
-    title = "length of the text, of what\none vector holds at 16 bits"
+    title = "length of the text, of what\none vector holds"
     axes[0, 0].legend(loc="lower right", title=title, title_fontsize=7, alignment="left")
     return figure
 

@@ -85,7 +85,7 @@ def read(lm: FrozenLM, task: Task, mem: torch.Tensor | None, *, after_start: boo
     with lm.exact():
         logits = lm.logits(torch.cat([before, lm.embed(ids)], dim=1), tokens.shape[1]).float()  # (1, T, V)
     right = (logits.argmax(-1) == tokens)[0].cpu().numpy()
-    return Reading(right, token_costs(logits, tokens)[0].double().cpu().numpy())
+    return Reading(right, token_costs(logits, tokens)[0].cpu().double().numpy())
 
 
 def recited(

@@ -75,7 +75,8 @@ class Store:
 
     def add(self, record: Record) -> None:
         """Append a record, or one that takes the place of what has the same key."""
-        if self._records.get(_name(record["key"])) == record:
+        record = json.loads(json.dumps(record))  # as it will be read again
+        if self.get(record["key"]) == record:
             return
         self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
         self._file.flush()

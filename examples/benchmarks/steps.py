@@ -5,7 +5,7 @@
 
 Every recipe gets the same texts in several lengths, and a number of steps that it knows beforehand. What counts for a
 text is the longest length of which every token is right. The others are the paper's recipe, and what was tried instead
-of parts of cramzip's own.
+of parts of cramzip's own, which here starts from anywhere, whatever the profile of the model says.
 """
 
 import time
@@ -29,24 +29,18 @@ LESSONS = 32  # texts, none of those measured, whose vectors make the learned st
 class Even(Slots):
     """Tokens that are right weigh as much as those that are wrong."""
 
-    def _judge(self, hidden, targets):
-        config, self.config = self.config, CramConfig(bits=self.config.bits, dtype="float32")
-        try:
-            gradient, cost, _ = super()._judge(hidden, targets)
-        finally:
-            self.config = config
-        return gradient, cost, super()._judge(hidden.detach(), targets)[2]
+    RIGHT_WEIGHT = 1.0
 
 
 class Sign(Slots):
-    """Steps of equal size in every dimension, by the sign of the mean gradient (Chen et al. 2023 call it Lion)."""
+    """Steps of equal size in every dimension, by the sign of a mean of the gradients (Lion, Chen et al. 2023)."""
 
-    SIZE = 0.5
+    SIZE, BETAS = 0.5, (0.9, 0.99)
 
     def move(self, gradient):
         self.steps = self.steps + 1
-        step = torch.sign(BETAS[1] * self.mean + (1 - BETAS[1]) * gradient)
-        self.mean = BETAS[1] * self.mean + (1 - BETAS[1]) * gradient
+        step = torch.sign(self.BETAS[0] * self.mean + (1 - self.BETAS[0]) * gradient)
+        self.mean = self.BETAS[1] * self.mean + (1 - self.BETAS[1]) * gradient
         self.x = self.x - self.SIZE * self.rate()[:, None, None] * step
 
 
@@ -114,15 +108,16 @@ def by_slots(kind):
 
 
 def published(lm, tasks, n_steps):
+    """The paper's recipe never learns the first token: here, in its favour, that does not count."""
     solved = optimise(lm, tasks, Setting(PAPER, steps=n_steps))
-    return [bool(read(lm, task, one.mem).right.all()) for task, one in zip(tasks, solved, strict=True)]
+    return [bool(read(lm, task, one.mem).right[1:].all()) for task, one in zip(tasks, solved, strict=True)]
 
 
 def learned_start(lm, lessons):
     """A recipe that starts at the mean of vectors that other texts have led to, and not from anywhere."""
     config = CramConfig(exact=True, bits="16", max_steps=STEPS[-1])
-    found, _ = solve(Slots, lm, lessons, config)
-    mean = torch.stack(found).mean(0)
+    found, exact = solve(Slots, lm, lessons, config)
+    mean = torch.stack([x for x, is_exact in zip(found, exact, strict=True) if is_exact]).mean(0)
 
     class Learned(Slots):
         def initial(self, task):
@@ -184,7 +179,7 @@ def main():
         "sign of the gradient": by_slots(Sign),
         "e = Wz + b": by_slots(Overparametrised),
         "learned start": None,
-        "the paper's recipe": published,
+        "the paper's recipe, but for token 0": published,
     }
     if arguments.only:
         recipes = {name: recipes[name] for name in arguments.only.split(",")}
@@ -195,7 +190,7 @@ def main():
         for name, recipe in recipes.items():
             tokens, seconds = tokens_per_vector(recipe, lm, texts, n_steps)
             curves[name].append((n_steps, tokens, seconds))
-            print(f"{n_steps:4} steps  {name:22} {tokens:5.1f} tokens per vector  {seconds:6.2f} s a text", flush=True)
+            print(f"{n_steps:4} steps  {name:34} {tokens:5.1f} tokens per vector  {seconds:6.2f} s a text", flush=True)
     if arguments.plot:
         draw(curves, arguments.plot)
     report(lm, texts=len(texts), lengths=LENGTHS, curves=curves)
