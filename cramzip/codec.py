@@ -181,11 +181,9 @@ def decode(
     file = check(blob)
     check_model(file, lm)
     digest = hashlib.sha256()
-    for window, tokens in _recite_windows(file, lm, batch_size, workers):
+    for window, tokens in _recite_windows(file, lm, batch_size, workers, progress or (lambda _: None)):
         for content in _contents(window, tokens, lm):
             digest.update(content)
-            if progress:
-                progress(len(content))
             yield content
     expected = file.header.original_hash
     if (found := digest.digest()[: len(expected)]) != expected:
@@ -254,12 +252,14 @@ def _contents(groups: Sequence[Group], recited: Sequence[list[int] | None], lm: 
 
 
 def _recite_windows(
-    file: Container, lm: FrozenLM | None, batch_size: int | None, workers: Workers | None
+    file: Container, lm: FrozenLM | None, batch_size: int | None, workers: Workers | None, progress: Progress
 ) -> Iterator[tuple[list[Group], list[list[int] | None]]]:
     """Each window, and the tokens of its groups; `workers` share it where more than one group needs the model."""
     if lm is None or workers is None or sum(not entry.kind.is_stored for entry in file.entries) < 2:
         for window in _windows(file):
-            yield window, recite(file.header, window, lm, batch_size)
+            meter = _Meter(window, progress)
+            yield window, recite(file.header, window, lm, batch_size, meter.decoded)
+            meter.finish()
         return
     windows, again = tee(_windows(file))
     shares = (
@@ -274,6 +274,31 @@ def _recite_windows(
             for i, row in zip(indices, next(results), strict=True):
                 tokens[i] = row
         yield window, tokens
+        _Meter(window, progress).finish()
+
+
+class _Meter:
+    """Tells progress in bytes of a window, while its tokens are decoded."""
+
+    def __init__(self, window: Sequence[Group], progress: Progress):
+        self.progress = progress
+        self.size = sum(group.entry.size for group in window)
+        modelled = [group.entry for group in window if not group.entry.kind.is_stored]
+        self.modelled_size = sum(entry.size for entry in modelled)
+        self.n_tokens = sum(entry.n_tokens for entry in modelled)
+        self.n_decoded = self.told = 0
+
+    def decoded(self, n: int) -> None:
+        """`n` more tokens; those of a batch that did not fit into memory come twice."""
+        self.n_decoded = min(self.n_decoded + n, self.n_tokens)
+        self._tell(self.modelled_size * self.n_decoded // max(1, self.n_tokens))
+
+    def finish(self) -> None:
+        self._tell(self.size)
+
+    def _tell(self, n_bytes: int) -> None:
+        self.progress(n_bytes - self.told)
+        self.told = n_bytes
 
 
 def _deal(groups: Sequence[Group], n: int) -> list[list[int]]:
@@ -300,9 +325,13 @@ def _recite_share(lm: FrozenLM, share: _Share) -> list[list[int] | None]:
 
 
 def recite(
-    header: Header, groups: Sequence[Group], lm: FrozenLM | None, batch_size: int | None = None
+    header: Header,
+    groups: Sequence[Group],
+    lm: FrozenLM | None,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
 ) -> list[list[int] | None]:
-    """The tokens of modelled groups, None for stored ones."""
+    """The tokens of modelled groups, None for stored ones; `progress` is told of tokens."""
     tokens: list[list[int] | None] = [None] * len(groups)
     modelled = [index for index, group in enumerate(groups) if not group.entry.kind.is_stored]
     if not modelled:
@@ -317,7 +346,8 @@ def recite(
         )
         for index in modelled
     ]
-    for index, row in zip(modelled, decode_all(lm, recipes, header.parameters, batch_size), strict=True):
+    decoded = decode_all(lm, recipes, header.parameters, batch_size, progress)
+    for index, row in zip(modelled, decoded, strict=True):
         tokens[index] = row
     return tokens
 

@@ -7,7 +7,7 @@ the tokens before it. Knows nothing of how the vectors were found.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ from .wire import Bytes
 
 # By device: the most groups in one batch, and the most positions of all of them together (their cache takes memory).
 BATCH_LIMITS = {"cpu": (64, 2**16), "cuda": (512, 2**19), "mps": (128, 2**16)}
+
+Progress = Callable[[int], None]  # is told of tokens
 
 
 @dataclass(frozen=True)
@@ -75,34 +77,43 @@ def batches(
 
 
 def decode_all(
-    lm: FrozenLM, recipes: Sequence[Recipe], parameters: Parameters, batch_size: int | None = None
+    lm: FrozenLM,
+    recipes: Sequence[Recipe],
+    parameters: Parameters,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
 ) -> list[list[int]]:
     """The tokens of any groups, in batches. Raises DamagedFileError for corrections that cannot be."""
     tokens: list[list[int]] = [[] for _ in recipes]
     for batch in batches(lm, recipes, parameters, batch_size):
-        decoded = decode(lm, [recipes[index] for index in batch], parameters)
+        decoded = decode(lm, [recipes[index] for index in batch], parameters, progress)
         for index, row in zip(batch, decoded, strict=True):
             tokens[index] = row
     return tokens
 
 
 @torch.inference_mode()
-def decode(lm: FrozenLM, recipes: Sequence[Recipe], parameters: Parameters) -> list[list[int]]:
+def decode(
+    lm: FrozenLM, recipes: Sequence[Recipe], parameters: Parameters, progress: Progress | None = None
+) -> list[list[int]]:
     """The tokens of groups that all have as many vectors in a chunk, decoded as one batch.
 
-    Halves that do not fit into memory together are decoded one after the other.
+    Halves that do not fit into memory together are decoded one after the other. `progress` is told how many tokens
+    more have been decoded.
     """
     try:
-        return _decode_batch(lm, recipes, parameters)
+        return _decode_batch(lm, recipes, parameters, progress)
     except torch.OutOfMemoryError:
         if len(recipes) == 1:
             raise
     torch.cuda.empty_cache()
     half = len(recipes) // 2
-    return decode(lm, recipes[:half], parameters) + decode(lm, recipes[half:], parameters)
+    return decode(lm, recipes[:half], parameters, progress) + decode(lm, recipes[half:], parameters, progress)
 
 
-def _decode_batch(lm: FrozenLM, recipes: Sequence[Recipe], parameters: Parameters) -> list[list[int]]:
+def _decode_batch(
+    lm: FrozenLM, recipes: Sequence[Recipe], parameters: Parameters, progress: Progress | None
+) -> list[list[int]]:
     decoders = [
         TokenDecoder(recipe.corrections, lm.vocabulary_size, parameters.noise_bound)
         for recipe in recipes
@@ -120,7 +131,8 @@ def _decode_batch(lm: FrozenLM, recipes: Sequence[Recipe], parameters: Parameter
             context = torch.tensor(seen, dtype=torch.long, device=lm.device)
             before = lm.prefix(mem, len(rows), parameters.start_token, after_start=recipes[0].after_start)
             inputs = torch.cat([before, lm.embed(context)], dim=1)
-            decoded = _decode_chunk(lm, inputs, lengths, [decoders[index] for index in rows if decoders], parameters)
+            own = [decoders[index] for index in rows if decoders]
+            decoded = _decode_chunk(lm, inputs, lengths, own, parameters, progress)
             for index, new in zip(rows, decoded, strict=True):
                 tokens[index] += new
     for decoder in decoders:
@@ -129,7 +141,12 @@ def _decode_batch(lm: FrozenLM, recipes: Sequence[Recipe], parameters: Parameter
 
 
 def _decode_chunk(
-    lm: FrozenLM, inputs: torch.Tensor, lengths: list[int], decoders: list[TokenDecoder], parameters: Parameters
+    lm: FrozenLM,
+    inputs: torch.Tensor,
+    lengths: list[int],
+    decoders: list[TokenDecoder],
+    parameters: Parameters,
+    progress: Progress | None,
 ) -> list[list[int]]:
     """The next `lengths` tokens of every row after `inputs` (B, N, D)."""
     shifts = np.array([[decoder.begin_chunk(length)] for decoder, length in zip(decoders, lengths, strict=False)])
@@ -149,6 +166,8 @@ def _decode_chunk(
             chosen = logits.argmax(dim=-1)  # the first of equals: the lowest id
             picked = chosen.tolist()
         decoded.append(picked)
+        if progress:
+            progress(sum(length > t for length in lengths))
         if t + 1 < max(lengths):
             logits, cache = decode_one_token(lm, chosen, cache)
     return [[picked[row] for picked in decoded[:length]] for row, length in enumerate(lengths)]

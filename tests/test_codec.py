@@ -359,9 +359,30 @@ def test_a_part_that_begins_outside_the_file_is_a_usage_error(lm, blob, start):
 def test_groups_that_are_not_decoded_together_give_the_same(lm, text, small_groups, never_stored, monkeypatch):
     blob = cramzip.compress(text, lm, CONFIGS["default"])
     monkeypatch.setattr(codec, "WINDOW_BYTES", 50)
+    assert b"".join(codec.decode(blob, lm, batch_size=2)) == text
+
+
+def test_progress_is_told_while_tokens_are_decoded_and_comes_to_the_whole(lm, text, small_groups, never_stored):
+    blob = cramzip.compress(text, lm, CONFIGS["default"])
     told = []
-    assert b"".join(codec.decode(blob, lm, batch_size=2, progress=told.append)) == text
-    assert told == [entry.size for entry in cramzip.read(blob).entries]
+    for _ in codec.decode(blob, lm, progress=told.append):
+        assert sum(told) > len(text) // 2  # all groups are decoded before the first is given out
+    assert sum(told) == len(text)
+    assert min(told) >= 0
+    assert len([n for n in told if n]) > len(cramzip.read(blob).entries)
+
+
+def test_progress_never_exceeds_the_whole_where_tokens_are_decoded_again(lm, text, never_stored, monkeypatch):
+    blob = cramzip.compress(text, lm, CONFIGS["default"])
+    recite, told = codec.recite, []
+
+    def twice(header, groups, lm, batch_size, progress):
+        recite(header, groups, lm, batch_size, progress)
+        return recite(header, groups, lm, batch_size, progress)
+
+    monkeypatch.setattr(codec, "recite", twice)
+    assert b"".join(codec.decode(blob, lm, progress=told.append)) == text
+    assert sum(told) == len(text)
 
 
 # -- damage ----------------------------------------------------------------------------------------
