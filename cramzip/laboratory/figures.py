@@ -99,7 +99,7 @@ def _capacity(findings: Findings) -> Figure:
             _bars(left, found["rows"], kinds, field, (place - 1) * 0.27, 0.25, colour, label)
         _bars(right, found["rows"], kinds, "information_gain", 0, 0.5, "#3d8b5c", "")
         left.set(ylabel="tokens", title=f"{found['name']}: one vector")
-        right.set(ylabel="information gain (nats)", title=f"{found['name']}: one vector")
+        right.set(ylabel="information gain (nats)")
         left.set_ylim(0, left.get_ylim()[1] * 1.3)
         left.legend(loc="upper right", ncols=1)
     return figure
@@ -127,7 +127,7 @@ def _whiskers(means: Sequence[float], spreads: Sequence[float], most: float = np
 
 def _vectors(findings: Findings) -> Figure:
     """Tokens over the number of vectors, with what was published."""
-    figure, axes = _panels(1, 1, COLUMN, PANEL * 1.15)
+    figure, axes = _panels(1, 1, COLUMN, PANEL * (1.15 + 0.1 * len(findings)))
     axis = axes[0, 0]
     for name, points in PUBLISHED_BY_VECTORS.items():
         axis.plot(list(points), list(points.values()), "--", marker="s", ms=2.5, lw=0.9, color=GREY)
@@ -147,7 +147,7 @@ def _vectors(findings: Findings) -> Figure:
     axis.set_xticks(ticks, [str(tick) for tick in ticks])
     axis.minorticks_off()
     axis.set_ylim(top=2 * axis.get_ylim()[1])
-    axis.legend(loc="lower right")
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center")
     return figure
 
 

@@ -143,7 +143,7 @@ def draw(curves, folder):
     from matplotlib import pyplot as plt
 
     plt.rcParams |= {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "cramzip"}
-    figure, axes = plt.subplots(1, 2, figsize=(7.0, 2.6), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(7.0, 3.0), sharey=True, layout="constrained")
     for name, points in curves.items():
         steps, tokens, seconds = zip(*points, strict=True)
         width = 1.8 if name == "cramzip" else 1.0
@@ -153,7 +153,7 @@ def draw(curves, folder):
     axes[1].set(xscale="log", xlabel=f"seconds for a text in {len(LENGTHS)} lengths")
     axes[0].set_xticks(STEPS, map(str, STEPS))
     axes[0].minorticks_off()
-    axes[0].legend(frameon=False, fontsize=7)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=7)
     for suffix in ("png", "svg"):
         figure.savefig(folder / f"steps.{suffix}", dpi=200, metadata={"Date": None} if suffix == "svg" else {})
 
