@@ -3,6 +3,7 @@
 import io
 import os
 import select
+import signal
 import sys
 import termios
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which tests side by side, and what they start, would ignore
 os.environ["XDG_CONFIG_HOME"] = "/nonexistent"  # no test shall find the profiles of whoever runs it
 
 
