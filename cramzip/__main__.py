@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import signal
 import sys
-from io import TextIOWrapper
 
 from .cli import commands
+from .streams import patient_text
 
 
 def main() -> None:
     """Run the command line. A polite kill cleans up like Ctrl-C does; no name is too strange to be printed."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    sys.stdin = patient_text(sys.stdin)
+    sys.stdout = patient_text(sys.stdout, "backslashreplace")
+    sys.stderr = patient_text(sys.stderr, "backslashreplace")
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     commands()
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
+from .streams import patient
+
 if TYPE_CHECKING:
     from .describe import Description
 
@@ -62,7 +64,7 @@ class Console:
         if not (at_terminal(sys.stdin) and at_terminal(sys.stderr)):
             return False
         click.echo(printable(f"cramzip: {question} [y/N] "), nl=False, err=True)
-        return sys.stdin.readline().strip().lower() in ("y", "yes")
+        return patient(sys.stdin.buffer).readline().strip().lower() in (b"y", b"yes")
 
     @contextmanager
     def progress(self, label: str, total: int, *, done: int = 0) -> Iterator[Callable[[int], None]]:

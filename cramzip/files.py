@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .errors import InputOutputError, UsageError
+from .streams import open_reader, open_writer, patient
 from .wire import Bytes
 
 SUFFIX = ".cram"
@@ -95,10 +96,10 @@ def read(argument: str) -> Source:
             raise InputOutputError("is closed")
         if sys.stdin.isatty():
             raise UsageError("no input: name a file, or pipe data in")
-        return _copy(sys.stdin.buffer, None, None)
+        return _copy(patient(sys.stdin.buffer), None, None)
     path = Path(argument)
     _check_kind(path.stat())  # before opening, which can block or act on a device
-    with path.open("rb") as stream:
+    with open_reader(path) as stream:
         status = os.fstat(stream.fileno())
         _check_kind(status)
         source = _copy(stream, path, status if stat.S_ISREG(status.st_mode) else None)
@@ -262,11 +263,12 @@ class Output:
     def _copy_to_stream(self) -> None:
         self.file.seek(0)
         if self._stream_path is not None:
-            with self._stream_path.open("wb") as stream:
+            with open_writer(self._stream_path) as stream:
                 shutil.copyfileobj(self.file, stream, BLOCK)
         else:
-            shutil.copyfileobj(self.file, sys.stdout.buffer, BLOCK)
-            sys.stdout.buffer.flush()
+            stdout = patient(sys.stdout.buffer)
+            shutil.copyfileobj(self.file, stdout, BLOCK)
+            stdout.flush()
 
 
 def _create_part(path: Path) -> tuple[Path, BinaryIO]:

@@ -15,7 +15,7 @@ from cramzip.source import find
 PACKAGE = Path(__file__).parent.parent / "cramzip"
 LAYERS = (
     ("errors",),
-    ("wire", "profiles"),
+    ("wire", "streams", "profiles"),
     ("records", "rangecoder", "ranks", "tokens", "fingerprint", "chunking", "cache", "linear", "llama", "memory"),
     ("container", "quantize", "corrections", "source"),
     ("payload",),

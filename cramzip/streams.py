@@ -1,0 +1,72 @@
+"""Streams that wait: a pipe or terminal with O_NONBLOCK is read to its end, and takes all that is written.
+
+Whoever starts cramzip can hand on such streams, and can set the flag while cramzip runs. They answer "nothing yet"
+and "no room yet", which Python's own streams take for an empty read and raise as BlockingIOError.
+"""
+
+from __future__ import annotations
+
+import io
+import select
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+
+class PatientFile(io.FileIO):
+    """A file that returns from reading with data or at the end, and from writing when some of it is written."""
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        while (size := super().readinto(buffer)) is None:
+            select.select([self], [], [])
+        return size
+
+    def read(self, size: int | None = -1) -> bytes:
+        return cast(bytes, io.RawIOBase.read(self, -1 if size is None else size))  # which goes through `readinto`
+
+    def readall(self) -> bytes:
+        return io.RawIOBase.readall(self)  # which goes through `read`
+
+    def write(self, data: ReadableBuffer) -> int:
+        while (size := super().write(data)) is None:
+            select.select([], [self], [])
+        return size
+
+
+def patient(stream: BinaryIO) -> BinaryIO:
+    """A stream that waits, in place of `stream`, of which nothing may have been read; itself where it need not wait."""
+    raw = getattr(stream, "raw", stream)  # with `python -u` there is no buffer around it
+    if type(raw) is not io.FileIO:
+        return stream
+    if raw.readable():
+        return io.BufferedReader(PatientFile(raw.fileno(), "r", closefd=False))
+    stream.flush()
+    return cast(BinaryIO, io.BufferedWriter(PatientFile(raw.fileno(), "w", closefd=False)))
+
+
+def patient_text(stream: TextIO | None, errors: str | None = None) -> TextIO | None:
+    """The same for text, with another treatment of `errors` if that is given."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    errors = errors or stream.errors
+    buffer = patient(cast(BinaryIO, stream.buffer))
+    if buffer is stream.buffer:
+        stream.reconfigure(errors=errors)
+        return stream
+    return io.TextIOWrapper(
+        buffer,
+        encoding=stream.encoding,
+        errors=errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+
+
+def open_reader(path: Path) -> BinaryIO:
+    return io.BufferedReader(PatientFile(path, "r"))
+
+
+def open_writer(path: Path) -> BinaryIO:
+    return cast(BinaryIO, io.BufferedWriter(PatientFile(path, "w")))
