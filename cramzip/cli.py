@@ -32,6 +32,7 @@ from .options import (
     workers_options,
 )
 from .shell import EXIT_USAGE, Commands, each
+from .streams import descriptor_of
 from .tables import bench_record, details, list_record, print_bench, print_details, print_list
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from .workers import Workers
 
 HELP_SETTINGS = {"help_option_names": ["-h", "--help"]}
-STDOUT_NAMES = ("-", "/dev/stdout")
+STDOUT = 1  # as a descriptor
 
 
 def _console(given: dict[str, Any]) -> Console:
@@ -79,7 +80,7 @@ def _destination(given: dict[str, Any], n_files: int) -> Destination:
     from .jobs import Destination
 
     output, stdout, recursive = given["output"], given["stdout"], given["recursive"]
-    if output in STDOUT_NAMES:
+    if output == "-" or (output and descriptor_of(Path(output)) == STDOUT):
         output, stdout = None, True
     if output and stdout:
         raise UsageError("-o and --stdout exclude each other")
@@ -87,13 +88,16 @@ def _destination(given: dict[str, Any], n_files: int) -> Destination:
         raise UsageError("-o takes the result of one file, not of several")
     if stdout and not given["keep"]:
         raise UsageError("--rm is not for results on standard output")
-    return Destination(
+    destination = Destination(
         Path(output) if output else None,
         stdout,
         given["force"],
         remove_source=not given["keep"],
         whole_names=recursive,
     )
+    if destination.output:
+        destination.check_kept(destination.output)
+    return destination
 
 
 def _expand(verb: str, wanted: Callable[[Path], bool], *, recursive: bool) -> Callable[[str], list[str] | None]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .errors import InputOutputError, UsageError
-from .streams import open_reader, open_writer, patient
+from .streams import descriptor_of, open_reader, open_writer, patient
 from .wire import Bytes
 
 SUFFIX = ".cram"
@@ -196,8 +196,8 @@ def example_texts() -> list[str]:
 
 
 def is_stream(path: Path) -> bool:
-    """Whether `path` is something that is written into and never replaced, such as /dev/null."""
-    return path.exists() and not (path.is_file() or path.is_dir())
+    """Whether `path` is something that is written into and never replaced, such as /dev/null or /dev/fd/3."""
+    return descriptor_of(path) is not None or (path.exists() and not (path.is_file() or path.is_dir()))
 
 
 def check_target(path: Path, source: Source, *, force: bool, ask: Callable[[str], bool]) -> bool:
@@ -205,6 +205,12 @@ def check_target(path: Path, source: Source, *, force: bool, ask: Callable[[str]
 
     `ask` puts a question to the user. Nothing is touched.
     """
+    if (descriptor := descriptor_of(path)) is not None:
+        try:
+            os.write(descriptor, b"")
+        except OSError:
+            raise InputOutputError(f"{path} is not open for writing") from None
+        return True
     if not path.parent.is_dir():
         raise InputOutputError(f"{path.parent} is not a directory")
     if not os.path.lexists(path):

@@ -57,6 +57,11 @@ class Destination:
     whole_names: bool = False
     written: set[Path] = field(default_factory=set)
 
+    def check_kept(self, path: Path) -> None:
+        """Raise UsageError if the source is to be removed although nothing keeps what is written to `path`."""
+        if self.remove_source and files.is_stream(path):
+            raise UsageError(f"--rm is for results that are kept in a file, and {path} is none")
+
 
 def model_finder(where: str | None, device: str, console: Console, *, download: bool) -> FindModel:
     """A function that loads the model a file needs, from `where` if the user says so, and keeps the last one.
@@ -143,7 +148,7 @@ def compress(
             described = take_apart(blob)
             source.check_unchanged("nothing was written")
             output.commit(source.status)
-    _finish(path, source, destination)
+    _finish(path, output, source, destination)
     seconds = time.perf_counter() - start
     console.say(f"{label(argument)} -> {_place(path)}: {closing_line(described, seconds)}")
     return described
@@ -218,7 +223,7 @@ def decompress(
                 output.file.write(content)
         source.check_unchanged("nothing was written")
         output.commit(source.status)
-    _finish(path, source, destination)
+    _finish(path, output, source, destination)
     seconds = time.perf_counter() - start
     console.say(f"{label(argument)} -> {_place(path)}: {count(header.original_size, 'byte')}, {seconds:.1f} s")
 
@@ -291,16 +296,17 @@ def _may_write(path: Path | None, source: Source, destination: Destination, cons
         if sys.stdout is None:
             raise InputOutputError("standard output is closed")
         return False
+    destination.check_kept(path)
     if path.absolute() in destination.written:
         raise InputOutputError(f"{path} was just made of another file; say where to write with -o")
     can_ask = source.path is not None
     return files.check_target(path, source, force=destination.force, ask=console.ask if can_ask else lambda _: False)
 
 
-def _finish(path: Path | None, source: Source, destination: Destination) -> None:
-    """What is left to do when a result is in its place."""
+def _finish(path: Path | None, output: Output, source: Source, destination: Destination) -> None:
+    """What is left to do when a result is in its place. The source is removed only if a file keeps the result."""
     if path is not None:
         destination.written.add(path.absolute())
-    if destination.remove_source and source.path is not None and source.status is not None:
+    if destination.remove_source and output.path is not None and source.path is not None and source.status is not None:
         source.check_unchanged("it is not removed")
         source.path.unlink()

@@ -7,12 +7,17 @@ and "no room yet", which Python's own streams take for an empty read and raise a
 from __future__ import annotations
 
 import io
+import os
+import re
 import select
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
+
+_DESCRIPTOR = re.compile(r"/dev/(stdin|stdout|stderr)|(?:/dev|/proc/self)/fd/([0-9]{1,9})")
+_STANDARD = {"stdin": 0, "stdout": 1, "stderr": 2}
 
 
 class PatientFile(io.FileIO):
@@ -64,9 +69,18 @@ def patient_text(stream: TextIO | None, errors: str | None = None) -> TextIO | N
     )
 
 
+def descriptor_of(path: Path) -> int | None:
+    """The open file that a path such as /dev/fd/3 or /dev/stderr stands for; None for every other path."""
+    if not (match := _DESCRIPTOR.fullmatch(os.path.abspath(path))):  # noqa: PTH100 (`resolve` would follow the link)
+        return None
+    return _STANDARD[match[1]] if match[1] else int(match[2])
+
+
 def open_reader(path: Path) -> BinaryIO:
     return io.BufferedReader(PatientFile(path, "r"))
 
 
 def open_writer(path: Path) -> BinaryIO:
-    return cast(BinaryIO, io.BufferedWriter(PatientFile(path, "w")))
+    """An open file is written into where it stands, as a shell would; opening it by its path would cut it off."""
+    descriptor = descriptor_of(path)
+    return cast(BinaryIO, io.BufferedWriter(PatientFile(path if descriptor is None else os.dup(descriptor), "w")))

@@ -695,6 +695,68 @@ def test_a_name_that_cannot_be_in_the_header_stands_in_the_name_of_the_file(cram
     assert entries(folder) == [name]
 
 
+@pytest.fixture(params=["/dev/null", "link to /dev/null", "named pipe", "open pipe", "open file", "terminal", "-"])
+def keeps_nothing(request, folder):
+    """What can be written to, and is no file that stays under that name."""
+    user, program = os.openpty()
+    reader, writer = os.pipe()
+    with Path("redirected").open("wb") as redirected:
+        os.mkfifo("pipe")
+        Path("link").symlink_to("/dev/null")
+        yield {
+            "link to /dev/null": "link",
+            "named pipe": "pipe",
+            "open pipe": f"/dev/fd/{writer}",
+            "open file": f"/dev/fd/{redirected.fileno()}",
+            "terminal": os.ttyname(program),
+        }.get(request.param, request.param)
+    for descriptor in (user, program, reader, writer):
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("command", ["c", "d"])
+def test_a_source_is_not_removed_where_nothing_keeps_the_result(cramzip, keeps_nothing, command):
+    Path("a").write_bytes(b"not even looked at")
+    result = cramzip(command, "--rm", "-f", "-o", keeps_nothing, "-m", "./no/such/model", "a")
+    assert result.exit_code == 2
+    assert re.fullmatch(r"cramzip: --rm is .*\n", result.stderr)
+    assert Path("a").read_bytes() == b"not even looked at"
+
+
+@pytest.mark.parametrize("command", ["c", "d"])
+def test_a_source_is_not_removed_where_its_own_result_would_go_into_a_pipe(cramzip, command):
+    Path("book.cram").write_bytes(cramzip("c", *FAST, stdin=NOISE).stdout_bytes)
+    source, target = {"c": ("book.cram", "book.cram.cram"), "d": ("book.cram", "book")}[command]
+    os.mkfifo(target)
+    result = cramzip(command, "--rm", "-f", "-m", "./no/such/model", source)
+    assert result.exit_code == 2
+    assert result.stderr == f"cramzip: {source}: --rm is for results that are kept in a file, and {target} is none\n"
+    assert Path(source).exists()
+
+
+def test_an_open_file_is_written_into_where_it_stands(cramzip):
+    Path("a").write_bytes(NOISE)
+    with Path("log").open("wb") as log:
+        log.write(b"before ")
+        log.flush()
+        assert cramzip("c", *FAST, "a", "-o", f"/dev/fd/{log.fileno()}").exit_code == 0
+        log.write(b" after")
+    written = Path("log").read_bytes()
+    assert written.startswith(b"before " + container.MAGIC)
+    assert written.endswith(b" after")
+
+
+def test_what_is_not_open_is_refused_before_any_work(cramzip):
+    Path("a").write_bytes(NOISE)
+    reader, writer = os.pipe()
+    os.close(writer)
+    for descriptor in (reader, writer):
+        result = cramzip("c", "-m", "./no/such/model", "a", "-o", f"/dev/fd/{descriptor}")
+        assert result.exit_code == 1
+        assert result.stderr == f"cramzip: a: /dev/fd/{descriptor} is not open for writing\n"
+    os.close(reader)
+
+
 def test_devices_can_be_written_to(cramzip):
     Path("a").write_bytes(NOISE)
     assert cramzip("c", *FAST, "a", "-o", "/dev/null").exit_code == 0

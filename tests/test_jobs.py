@@ -65,6 +65,16 @@ def test_a_source_that_changes_meanwhile_is_an_error_and_stays(folder, model):
     assert entries() == ["a"]
 
 
+def test_a_result_that_went_into_a_pipe_after_all_is_no_reason_to_remove_the_source(folder, model):
+    def appear():
+        if not Path("a.cram").exists():
+            Path("a.cram").symlink_to("/dev/null")
+
+    Path("a").write_bytes(TEXT)
+    compress(model, Meddler("a", appear, after=-1), remove_source=True)
+    assert Path("a").read_bytes() == TEXT
+
+
 def test_a_file_that_does_not_decode_is_not_kept(folder, model):
     def forget():
         for parameter in model._model.parameters():
