@@ -35,7 +35,7 @@ def weight_files(folder: Path) -> list[Path]:
     if single.is_file():
         return [single]
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         if bad := next((name for name in names if Path(name).name != name or not name.endswith(".safetensors")), None):
             raise ModelError(f"{index}: {bad!r} is not a safetensors file in the folder itself")
         return [folder / name for name in names]
@@ -44,7 +44,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 def folder_fingerprint(folder: Path) -> bytes:
     """SHA-256 over configuration and weights of a Hugging Face folder."""
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if "transformers_weights" in config or (folder / "adapter_config.json").exists():
         raise ModelError(f"{folder}: weights from elsewhere (transformers_weights, adapters) are not supported")
     kept = {key: value for key, value in config.items() if key not in CONFIG_KEYS_WITHOUT_EFFECT}

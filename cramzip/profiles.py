@@ -61,7 +61,9 @@ def save(profile: Profile, folder: Path | None = None) -> Path:
     part = path.with_suffix(f".{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(asdict(profile) | {"origin": _packed(profile.origin)}, indent=2) + "\n")
+        part.write_text(
+            json.dumps(asdict(profile) | {"origin": _packed(profile.origin)}, indent=2) + "\n", encoding="utf-8"
+        )
         part.replace(path)
     except OSError as error:
         raise InputOutputError(f"{path} cannot be written: {error.strerror}") from error
@@ -74,7 +76,7 @@ def _file_name(fingerprint: str) -> str:
 
 def _read(path: Path) -> Profile | None:
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
         profile = Profile(**record | {"origin": _unpacked(record.get("origin", ""))})
         positive = (profile.bits_per_vector, profile.learning_rate)
         usable = all(number > 0 for number in positive) and all(map(math.isfinite, (*positive, *profile.origin)))

@@ -195,7 +195,7 @@ def load_tokenizer(source: ModelSource) -> Any:
 
     def load() -> Any:
         if not source.is_gguf and (source.path / "tokenizer.json").is_file():
-            return Tokenizer.from_file(str(source.path / "tokenizer.json"))
+            return Tokenizer.from_buffer((source.path / "tokenizer.json").read_bytes())
         return AutoTokenizer.from_pretrained(
             _folder(source), **_gguf_argument(source), local_files_only=True, trust_remote_code=False
         ).backend_tokenizer

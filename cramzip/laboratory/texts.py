@@ -48,7 +48,7 @@ def shipped_books() -> list[Document]:
 
 def words() -> list[str]:
     """The 4,000 most frequent words of English novels, in lower case, the most frequent first."""
-    return (_FOLDER / "words.txt").read_text().split()
+    return (_FOLDER / "words.txt").read_text(encoding="utf-8").split()
 
 
 def sample(

@@ -99,7 +99,7 @@ def main(results, training, held_out, model, texts, held_out_texts, steps):
             "bits_spent": round(spent, 1),
             "chosen": [[*vectors][index] for index in costs.argmin(0).tolist()],
         }
-        with results.open("a") as file:
+        with results.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         click.echo(json.dumps(record))
 

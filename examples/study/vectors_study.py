@@ -77,7 +77,7 @@ def measure_one(lm, texts, setting, n_chunks, n_short):
 
 
 def read(path):
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 @click.group(help=__doc__.split("\n\n")[0])
@@ -105,7 +105,7 @@ def measure(results, texts, model, chunks, short_chunks, short_tokens, steps, ex
             continue
         record = {"model": lm.model_id, "width": lm.width, "setting": setting, "torch": torch.__version__}
         record |= measure_one(lm, contents, setting, chunks, short_chunks)
-        with results.open("a") as file:
+        with results.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         click.echo(json.dumps(record), err=True)
 

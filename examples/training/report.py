@@ -20,7 +20,7 @@ def machine():
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return f"{(names or [platform.processor()])[0]}, {torch.get_num_threads()} threads"
 
@@ -76,7 +76,7 @@ def measure(folder, texts, batch=8):
 
 def read_log(work):
     path = work / "log.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def bits_per_nat(work):
@@ -154,7 +154,7 @@ def table(head, rows):
 
 def model_card(name, about, work, state, shape, record):
     """The README of a model: every figure in it comes from the log, the recipe or the record."""
-    recipe, last = json.loads((work / "recipe.json").read_text()), read_log(work)[-1]
+    recipe, last = json.loads((work / "recipe.json").read_text(encoding="utf-8")), read_log(work)[-1]
     vocab, layers, hidden, heads, intermediate = shape
     n_packed = len(np.memmap(work / "train.bin", dtype=np.uint16, mode="r"))
     facts = [
@@ -181,7 +181,7 @@ def model_card(name, about, work, state, shape, record):
         ("machine", f"{recipe['machine']}, PyTorch {recipe['torch']}"),
         ("held-out sample", f"{last.get('valid_bits_per_byte', '-')} bits per byte at the end"),
     ]
-    weights = json.loads((work / "prepare.json").read_text())["weights"]
+    weights = json.loads((work / "prepare.json").read_text(encoding="utf-8"))["weights"]
     if weights:
         facts.insert(3, ("texts seen more often", ", ".join(f"{kind} x{n}" for kind, n in weights.items())))
     if fit := doubling(work):

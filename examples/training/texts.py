@@ -83,7 +83,7 @@ def save_tokenizer(tokenizer, folder):
         "add_prefix_space": False,
         "clean_up_tokenization_spaces": False,
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def token_bytes(tokenizer):

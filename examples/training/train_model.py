@@ -87,7 +87,7 @@ def prepare(texts, work, valid, vocab, sample_mb, weights):
     files = [files[i] for i in rng.permutation(len(files))]
     held_out = text_files(valid) if valid else files[::50]
     files = files if valid else [file for i, file in enumerate(files) if i % 50]
-    (work / "prepare.json").write_text(json.dumps({"weights": weights, "vocab": vocab}) + "\n")
+    (work / "prepare.json").write_text(json.dumps({"weights": weights, "vocab": vocab}) + "\n", encoding="utf-8")
     tokenizer = train_tokenizer(balanced_sample(files, sample_mb * 1e6, rng), vocab)
     save_tokenizer(tokenizer, work)
     weights = dict(weights)
@@ -149,7 +149,7 @@ def train(
     recipe = {k: v for k, v in click.get_current_context().params.items() if k != "work"}
     precision = "bfloat16 products, float32 weights" if fast_bfloat16(device) else "float32"
     recipe |= {"torch": torch.__version__, "machine": machine(), "precision": precision}
-    (work / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
+    (work / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
     state = {"step": 0, "tokens": 0, "seconds": 0.0}
     checkpoint = work / "checkpoint.pt"
     if checkpoint.exists():
@@ -159,7 +159,7 @@ def train(
         for optimiser, saved_optimiser in zip(optimisers, saved["optimisers"], strict=True):
             optimiser.load_state_dict(saved_optimiser)
     log = [line for line in read_log(work) if line["step"] <= state["step"]]
-    write_beside(work / "log.jsonl", lambda path: path.write_text(json_lines(log)))
+    write_beside(work / "log.jsonl", lambda path: path.write_text(json_lines(log), encoding="utf-8"))
 
     def save():
         saved = {
@@ -204,7 +204,7 @@ def train(
                 saved_at = state["seconds"]
                 bits = bits_per_byte(model, valid_rows.to(device), valid_bytes)
                 line["valid_bits_per_byte"] = round(bits, 4)
-            with (work / "log.jsonl").open("a") as f:
+            with (work / "log.jsonl").open("a", encoding="utf-8") as f:
                 f.write(json_lines([line]))
 
 
@@ -251,7 +251,7 @@ def export(work, folder, name, about, valid):
     draw_curve(work, new / "loss.png")
     record = measure(new, valid) if valid else None
     if record:
-        (new / "evaluation.json").write_text(json.dumps(record, indent=2) + "\n")
+        (new / "evaluation.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     about = about.read().strip() if about else "A small causal language model."
     card = model_card(name or folder.name, about, work, saved["state"], saved["shape"], record)
     (new / "README.md").write_text(card, encoding="utf-8")
