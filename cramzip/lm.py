@@ -21,8 +21,9 @@ from .cache import with_room
 from .errors import ModelError, WrongModelError
 from .linear import pack_layers
 from .llama import LlamaStep
+from .loading import load_model, load_tokenizer, quiet_transformers
 from .memory import keep_freed_memory
-from .source import ModelSource, find, first_line, load_model, load_tokenizer, quiet_transformers
+from .source import ModelSource, find, first_line
 from .tokens import ByteExactTokenizer
 
 SCALE_SAMPLE = 4096  # rows of the embedding table that its scale is measured on

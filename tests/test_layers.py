@@ -18,7 +18,7 @@ LAYERS = (
     ("wire", "streams", "profiles"),
     ("records", "rangecoder", "ranks", "tokens", "fingerprint", "chunking", "cache", "linear", "llama", "memory"),
     ("container", "quantize", "corrections", "source"),
-    ("payload",),
+    ("payload", "loading"),
     ("lm", "describe"),
     ("cram", "decode", "workers", "laboratory/texts"),
     ("encode", "processes", "cluster", "laboratory/measures", "laboratory/published", "laboratory/store"),

@@ -15,8 +15,8 @@ from common import parser, report, seconds, text_of
 import cramzip
 from cramzip import CramConfig
 from cramzip.decode import Recipe, decode_all
+from cramzip.loading import load_model
 from cramzip.records import Parameters
-from cramzip.source import load_model
 
 
 def generate(model, mems, n_tokens):

@@ -1,0 +1,80 @@
+"""A model and its tokenizer, loaded with transformers: safetensors or GGUF, never pickles, never code.
+
+Knows nothing of what a model computes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from typing import Any
+
+from .errors import ModelError
+from .source import ModelSource, explained
+
+
+def load_model(source: ModelSource) -> Any:
+    """The transformers model in float32. Raises ModelError, also where a weight is missing from the files."""
+    from transformers import AutoModelForCausalLM
+
+    def load() -> tuple[Any, dict[str, Any]]:
+        loaded: tuple[Any, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
+            _folder(source),
+            **_gguf_argument(source),
+            dtype="float32",
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+        return loaded
+
+    with quiet_transformers():
+        model, report = explained(f"{source.model_id} cannot be loaded", load)
+    for problem in ("missing_keys", "mismatched_keys"):
+        if report[problem]:
+            names = ", ".join(sorted(map(str, report[problem]))[:3])
+            raise ModelError(f"{source.model_id}: weights are not in its files ({problem}: {names}, ...)")
+    return model
+
+
+def load_tokenizer(source: ModelSource) -> Any:
+    """The tokenizer as an object of the tokenizers library. Raises ModelError."""
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer
+
+    def load() -> Any:
+        if not source.is_gguf and (source.path / "tokenizer.json").is_file():
+            return Tokenizer.from_buffer((source.path / "tokenizer.json").read_bytes())
+        return AutoTokenizer.from_pretrained(
+            _folder(source), **_gguf_argument(source), local_files_only=True, trust_remote_code=False
+        ).backend_tokenizer
+
+    with quiet_transformers():
+        return explained(f"the tokenizer of {source.model_id} cannot be loaded", load)
+
+
+def _folder(source: ModelSource) -> str:
+    return str(source.path.parent if source.is_gguf else source.path)
+
+
+def _gguf_argument(source: ModelSource) -> dict[str, str]:
+    return {"gguf_file": source.path.name} if source.is_gguf else {}
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers from reporting on stderr as if it were the program."""
+    from transformers.utils import logging
+
+    level, shows_progress = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        with redirect_stderr(io.StringIO()):  # the conversion of GGUF draws a bar of its own
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if shows_progress:
+            logging.enable_progress_bar()
