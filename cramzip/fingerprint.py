@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .errors import ModelError
+from .gguf_file import GgufTensor, read_gguf
 from .wire import Bytes, pack_string, pack_varint
 
 CONFIG_KEYS_WITHOUT_EFFECT = frozenset(
@@ -54,23 +55,15 @@ def folder_fingerprint(folder: Path) -> bytes:
 
 def gguf_fingerprint(file: Path) -> bytes:
     """SHA-256 over the architecture's metadata and the tensors of a GGUF file."""
-    from gguf import GGUFReader
-
-    reader = GGUFReader(file)
-    architecture = reader.fields["general.architecture"].contents()
-    config = {
-        key: field.contents()
-        for key, field in reader.fields.items()
-        if key == "general.architecture" or key.startswith(f"{architecture}.")
-    }
-    tensors = [
-        StoredTensor(t.name, t.tensor_type.name, [int(d) for d in t.shape], memoryview(t.data).cast("B"))
-        for t in reader.tensors
-    ]
-    return _fingerprint(config, tensors)
+    content = read_gguf(file)
+    if (n_parts := content.fields.get("split.count", 1)) != 1:
+        raise ModelError(f"{file}: one of the {n_parts} files of a model: join them first")
+    architecture = content.plain("general.architecture")
+    keys = [key for key in content.fields if key == "general.architecture" or key.startswith(f"{architecture}.")]
+    return _fingerprint({key: content.plain(key) for key in keys}, content.tensors)
 
 
-def _fingerprint(config: dict[str, Any], tensors: list[StoredTensor]) -> bytes:
+def _fingerprint(config: dict[str, Any], tensors: Sequence[StoredTensor | GgufTensor]) -> bytes:
     canonical = json.dumps(config, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(b"cramzip-model-1" + pack_string(canonical))
     for tensor in sorted(tensors, key=lambda tensor: tensor.name.encode()):

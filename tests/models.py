@@ -104,3 +104,47 @@ def recital(lm, n_tokens, *, seed=0, temperature=1.0):
 
 def _ids(lm, tokens):
     return lm.tokenizer.encode(lm.tokenizer.decode(tokens))[0].ids
+
+
+GGUF_ENTRIES = ("<|endoftext|>", "<pad>", "  ", "\u00e9", "<unused>", "Hello")
+GGUF_TYPES = (3, 3, 4, 4, 5, 1)  # control, user-defined, unused and normal, as GGUF numbers them
+
+
+def make_gguf(path, kind="gpt2", alphabet=None, entries=GGUF_ENTRIES, types=GGUF_TYPES):
+    """A tiny Llama as a GGUF file. Its tokens are those of `alphabet`, by default all bytes, and then `entries`."""
+    from gguf import GGUFWriter
+
+    alphabet = alphabet or sorted(pre_tokenizers.ByteLevel.alphabet())
+    width, hidden, layers, heads = 32, 64, 2, 2
+    writer = GGUFWriter(path, "llama")
+    writer.add_block_count(layers)
+    writer.add_context_length(256)
+    writer.add_embedding_length(width)
+    writer.add_feed_forward_length(hidden)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(heads)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(1e4)
+    writer.add_vocab_size(len(alphabet) + len(entries))
+    writer.add_tokenizer_model(kind)
+    writer.add_token_list([*alphabet, *entries])
+    writer.add_token_types([1] * len(alphabet) + list(types))
+    writer.add_token_scores([0.0] * (len(alphabet) + len(entries)))
+    writer.add_token_merges([])
+    writer.add_bos_token_id(len(alphabet))
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"token_embd": (len(alphabet) + len(entries), width), "output": (len(alphabet) + len(entries), width)}
+    for layer in range(layers):
+        square = {f"blk.{layer}.attn_{name}": (width, width) for name in ("q", "k", "v", "output")}
+        wide = {f"blk.{layer}.ffn_gate": (hidden, width), f"blk.{layer}.ffn_up": (hidden, width)}
+        shapes |= square | wide | {f"blk.{layer}.ffn_down": (width, hidden)}
+        shapes |= {f"blk.{layer}.attn_norm": (width,), f"blk.{layer}.ffn_norm": (width,)}
+    shapes["output_norm"] = (width,)
+    for name, shape in shapes.items():
+        values = torch.randn(shape, generator=generator) if len(shape) > 1 else torch.ones(shape)
+        writer.add_tensor(f"{name}.weight", values.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

@@ -15,7 +15,7 @@ from cramzip.source import find
 PACKAGE = Path(__file__).parent.parent / "cramzip"
 LAYERS = (
     ("errors",),
-    ("wire", "streams", "profiles"),
+    ("wire", "profiles", "gguf_file"),
     ("records", "rangecoder", "ranks", "tokens", "fingerprint", "chunking", "cache", "linear", "llama", "memory"),
     ("container", "quantize", "corrections", "source"),
     ("payload", "loading"),
