@@ -24,7 +24,6 @@ from .llama import LlamaStep
 from .loading import load_model, load_tokenizer, quiet_transformers
 from .memory import keep_freed_memory
 from .source import ModelSource, find, first_line
-from .tokens import ByteExactTokenizer
 
 SCALE_SAMPLE = 4096  # rows of the embedding table that its scale is measured on
 NOISE_TOKENS = 128
@@ -79,7 +78,7 @@ class FrozenLM:
         self.n_layers: int = getattr(config, "num_hidden_layers", 0)
         with quiet_transformers():  # some models report on the kernels they lack when they are first run
             self.vocabulary_size, self.width = self._probe()
-        self.tokenizer = ByteExactTokenizer(load_tokenizer(source), self.vocabulary_size)
+        self.tokenizer = load_tokenizer(source, self.vocabulary_size)
         self.tokenizer_hash = self.tokenizer.hash
         self.embedding_scale = self._measure_scale()
         self.start = self._start_token(config)

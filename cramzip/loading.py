@@ -11,7 +11,9 @@ from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 from .errors import ModelError
+from .gguf_file import GgufFile, read_gguf
 from .source import ModelSource, explained
+from .tokens import ByteExactTokenizer, TokenTable, gguf_token_table
 
 
 def load_model(source: ModelSource) -> Any:
@@ -39,20 +41,37 @@ def load_model(source: ModelSource) -> Any:
     return model
 
 
-def load_tokenizer(source: ModelSource) -> Any:
-    """The tokenizer as an object of the tokenizers library. Raises ModelError."""
-    from tokenizers import Tokenizer
-    from transformers import AutoTokenizer
+def load_tokenizer(source: ModelSource, vocabulary_size: int) -> ByteExactTokenizer:
+    """The tokenizer of a model with so many logits. Raises ModelError.
 
-    def load() -> Any:
-        if not source.is_gguf and (source.path / "tokenizer.json").is_file():
-            return Tokenizer.from_buffer((source.path / "tokenizer.json").read_bytes())
-        return AutoTokenizer.from_pretrained(
-            _folder(source), **_gguf_argument(source), local_files_only=True, trust_remote_code=False
-        ).backend_tokenizer
+    What transformers makes of a GGUF file depends on its version, so it may say how text is cut, but not what tokens
+    stand for.
+    """
+
+    def load() -> ByteExactTokenizer:
+        table = _gguf_table(read_gguf(source.path)) if source.is_gguf else None
+        return ByteExactTokenizer(_backend(source), vocabulary_size, table)
 
     with quiet_transformers():
         return explained(f"the tokenizer of {source.model_id} cannot be loaded", load)
+
+
+def _backend(source: ModelSource) -> Any:
+    """A tokenizer of the tokenizers library."""
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer
+
+    if not source.is_gguf and (source.path / "tokenizer.json").is_file():
+        return Tokenizer.from_buffer((source.path / "tokenizer.json").read_bytes())
+    return AutoTokenizer.from_pretrained(
+        _folder(source), **_gguf_argument(source), local_files_only=True, trust_remote_code=False
+    ).backend_tokenizer
+
+
+def _gguf_table(content: GgufFile) -> TokenTable:
+    kind, entries = (content.plain(f"tokenizer.ggml.{key}") for key in ("model", "tokens"))
+    types = content.plain("tokenizer.ggml.token_type") if "tokenizer.ggml.token_type" in content.fields else None
+    return gguf_token_table(kind, entries, types)
 
 
 def _folder(source: ModelSource) -> str:

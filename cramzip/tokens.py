@@ -21,6 +21,8 @@ from .wire import pack_varint
 TokenTable = tuple[bytes | None, ...]
 
 SMALLEST_PIECE = 8  # characters: below this a piece that does not survive is spelled in bytes or given up
+_GGUF_SENTENCEPIECE = ("llama", "t5", "gemma4")
+_GGUF_NORMAL, _GGUF_USER_DEFINED, _GGUF_NO_TEXT = 1, 4, (2, 3, 5)  # unknown, control and unused tokens
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 
 
@@ -34,8 +36,9 @@ class Piece(NamedTuple):
 class ByteExactTokenizer:
     """A Hugging Face tokenizer from which every byte comes back, or which says that it cannot."""
 
-    def __init__(self, backend: Tokenizer, vocabulary_size: int):
-        self.table = token_table(backend)
+    def __init__(self, backend: Tokenizer, vocabulary_size: int, table: TokenTable | None = None):
+        """`table`: what the tokens stand for, where the tokenizer itself does not say it."""
+        self.table = token_table(backend) if table is None else table
         self.hash = table_hash(self.table)
         self.vocabulary_size = vocabulary_size
         self._backend = _without_additions(backend)
@@ -103,6 +106,23 @@ def token_table(backend: Tokenizer) -> TokenTable:
     for added in state["added_tokens"]:
         entries[added["id"]] = None if added["special"] else added["content"].encode()
     return tuple(entries.get(token_id) for token_id in range(max(entries) + 1))
+
+
+def gguf_token_table(kind: str, entries: Sequence[str], types: Sequence[int] | None) -> TokenTable:
+    """What every token of a GGUF file stands for: `tokenizer.ggml.model`, `.tokens` and `.token_type` of its metadata.
+
+    Raises ModelError for other kinds of tokenizer.
+    """
+    if kind not in ("gpt2", *_GGUF_SENTENCEPIECE):
+        raise ModelError(f"tokenizer.ggml.model: {kind!r} is neither byte-level nor SentencePiece")
+    types = [_GGUF_NORMAL] * len(entries) if types is None else types
+    if len(types) != len(entries):
+        raise ModelError(f"tokenizer.ggml.token_type: expected {len(entries)} types, found {len(types)}")
+    to_bytes = _byte_level_bytes if kind == "gpt2" else _sentencepiece_bytes
+    return tuple(
+        None if type_ in _GGUF_NO_TEXT else entry.encode() if type_ == _GGUF_USER_DEFINED else to_bytes(entry)
+        for entry, type_ in zip(entries, types, strict=True)
+    )
 
 
 def table_hash(table: TokenTable) -> bytes:

@@ -8,9 +8,12 @@ import tracemalloc
 import pytest
 from gguf import GGUFReader
 from models import GGUF_ENTRIES, make_gguf
+from transformers import AutoTokenizer
 
+from cramzip import CramConfig, compress, decompress
 from cramzip.errors import ModelError
 from cramzip.gguf_file import read_gguf
+from cramzip.lm import load
 from cramzip.source import find
 from cramzip.wire import pack_string, pack_varint
 
@@ -123,3 +126,44 @@ def test_a_file_cut_off_anywhere_is_refused(path, tmp_path):
         (tmp_path / "x.gguf").write_bytes(content[:size])
         with pytest.raises(ModelError):
             read_gguf(tmp_path / "x.gguf")
+
+
+TEXT = "a caf\u00e9  <|endoftext|> <unused> Hello\r\n".encode() + b"\xff"
+
+
+def test_the_tokens_of_a_byte_level_vocabulary_stand_for_what_their_types_say(path):
+    table = load(str(path)).tokenizer.table
+    assert sorted(table[:256]) == [bytes([value]) for value in range(256)]
+    assert table[256:] == (None, None, b"  ", "\u00e9".encode(), None, b"Hello")
+
+
+def test_the_tokens_of_a_sentencepiece_vocabulary_stand_for_what_their_types_say(tmp_path):
+    alphabet = ["<unk>", *(f"<0x{value:02X}>" for value in range(256))]
+    entries, types = ["\u2581Hello", "\u2581\u2581", "</s>", "<unk>"], [1, 4, 3, 2]
+    path = make_gguf(tmp_path / "x.gguf", kind="llama", alphabet=alphabet, entries=entries, types=types)
+    table = load(str(path)).tokenizer.table
+    assert table[1:] == (*(bytes([value]) for value in range(256)), b" Hello", "\u2581\u2581".encode(), None, None)
+
+
+def test_a_vocabulary_of_another_kind_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="bert"):
+        load(str(make_gguf(tmp_path / "x.gguf", kind="bert")))
+
+
+def test_the_tokenizer_hash_and_the_text_do_not_depend_on_what_transformers_adds(path, monkeypatch, never_stored):
+    """Some versions of it give every Llama the tokens of another model, beyond the logits."""
+    lm = load(str(path))
+    blob = compress(TEXT, lm, CramConfig(vectors=0))
+    from_pretrained = AutoTokenizer.from_pretrained
+
+    def generous(*arguments, **options):
+        tokenizer = from_pretrained(*arguments, **options)
+        tokenizer.backend_tokenizer.add_special_tokens(["<FILL_ME>"])
+        tokenizer.backend_tokenizer.add_tokens(["caf"])
+        return tokenizer
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", generous)
+    other = load(str(path))
+    assert other.tokenizer_hash == lm.tokenizer_hash
+    assert decompress(blob, other) == TEXT
+    assert decompress(compress(TEXT, other, CramConfig(vectors=0)), lm) == TEXT
