@@ -6,6 +6,7 @@ Knows nothing of what a model computes.
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from .errors import ModelError
 from .gguf_file import GgufFile, read_gguf
 from .source import ModelSource, explained
-from .tokens import ByteExactTokenizer, TokenTable, gguf_token_table
+from .tokens import ByteExactTokenizer, TokenTable, byte_level_table, gguf_token_table
 
 
 def load_model(source: ModelSource) -> Any:
@@ -44,13 +45,12 @@ def load_model(source: ModelSource) -> Any:
 def load_tokenizer(source: ModelSource, vocabulary_size: int) -> ByteExactTokenizer:
     """The tokenizer of a model with so many logits. Raises ModelError.
 
-    What transformers makes of a GGUF file depends on its version, so it may say how text is cut, but not what tokens
-    stand for.
+    What transformers makes of other files than tokenizer.json depends on its version, so it may say how text is cut,
+    but not what tokens stand for.
     """
 
     def load() -> ByteExactTokenizer:
-        table = _gguf_table(read_gguf(source.path)) if source.is_gguf else None
-        return ByteExactTokenizer(_backend(source), vocabulary_size, table)
+        return ByteExactTokenizer(_backend(source), vocabulary_size, _table(source))
 
     with quiet_transformers():
         return explained(f"the tokenizer of {source.model_id} cannot be loaded", load)
@@ -66,6 +66,17 @@ def _backend(source: ModelSource) -> Any:
     return AutoTokenizer.from_pretrained(
         _folder(source), **_gguf_argument(source), local_files_only=True, trust_remote_code=False
     ).backend_tokenizer
+
+
+def _table(source: ModelSource) -> TokenTable | None:
+    """What the tokens stand for by what the files say; None where tokenizer.json says it."""
+    if source.is_gguf:
+        return _gguf_table(read_gguf(source.path))
+    if (source.path / "tokenizer.json").is_file():
+        return None
+    if not (source.path / "vocab.json").is_file():
+        raise ModelError(f"{source.path}: neither tokenizer.json nor vocab.json")
+    return byte_level_table(json.loads((source.path / "vocab.json").read_text(encoding="utf-8")))
 
 
 def _gguf_table(content: GgufFile) -> TokenTable:

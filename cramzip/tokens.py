@@ -20,6 +20,7 @@ from .wire import pack_varint
 
 TokenTable = tuple[bytes | None, ...]
 
+MAX_TOKENS = 2**24
 SMALLEST_PIECE = 8  # characters: below this a piece that does not survive is spelled in bytes or given up
 _GGUF_SENTENCEPIECE = ("llama", "t5", "gemma4")
 _GGUF_NORMAL, _GGUF_USER_DEFINED, _GGUF_NO_TEXT = 1, 4, (2, 3, 5)  # unknown, control and unused tokens
@@ -105,6 +106,17 @@ def token_table(backend: Tokenizer) -> TokenTable:
         entries[unknown_id] = None
     for added in state["added_tokens"]:
         entries[added["id"]] = None if added["special"] else added["content"].encode()
+    return _as_table(entries)
+
+
+def byte_level_table(vocabulary: dict[str, int]) -> TokenTable:
+    """What the tokens of a byte-level vocabulary without added tokens stand for."""
+    return _as_table({token_id: _byte_level_bytes(entry) for entry, token_id in vocabulary.items()})
+
+
+def _as_table(entries: dict[int, bytes | None]) -> TokenTable:
+    if not entries or min(entries) < 0 or max(entries) >= MAX_TOKENS:
+        raise ModelError(f"the tokenizer has no tokens, or an id that is not within 0 and {MAX_TOKENS - 1}")
     return tuple(entries.get(token_id) for token_id in range(max(entries) + 1))
 
 

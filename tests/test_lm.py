@@ -305,6 +305,22 @@ def test_a_broken_model_file_is_a_model_error(copy_of_tiny_model, file, content)
         load(str(copy_of_tiny_model))
 
 
+@pytest.mark.parametrize("architecture", ["opt", "qwen2"])
+@pytest.mark.usefixtures("never_stored")
+def test_a_vocabulary_of_older_models_stands_for_what_its_file_says(tmp_path, architecture):
+    """What transformers makes of it depends on the version: of Qwen2, some know special tokens that the files lack."""
+    make_model(architecture, tmp_path)
+    alphabet = byte_level_tokenizer().get_vocab()
+    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "vocab.json").write_text(json.dumps({**alphabet, "</s>": 256, "<|endoftext|>": 257}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    lm = FrozenLM.load(tmp_path)
+    assert sorted(lm.tokenizer.table[:256]) == [bytes([value]) for value in range(256)]
+    assert lm.tokenizer.table[256:] == (b"</s>", b"<|endoftext|>")
+    text = recital(lm, 30) + b"<|endoftext|>"
+    assert decompress(compress(text, lm, CramConfig(vectors=0)), lm) == text
+
+
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "tokenizer.json"])
 def test_a_missing_model_file_is_a_model_error(copy_of_tiny_model, missing):
     (copy_of_tiny_model / missing).unlink()

@@ -153,3 +153,10 @@ def test_the_hash_covers_what_tokens_stand_for_and_not_how_text_is_cut():
     assert table_hash(token_table(other)) == table_hash(token_table(backend))
     other.add_tokens(["new"])
     assert table_hash(token_table(other)) != table_hash(token_table(backend))
+
+
+def test_ids_that_no_tokenizer_needs_are_refused_before_anything_is_made_for_them():
+    state = json.loads(byte_level_tokenizer().to_str())
+    state["model"]["vocab"]["far"] = 2**31
+    with pytest.raises(ModelError, match="an id that is not"):
+        token_table(Tokenizer.from_str(json.dumps(state)))
