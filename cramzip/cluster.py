@@ -8,8 +8,7 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from .errors import CramError, InputOutputError, UsageError
-from .source import first_line
+from .errors import CramError, InputOutputError, UsageError, first_line
 from .workers import MOST_DEATHS, Work, WorkerModel, Workers, do
 
 if TYPE_CHECKING:

@@ -55,3 +55,8 @@ class MissingModelError(ModelError):
     def __init__(self, model_id: str):
         super().__init__(f"model {model_id} is not in the local cache; --download fetches it")
         self.model_id = model_id
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, for a message of one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -20,6 +20,7 @@ from .wire import Bytes, pack_string, pack_varint
 CONFIG_KEYS_WITHOUT_EFFECT = frozenset(
     {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
 )
+INDEX = "model.safetensors.index.json"
 MAX_SAFETENSORS_HEADER = 100 * 2**20
 
 
@@ -32,7 +33,7 @@ class StoredTensor(NamedTuple):
 
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files that a Hugging Face folder's model consists of. Pickles do not count."""
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    single, index = folder / "model.safetensors", folder / INDEX
     if single.is_file():
         return [single]
     if index.is_file():

@@ -18,12 +18,13 @@ import torch
 from torch.nn import functional
 
 from .cache import with_room
-from .errors import ModelError, WrongModelError
+from .errors import ModelError, WrongModelError, first_line
+from .isolation import transformers_alone
 from .linear import pack_layers
 from .llama import LlamaStep
-from .loading import load_model, load_tokenizer, quiet_transformers
+from .loading import load_model, load_tokenizer
 from .memory import keep_freed_memory
-from .source import ModelSource, find, first_line
+from .source import ModelSource, find
 
 SCALE_SAMPLE = 4096  # rows of the embedding table that its scale is measured on
 NOISE_TOKENS = 128
@@ -76,7 +77,9 @@ class FrozenLM:
             raise ModelError(f"{self.model_id} encodes positions by the length of the text: not supported")
         self.context: int | None = getattr(config, "max_position_embeddings", None)
         self.n_layers: int = getattr(config, "num_hidden_layers", 0)
-        with quiet_transformers():  # some models report on the kernels they lack when they are first run
+        with (
+            transformers_alone()
+        ):  # some models look for kernels, and report on those they lack, when they are first run
             self.vocabulary_size, self.width = self._probe()
         self.tokenizer = load_tokenizer(source, self.vocabulary_size)
         self.tokenizer_hash = self.tokenizer.hash

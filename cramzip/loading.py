@@ -5,14 +5,13 @@ Knows nothing of what a model computes.
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import ExitStack
 from typing import Any
 
 from .errors import ModelError
 from .gguf_file import GgufFile, read_gguf
+from .isolation import GGUF_NAME, transformers_alone, view
 from .source import ModelSource, explained
 from .tokens import ByteExactTokenizer, TokenTable, byte_level_table, gguf_token_table
 
@@ -22,18 +21,19 @@ def load_model(source: ModelSource) -> Any:
     from transformers import AutoModelForCausalLM
 
     def load() -> tuple[Any, dict[str, Any]]:
-        loaded: tuple[Any, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
-            _folder(source),
-            **_gguf_argument(source),
-            dtype="float32",
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-        return loaded
+        with view(source.path) as folder:
+            loaded: tuple[Any, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
+                folder,
+                **_gguf_argument(source),
+                dtype="float32",
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+            return loaded
 
-    with quiet_transformers():
+    with transformers_alone():
         model, report = explained(f"{source.model_id} cannot be loaded", load)
     for problem in ("missing_keys", "mismatched_keys"):
         if report[problem]:
@@ -52,7 +52,7 @@ def load_tokenizer(source: ModelSource, vocabulary_size: int) -> ByteExactTokeni
     def load() -> ByteExactTokenizer:
         return ByteExactTokenizer(_backend(source), vocabulary_size, _table(source))
 
-    with quiet_transformers():
+    with transformers_alone():
         return explained(f"the tokenizer of {source.model_id} cannot be loaded", load)
 
 
@@ -63,9 +63,15 @@ def _backend(source: ModelSource) -> Any:
 
     if not source.is_gguf and (source.path / "tokenizer.json").is_file():
         return Tokenizer.from_buffer((source.path / "tokenizer.json").read_bytes())
-    return AutoTokenizer.from_pretrained(
-        _folder(source), **_gguf_argument(source), local_files_only=True, trust_remote_code=False
-    ).backend_tokenizer
+    with ExitStack() as stack:
+        folder = stack.enter_context(view(source.path)) if source.is_gguf else source.path
+        return AutoTokenizer.from_pretrained(
+            folder, **_gguf_argument(source), local_files_only=True, trust_remote_code=False
+        ).backend_tokenizer
+
+
+def _gguf_argument(source: ModelSource) -> dict[str, str]:
+    return {"gguf_file": GGUF_NAME} if source.is_gguf else {}
 
 
 def _table(source: ModelSource) -> TokenTable | None:
@@ -83,28 +89,3 @@ def _gguf_table(content: GgufFile) -> TokenTable:
     kind, entries = (content.plain(f"tokenizer.ggml.{key}") for key in ("model", "tokens"))
     types = content.plain("tokenizer.ggml.token_type") if "tokenizer.ggml.token_type" in content.fields else None
     return gguf_token_table(kind, entries, types)
-
-
-def _folder(source: ModelSource) -> str:
-    return str(source.path.parent if source.is_gguf else source.path)
-
-
-def _gguf_argument(source: ModelSource) -> dict[str, str]:
-    return {"gguf_file": source.path.name} if source.is_gguf else {}
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep transformers from reporting on stderr as if it were the program."""
-    from transformers.utils import logging
-
-    level, shows_progress = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
-    try:
-        with redirect_stderr(io.StringIO()):  # the conversion of GGUF draws a bar of its own
-            yield
-    finally:
-        logging.set_verbosity(level)
-        if shows_progress:
-            logging.enable_progress_bar()

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from .errors import CramError, MissingModelError, ModelError, UsageError, WrongModelError
+from .errors import CramError, MissingModelError, ModelError, UsageError, WrongModelError, first_line
 from .fingerprint import folder_fingerprint, gguf_fingerprint, weight_files
 from .records import DIGEST_SIZE
 from .wire import CONTROL_CHARACTER
@@ -163,7 +163,3 @@ def explained(problem: str, read: Callable[[], Loaded]) -> Loaded:
         raise
     except Exception as error:
         raise ModelError(f"{problem}: {first_line(error)}") from error
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

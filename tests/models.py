@@ -132,6 +132,9 @@ def make_gguf(path, kind="gpt2", alphabet=None, entries=GGUF_ENTRIES, types=GGUF
     writer.add_token_scores([0.0] * (len(alphabet) + len(entries)))
     writer.add_token_merges([])
     writer.add_bos_token_id(len(alphabet))
+    writer.add_eos_token_id(len(alphabet))
+    writer.add_unk_token_id(len(alphabet))
+    writer.add_add_bos_token(False)
     generator = torch.Generator().manual_seed(0)
     shapes = {"token_embd": (len(alphabet) + len(entries), width), "output": (len(alphabet) + len(entries), width)}
     for layer in range(layers):

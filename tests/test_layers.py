@@ -17,7 +17,7 @@ LAYERS = (
     ("errors",),
     ("wire", "profiles", "gguf_file"),
     ("records", "rangecoder", "ranks", "tokens", "fingerprint", "chunking", "cache", "linear", "llama", "memory"),
-    ("container", "quantize", "corrections", "source"),
+    ("container", "quantize", "corrections", "source", "isolation"),
     ("payload", "loading"),
     ("lm", "describe"),
     ("cram", "decode", "workers", "laboratory/texts"),
