@@ -43,17 +43,15 @@ def token_table(folder):
     vocab = model["vocab"]
     if isinstance(vocab, list):  # Unigram: [[entry, score], ...]
         vocab = {entry: i for i, (entry, _) in enumerate(vocab)}
-    unknown = model.get("unk_token", model.get("unk_id"))
+    unknown = {model.get("unk_token"), model.get("unk_id")}
     steps = decoder.get("decoders", [decoder])
     alphabet = byte_of_character()
 
-    def byte_level(entry, _):
+    def byte_level(entry):
         return bytes(alphabet[c] for c in entry) if alphabet.keys() >= set(entry) else None
 
-    def sentencepiece(entry, i):
-        if unknown in (entry, i):
-            return None
-        byte = re.fullmatch("<0x([0-9A-Fa-f]{2})>", entry)
+    def sentencepiece(entry):
+        byte = re.fullmatch("<0x([0-9A-F]{2})>", entry)
         return bytes.fromhex(byte[1]) if byte else entry.replace("\u2581", " ").encode()
 
     if any(step.get("type") == "ByteLevel" for step in steps):
@@ -63,7 +61,7 @@ def token_table(folder):
     else:
         raise Unsupported("its tokenizer is neither byte-level nor SentencePiece")
 
-    table = {i: to_bytes(entry, i) for entry, i in vocab.items()}
+    table = {i: None if unknown & {entry, i} else to_bytes(entry) for entry, i in vocab.items()}
     for added in tokenizer["added_tokens"]:
         table[added["id"]] = None if added["special"] else added["content"].encode()
     return [table.get(i) for i in range(max(table) + 1)]

@@ -526,6 +526,11 @@ def valid_recited(modeller):
         "M + T is the context of the model: 412 + 100 positions",
         modeller.file(modeller.recited(draw(8, 1, 412), 100, 1), coding=1),
     )
+    yield ok(
+        "recited-after-start-whole-context",
+        "1 + M + T is the context of the model: the start token, 411 vectors and 100 tokens",
+        modeller.file(modeller.recited(draw(8, 1, 411), 100, 1 | AFTER_START), coding=1 | AFTER_START),
+    )
     for start in (0, 40):
         parameters = Parameters(10, 16, 0, start)
         group = modeller.recited(draw(0, 4, 4), 24, 4 | AFTER_START, parameters)

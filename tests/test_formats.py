@@ -424,3 +424,17 @@ def test_sentencepiece_entries_stand_for_bytes_as_section_9_says(tmp_path):
     )
     table = [None, None, b" the", b"\n", b"<0x0AB>", b"  ", "é".encode(), None, "\u2581x".encode()]
     assert llama.token_table(tmp_path) == table
+
+
+# ---------------------------------------------------------------- positions
+
+
+def test_the_specification_counts_positions_as_the_readers_do():
+    """The readers are held to it by vectors that just fit the model, and others that just do not."""
+    (formula,) = re.findall(r"^    (min\(T - N, Context_Tokens\) .*)$", SPECIFICATION, re.MULTILINE)
+    for kind, vectors, after_start, before in [(4, 0, False, 1), (3, 5, False, 5), (3, 5, True, 6), (2, 1, True, 2)]:
+        header = reader.Header(chunk_tokens=40, context_tokens=30, vectors_after_start=after_start)
+        for count in (1, 40, 41, 70, 300):
+            group = reader.Group(kind, token_count=count, vector_count=vectors)
+            terms = {"T": count, "N": min(count, 40), "Context_Tokens": 30, "P": before}
+            assert eval(formula, terms) == group.positions(header)
