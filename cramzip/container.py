@@ -50,6 +50,8 @@ MAX_VOCABULARY = 2**24
 MAX_GAIN = 2**48
 NOISE_EXPONENTS = (0, 15)
 MAX_ZSTD_WINDOW = 2**23
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+ZSTD_ZERO_BITS = 0b11011  # of Frame_Header_Descriptor: the number of a dictionary, and what is reserved or unused
 MIN_ENTRY_SIZE = 7  # of a raw group
 
 _MODEL_ID = re.compile(r"(hf|local):.+", re.DOTALL)
@@ -95,12 +97,17 @@ def check_content(entry: Entry, content: bytes) -> None:
 
 
 def _unpack_zstd(group: Group) -> bytes:
+    begin = bytes(group.payload[: len(ZSTD_MAGIC) + 1])
+    if not begin.startswith(ZSTD_MAGIC):
+        _damaged("content", f"zstd frame: expected {ZSTD_MAGIC.hex(' ')}, found {begin[:4].hex(' ')}")
+    if begin[4:] and begin[4] & ZSTD_ZERO_BITS:
+        _damaged("content", f"zstd frame: its descriptor {begin[4]:#04x} is reserved, or names a dictionary")
     try:
         frame = zstandard.get_frame_parameters(group.payload)
         if frame.content_size != group.entry.size:
             _damaged("content", f"zstd frame: content size is not the {group.entry.size} bytes of the group")
-        if frame.window_size > MAX_ZSTD_WINDOW or frame.dict_id:
-            _damaged("content", "zstd frame: window too large, or a dictionary is needed")
+        if frame.window_size > MAX_ZSTD_WINDOW:
+            _damaged("content", f"zstd frame: a window of {frame.window_size} bytes, at most {MAX_ZSTD_WINDOW} allowed")
         return zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW).decompress(
             group.payload, max_output_size=group.entry.size, allow_extra_data=False
         )

@@ -1012,6 +1012,10 @@ def invalid_model(modeller):
 
 def invalid_zstd():
     dash = same(b"-", 40)
+
+    def changed(data, place, bits):
+        return data[:place] + bytes([data[place] ^ bits]) + data[place + 1 :]
+
     frame, skippable = dash.payload, b"\x50\x2a\x4d\x18\x04\x00\x00\x00skip"
     for what, description, payload in [
         ("no-frame", "the payload is no zstd frame", b"-" * 13),
@@ -1025,6 +1029,15 @@ def invalid_zstd():
         ("content-size-too-small", "the frame states 39 bytes and has 40", zstd_frame(b"-", 40, stated=39, window=0)),
         ("window-too-big", "the frame has a window of 2^23 + 2^20 bytes", zstd_frame(b"-", 40, window=13 << 3 | 1)),
         ("dictionary", "the frame names a dictionary", zstd_frame(b"-", 40, dictionary=b"\x01")),
+        ("dictionary-0", "the frame names the dictionary 0, which is none", zstd_frame(b"-", 40, dictionary=b"\x00")),
+        ("reserved-bit", "bit 3 of the descriptor of the frame is set", changed(frame, 4, 1 << 3)),
+        ("unused-bit", "bit 4 of the descriptor of the frame is set", changed(frame, 4, 1 << 4)),
+        ("reserved-block", "the block of the frame is of the reserved type 3", changed(frame, 9, 1 << 2)),
+        (
+            "single-segment-huge",
+            "a frame of a single segment states 2^40 bytes, which are its window too",
+            b"\x28\xb5\x2f\xfd\xe0" + (2**40).to_bytes(8, "little") + frame[9:],
+        ),
     ]:
         yield bad(f"content-zstd-{what}", description, File((replace(dash, payload=payload),)))
     long = Group(ZSTD, frame, b"-" * 41)
@@ -1033,6 +1046,8 @@ def invalid_zstd():
     yield bad("content-zstd-bomb", "the frame states 1000 bytes and has 25 MiB", File((bomb,)))
     wrong = replace(NAIL, payload=NAIL.payload[:-1] + b"\0")
     yield bad("content-zstd-checksum", "the checksum in the frame is wrong", File((wrong,)))
+    modes = replace(NAIL, payload=changed(NAIL.payload, 77, 1))  # after a block header, literals, a number of sequences
+    yield bad("content-zstd-reserved-modes", "a reserved bit of Symbol_Compression_Modes is set", File((modes,)))
 
 
 def invalid_corrections(modeller):

@@ -419,10 +419,12 @@ def join_tokens(tokens, table):
 
 def decompress_zstd(payload, size):
     require(payload[:4] == b"\x28\xb5\x2f\xfd", "content", "a zstd payload does not begin with a zstd frame")
+    require(
+        not any(byte & 0b11011 for byte in payload[4:5]), "content", "a zstd frame has reserved bits, or a dictionary"
+    )
     try:
         frame = zstandard.get_frame_parameters(payload)
         require(frame.content_size == size, "content", f"a zstd frame does not state the content size {size}")
-        require(frame.dict_id == 0, "content", "a zstd frame needs a dictionary")
         require(frame.window_size <= 2**23, "content", f"a zstd frame has a window of {frame.window_size} bytes")
         return zstandard.ZstdDecompressor().decompress(payload, allow_extra_data=False)
     except zstandard.ZstdError as error:
