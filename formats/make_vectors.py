@@ -473,6 +473,19 @@ def bad(name, description, file):
     return Vector(name, description, bytes(file), stage=name.split("-")[0])
 
 
+STEERING = {
+    "next-line": "\x85",
+    "joiner": "\u200d",
+    "override": "\u202e",
+    "line-separator": "\u2028",
+    "tag": "\U000e0041",
+}
+
+
+def steering(file, character):
+    return replace(file, name=f"a{character}b".encode())
+
+
 def valid_stored():
     one = File((raw(b"a"),))
     yield ok("empty", "the empty original: no group", File(hash_size=4))
@@ -497,6 +510,12 @@ def valid_stored():
         "a name that only looks forbidden: dots, spaces, a colon, U+0080, no more than that",
         replace(one, name="... C: \x80.cram".encode()),
     )
+    for what, character in STEERING.items():
+        yield ok(
+            f"name-{what}",
+            f"Name holds U+{ord(character):04X}, which is not for showing as it is",
+            steering(one, character),
+        )
     for size in (4, 16, 32):
         yield ok(f"hash-{size}", f"{size} bytes of Original_Hash", File((raw(b"hash"), NAIL), hash_size=size))
 
@@ -693,6 +712,11 @@ def valid_mixed(modeller):
             "like-a-path",
             "Model_ID looks like a path, which a reader must not follow",
             {"model_id": b"local:../../etc/passwd"},
+        ),
+        (
+            "steering",
+            "Model_ID and Revision hold characters that are not for showing as they are",
+            {"model_id": f"local:{''.join(STEERING.values())}".encode(), "revision": "\u202e1".encode()},
         ),
         (
             "255-bytes",

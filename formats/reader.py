@@ -14,6 +14,7 @@ Exit codes: 0 ok, 1 input/output, 2 usage, 3 damaged file, 4 wrong or missing mo
 import hashlib
 import re
 import sys
+import unicodedata
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -464,6 +465,12 @@ def read(blob, folder=None):
     return original
 
 
+def escaped(text):
+    """What may be shown of a file's strings (section 1)."""
+    steering = {"Cc", "Cf", "Zl", "Zp"}
+    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in steering else c for c in text)
+
+
 def main(arguments):
     if len(arguments) not in (1, 2):
         print("usage: reader.py FILE.cram [MODEL_FOLDER] > original", file=sys.stderr)
@@ -473,7 +480,7 @@ def main(arguments):
         sys.stdout.buffer.write(original)
         sys.stdout.buffer.flush()
     except (Refused, Unsupported, OSError) as problem:
-        print(f"reader.py: {problem}", file=sys.stderr)
+        print(f"reader.py: {escaped(str(problem))}", file=sys.stderr)
         return 3 if isinstance(problem, Damaged) else 1 if isinstance(problem, OSError) else 4
     return 0
 

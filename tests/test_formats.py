@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from models import PROSE, ROOT, recital
 
 import cramzip
-from cramzip import CramConfig, quantize
+from cramzip import CramConfig, codec, quantize
 from cramzip.corrections import TokenDecoder, TokenEncoder
 from cramzip.errors import DamagedFileError, WrongModelError
 from cramzip.lm import FrozenLM
@@ -438,3 +439,25 @@ def test_the_specification_counts_positions_as_the_readers_do():
             group = reader.Group(kind, token_count=count, vector_count=vectors)
             terms = {"T": count, "N": min(count, 40), "Context_Tokens": 30, "P": before}
             assert eval(formula, terms) == group.positions(header)
+
+
+# ---------------------------------------------------------------- what people are shown
+
+SHOWN = [vector for vector in INDEX if vector["expect"] == "ok" and "not for showing" in vector["description"]]
+
+
+def is_steering(character):
+    return unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp") and character not in "\n\t"
+
+
+@pytest.mark.parametrize("vector", SHOWN, ids=lambda vector: vector["file"].removesuffix(".cram"))
+def test_strings_that_steer_terminals_are_shown_as_escapes(vector, cramzip):
+    file = VECTORS / vector["file"]
+    header = codec.read(blob_of(vector)).header
+    assert any(map(is_steering, f"{header.name}{header.model.model_id if header.model else ''}"))
+    runs = [cramzip("l", file), cramzip("l", "--json", file)]
+    shown = "".join(run.stdout + run.stderr for run in runs)
+    by_reference = subprocess.run([sys.executable, FORMATS / "reader.py", file], capture_output=True, text=True)
+    assert not any(map(is_steering, shown + by_reference.stderr + (by_reference.stdout if header.model else "")))
+    assert "\\" in shown
+    assert "\\" in by_reference.stderr or not header.model
