@@ -166,6 +166,7 @@ class TokenDecoder:
         `buckets` are those of the row's confidences; they are quicker to find for all rows at once.
         """
         model, coder = self._model, self._coder
+        step.require_decidable(row)
         if t in self._exceptions:
             token = coder.number(model.token_bits)
             if token >= self._vocabulary_size:

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 from .corrections import TokenDecoder, bucket, bucket_width
+from .errors import DamagedFileError
 from .lm import FrozenLM
-from .ranks import Step
+from .ranks import UNDECIDABLE, Step, is_decidable
 from .records import Parameters
 from .wire import Bytes
 
@@ -163,6 +164,9 @@ def _decode_chunk(
             ]
             chosen = torch.tensor(picked, device=lm.device)
         else:
+            going = torch.tensor([length > t for length in lengths], device=lm.device)
+            if not bool((is_decidable(logits) | ~going).all()):
+                raise DamagedFileError("content", UNDECIDABLE)
             chosen = logits.argmax(dim=-1)  # the first of equals: the lowest id
             picked = chosen.tolist()
         decoded.append(picked)

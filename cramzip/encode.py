@@ -23,7 +23,7 @@ from .cram import CramConfig, CramResult, Task, cram
 from .errors import UsageError
 from .lm import FrozenLM, prefix_length, token_costs
 from .quantize import QuantizedMem, dequantize
-from .ranks import rank
+from .ranks import is_decidable, rank
 from .records import Group, Kind, Parameters
 from .wire import MAX_CHUNK_SIZE, Bytes
 from .workers import Workers
@@ -281,8 +281,12 @@ class _Encoder:
         encoder = TokenEncoder(self.lm.vocabulary_size, self.parameters.noise_bound)
         tasks = self._tasks(row)
         nats = 0.0
+        decidable = True
         for index, task in enumerate(tasks):
             logits = self._logits(task, results[index].mem if results else None)
+            decidable = bool(is_decidable(logits).all())
+            if not decidable:
+                break
             tokens = torch.tensor(task.tokens, device=logits.device)
             nats += float(token_costs(logits[None], tokens[None]).sum())
             encoder.chunk(rank(logits, tokens, self.parameters.noise_bound))
@@ -291,7 +295,7 @@ class _Encoder:
         body = payload.pack([result.mem for result in results], encoder.finish())
         group, stored = modelled_group(kind, content, len(row), self.config.vectors, body), stored_group(content)
         self.progress(len(content) - (int(CRAMMING_SHARE * len(content)) if results else 0))
-        if _size([stored]) <= _size([group]):
+        if not decidable or _size([stored]) <= _size([group]):
             return stored
         if results:
             free = self.lm.score([task.tokens for task in tasks], [task.context for task in tasks])
@@ -367,6 +371,7 @@ class _Encoder:
         truth = torch.tensor(tokens, device=logits.device)[:, None]
         best_other = logits.scatter(1, truth, -torch.inf).amax(1, keepdim=True)
         clear = (logits.gather(1, truth) - best_other)[:, 0] > 2 * self.parameters.noise_bound
+        clear &= is_decidable(logits)
         faults: list[int] = (~clear).nonzero().flatten().tolist()
         return faults
 

@@ -8,9 +8,12 @@ import numpy as np
 
 from . import container, quantize
 from .container import Container
+from .errors import DamagedFileError
 from .quantize import QuantizedMem
 from .records import Group, Header, Kind, n_chunks
 from .wire import Bytes
+
+TOKENS_PER_BYTE = 2**12  # of corrections, at most: a short file cannot ask for hours of the model's work
 
 
 def pack(vectors: Sequence[QuantizedMem], corrections: bytes = b"") -> bytes:
@@ -41,8 +44,16 @@ def vectors(group: Group, header: Header) -> list[QuantizedMem]:
 
 
 def corrections(group: Group, header: Header) -> Bytes | None:
-    """The bytes of the corrections; None where greedy decoding is left to itself."""
-    return None if group.entry.kind is Kind.RECITED else split(group, header)[1]
+    """The bytes of the corrections; None where greedy decoding is left to itself.
+
+    Raises DamagedFileError (stage `content`) where they are too few for the tokens of the group.
+    """
+    if group.entry.kind is Kind.RECITED:
+        return None
+    found, n_tokens = split(group, header)[1], group.entry.n_tokens
+    if n_tokens > TOKENS_PER_BYTE * len(found):
+        raise DamagedFileError("content", f"{n_tokens} tokens are too many for {len(found)} bytes of corrections")
+    return found
 
 
 def check(blob: Bytes) -> Container:

@@ -21,6 +21,7 @@ TOP, DEEP = 132, 1028  # ranks looked up for all rows, and for one that needs mo
 SLACK = 1.05  # for the rounding of what is computed from logits
 LEAST_TAIL = 1e-30
 LEAST_LOGIT = -1e9  # of a token that its model rules out
+UNDECIDABLE = "a logit is infinite or not a number"
 
 
 @lru_cache
@@ -52,6 +53,11 @@ def confidences(ordered: np.ndarray, rest: np.ndarray, starts: tuple[int, ...]) 
     left = np.cumsum(later[:, ::-1], axis=1)[:, ::-1]
     odds: np.ndarray = np.log(np.maximum(masses, LEAST_TAIL)) - np.log(np.maximum(left, LEAST_TAIL))
     return odds
+
+
+def is_decidable(logits: torch.Tensor) -> torch.Tensor:
+    """Whether rows of logits (B, V) say which token is next: (B,). One that is infinite or no number spoils its row."""
+    return logits.amax(-1) < torch.inf
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,9 @@ class Step:
         self._starts = group_starts(logits.shape[1])
         tokens, self.confidence = self._look(self._logits, TOP)  # (B, G)
         self._tokens: list[list[int]] = tokens.tolist()
+        self._decidable: list[bool] = is_decidable(self._logits).tolist()
+        if not all(self._decidable):
+            self.confidence = np.nan_to_num(self.confidence)  # nobody will ask for those of such a row
 
     def _look(self, logits: torch.Tensor, depth: int) -> tuple[torch.Tensor, np.ndarray]:
         """The tokens of the first `depth` ranks, and the confidences of the groups that end there."""
@@ -126,6 +135,11 @@ class Step:
                 break
         found: np.ndarray = confidence[0]
         return found
+
+    def require_decidable(self, row: int) -> None:
+        """Raise DamagedFileError where a logit is infinite or no number."""
+        if not self._decidable[row]:
+            raise DamagedFileError("content", UNDECIDABLE)
 
     def token(self, row: int, rank: int) -> int:
         """The token of a rank that is clear of all others."""

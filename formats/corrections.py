@@ -20,6 +20,11 @@ def require_range(value, low, high, field):
     require(low <= value <= high, f"{field} is {value}, not {low} to {high}")
 
 
+def require_decidable(logits):
+    """Logits that say which token is next (section 8)."""
+    require(not np.isnan(logits).any() and logits.max() < np.inf, "a logit is infinite or not a number")
+
+
 # ---------------------------------------------------------------- range coder (section 7)
 
 

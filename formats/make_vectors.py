@@ -1128,6 +1128,12 @@ def invalid_corrections(modeller):
         ("first-bit", "a bit of the first byte differs", bytes([predicted.payload[0] ^ 1]) + predicted.payload[1:]),
     ]:
         yield bad(f"content-corrections-{what}", description, modeller.file(replace(predicted, payload=payload)))
+    many = Group(PREDICTED, b"\xc0", b"-" * 4097, 4097)
+    yield bad(
+        "content-corrections-too-few",
+        "4097 tokens and one byte of corrections: refused before a token is decoded",
+        modeller.file(many, parameters=Parameters(chunk=64, context=0)),
+    )
     parameters = Parameters(10, 8, 5)
     writer = Writer(len(logits), parameters.noise)
     (steps, *_), _ = modeller.follow(PREDICTED, 20, now_and_then, parameters=parameters)

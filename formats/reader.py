@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import zstandard
-from corrections import Corrections, Impossible
+from corrections import Corrections, Impossible, require_decidable
 from llama import Llama, Unsupported, fingerprint, read_config, read_tensors, token_table, tokenizer_hash
 
 MAGIC = b"\x9dCZ"
@@ -389,6 +389,7 @@ def decode_tokens(model, header, group, vectors, corrections):
             corrections.begin_chunk(n)
         for _ in range(n):
             logits = model.logits(x, position, cache)
+            require_decidable(logits)
             done.append(corrections.token(logits) if corrections else int(logits.argmax()))  # the lowest of equals
             x, position = model.embedding[done[-1:]], position + len(x)
     return done
@@ -402,13 +403,15 @@ def decode_group(model, table, header, group, payload, numbers):
         vectors = vectors.reshape(-1, group.vector_count, model.width)
     if group.kind != RECITED:
         coded = payload[group.vectors_size(header) :]
+        many = f"{group.token_count} tokens are too many for {len(coded)} bytes of corrections"
+        require(group.token_count <= 2**12 * len(coded), "content", many)
         corrections = Corrections(coded, model.vocabulary_size, header.noise_exponent)
     try:
         tokens = decode_tokens(model, header, group, vectors, corrections)
         if corrections:
             corrections.coder.check_end()
     except Impossible as problem:
-        raise Damaged("content", f"corrections: {problem}") from problem
+        raise Damaged("content", f"a modelled group: {problem}") from problem
     return join_tokens(tokens, table)
 
 
