@@ -10,11 +10,13 @@ import hashlib
 import json
 import mmap
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .errors import ModelError
 from .gguf_file import GgufTensor, read_gguf
+from .strict_json import parse_object
 from .wire import Bytes, pack_string, pack_varint
 
 CONFIG_KEYS_WITHOUT_EFFECT = frozenset(
@@ -37,7 +39,7 @@ def weight_files(folder: Path) -> list[Path]:
     if single.is_file():
         return [single]
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted(set(parse_object(index.read_bytes(), str(index))["weight_map"].values()))
         if bad := next((name for name in names if Path(name).name != name or not name.endswith(".safetensors")), None):
             raise ModelError(f"{index}: {bad!r} is not a safetensors file in the folder itself")
         return [folder / name for name in names]
@@ -46,11 +48,14 @@ def weight_files(folder: Path) -> list[Path]:
 
 def folder_fingerprint(folder: Path) -> bytes:
     """SHA-256 over configuration and weights of a Hugging Face folder."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = parse_object((folder / "config.json").read_bytes(), str(folder / "config.json"))
     if "transformers_weights" in config or (folder / "adapter_config.json").exists():
         raise ModelError(f"{folder}: weights from elsewhere (transformers_weights, adapters) are not supported")
     kept = {key: value for key, value in config.items() if key not in CONFIG_KEYS_WITHOUT_EFFECT}
     tensors = [tensor for file in weight_files(folder) for tensor in _safetensors(file)]
+    names = sorted(tensor.name for tensor in tensors)
+    if twice := next((name for name, other in pairwise(names) if name == other), None):
+        raise ModelError(f"{folder}: the tensor {twice!r} is in two of its files")
     return _fingerprint(kept, tensors)
 
 
@@ -80,7 +85,7 @@ def _safetensors(file: Path) -> Iterator[StoredTensor]:
     size = int.from_bytes(data[:8], "little")
     if not 2 <= size <= min(MAX_SAFETENSORS_HEADER, len(data) - 8):
         raise ModelError(f"{file}: not a safetensors file")
-    for name, about in json.loads(bytes(data[8 : 8 + size])).items():
+    for name, about in parse_object(bytes(data[8 : 8 + size]), str(file)).items():
         if name != "__metadata__":
             begin, end = about["data_offsets"]
             yield StoredTensor(name, about["dtype"], about["shape"], data[8 + size + begin : 8 + size + end])

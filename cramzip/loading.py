@@ -5,7 +5,6 @@ Knows nothing of what a model computes.
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from typing import Any
 
@@ -13,7 +12,8 @@ from .errors import ModelError
 from .gguf_file import GgufFile, read_gguf
 from .isolation import GGUF_NAME, transformers_alone, view
 from .source import ModelSource, explained
-from .tokens import ByteExactTokenizer, TokenTable, byte_level_table, gguf_token_table
+from .strict_json import parse_object
+from .tokens import ByteExactTokenizer, TokenTable, byte_level_table, gguf_token_table, read_tokenizer
 
 
 def load_model(source: ModelSource) -> Any:
@@ -58,11 +58,10 @@ def load_tokenizer(source: ModelSource, vocabulary_size: int) -> ByteExactTokeni
 
 def _backend(source: ModelSource) -> Any:
     """A tokenizer of the tokenizers library."""
-    from tokenizers import Tokenizer
     from transformers import AutoTokenizer
 
     if not source.is_gguf and (source.path / "tokenizer.json").is_file():
-        return Tokenizer.from_buffer((source.path / "tokenizer.json").read_bytes())
+        return read_tokenizer((source.path / "tokenizer.json").read_bytes())
     with ExitStack() as stack:
         folder = stack.enter_context(view(source.path)) if source.is_gguf else source.path
         return AutoTokenizer.from_pretrained(
@@ -82,7 +81,7 @@ def _table(source: ModelSource) -> TokenTable | None:
         return None
     if not (source.path / "vocab.json").is_file():
         raise ModelError(f"{source.path}: neither tokenizer.json nor vocab.json")
-    return byte_level_table(json.loads((source.path / "vocab.json").read_text(encoding="utf-8")))
+    return byte_level_table(parse_object((source.path / "vocab.json").read_bytes(), "vocab.json"))
 
 
 def _gguf_table(content: GgufFile) -> TokenTable:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer
 
 from .errors import ModelError
+from .strict_json import parse_object
 from .wire import pack_varint
 
 TokenTable = tuple[bytes | None, ...]
@@ -24,6 +26,7 @@ MAX_TOKENS = 2**24
 SMALLEST_PIECE = 8  # characters: below this a piece that does not survive is spelled in bytes or given up
 _GGUF_SENTENCEPIECE = ("llama", "t5", "gemma4")
 _GGUF_NORMAL, _GGUF_USER_DEFINED, _GGUF_NO_TEXT = 1, 4, (2, 3, 5)  # unknown, control and unused tokens
+SPACE = "\u2581"  # what SentencePiece writes for a space
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 
 
@@ -87,13 +90,35 @@ class ByteExactTokenizer:
         return Piece(content, known if len(known) == len(ids) else None)
 
 
+def read_tokenizer(content: bytes, what: str = "tokenizer.json") -> Tokenizer:
+    """The tokenizer that a tokenizer.json describes. Raises ModelError where it gives a token two ids, or two one id.
+
+    The library takes the last of two entries in silence, and numbers added tokens by its own rule, whatever their ids.
+    """
+    stated = parse_object(content, what)
+    backend = Tokenizer.from_buffer(content)
+    vocabulary, added = stated["model"]["vocab"], stated.get("added_tokens", [])
+    entries = list(vocabulary) if isinstance(vocabulary, dict) else [entry for entry, _ in vocabulary]
+    ids = list(vocabulary.values()) if isinstance(vocabulary, dict) else list(range(len(vocabulary)))
+    contents = [token["content"] for token in added]
+    for values in (entries, ids, contents):
+        if len(set(values)) < len(values):
+            twice = next(value for value, count in Counter(values).items() if count > 1)
+            raise ModelError(f"{what}: {twice!r} is there twice in its vocabulary, or among its added tokens")
+    for token in added:
+        if (found := backend.token_to_id(token["content"])) != token["id"]:
+            raise ModelError(f"{what}: the added token {token['content']!r} has the id {token['id']}, expected {found}")
+    return backend
+
+
 def token_table(backend: Tokenizer) -> TokenTable:
     """What every token id stands for, None for nothing. Raises ModelError for other kinds of tokenizer."""
     state = json.loads(backend.to_str())
-    decoder = json.dumps(state.get("decoder"))
-    if '"ByteLevel"' in decoder:
+    decoder = state.get("decoder") or {}
+    steps = decoder.get("decoders", [decoder])
+    if any(step.get("type") == "ByteLevel" for step in steps):
         to_bytes = _byte_level_bytes
-    elif '"Metaspace"' in decoder or "\u2581" in json.dumps(state.get("decoder"), ensure_ascii=False):
+    elif any(map(_puts_spaces, steps)):
         to_bytes = _sentencepiece_bytes
     else:
         raise ModelError("the tokenizer is neither byte-level nor SentencePiece: its tokens have no exact bytes")
@@ -155,6 +180,13 @@ def _byte_alphabet() -> dict[str, int]:
 _BYTE_OF_CHARACTER = _byte_alphabet()
 
 
+def _puts_spaces(step: dict[str, Any]) -> bool:
+    """Whether a step of a decoder puts spaces for U+2581, as SentencePiece does."""
+    if step.get("type") == "Metaspace":
+        return bool(step.get("replacement", SPACE) == SPACE)
+    return step.get("type") == "Replace" and step["pattern"] == {"String": SPACE} and step["content"] == " "
+
+
 def _byte_level_bytes(entry: str) -> bytes | None:
     try:
         return bytes(_BYTE_OF_CHARACTER[character] for character in entry)
@@ -165,7 +197,7 @@ def _byte_level_bytes(entry: str) -> bytes | None:
 def _sentencepiece_bytes(entry: str) -> bytes:
     if match := _BYTE_TOKEN.fullmatch(entry):
         return bytes([int(match[1], 16)])
-    return entry.replace("\u2581", " ").encode()
+    return entry.replace(SPACE, " ").encode()
 
 
 def _unknown_token(model: dict[str, Any]) -> str | None:

@@ -17,6 +17,23 @@ class Unsupported(Exception):
     """A model or tokenizer of a kind that is not written down here."""
 
 
+def parse_json(content):
+    """The object in a file: UTF-8, and no name twice (section 10)."""
+
+    def once(pairs):
+        if len(dict(pairs)) < len(pairs):
+            raise Unsupported("a name is there twice in one JSON object")
+        return dict(pairs)
+
+    try:
+        value = json.loads(content.decode("utf-8"), object_pairs_hook=once)
+    except ValueError as error:
+        raise Unsupported(f"not JSON in UTF-8: {error}") from error
+    if not isinstance(value, dict):
+        raise Unsupported("not a JSON object")
+    return value
+
+
 # ---------------------------------------------------------------- token table (section 9)
 
 
@@ -38,11 +55,16 @@ def byte_of_character():
 
 def token_table(folder):
     """-> for each token id its bytes, or None where it stands for nothing (section 9)."""
-    tokenizer = json.loads((Path(folder) / "tokenizer.json").read_text("utf-8"))
+    tokenizer = parse_json((Path(folder) / "tokenizer.json").read_bytes())
     model, decoder = tokenizer["model"], tokenizer["decoder"] or {}
     vocab = model["vocab"]
     if isinstance(vocab, list):  # Unigram: [[entry, score], ...]
         vocab = {entry: i for i, (entry, _) in enumerate(vocab)}
+        if len(vocab) < len(model["vocab"]):
+            raise Unsupported("an entry of the vocabulary has two ids")
+    if len(set(vocab.values())) < len(vocab):
+        raise Unsupported("two entries of the vocabulary have one id")
+    check_added(tokenizer["added_tokens"], vocab)
     unknown = {model.get("unk_token"), model.get("unk_id")}
     steps = decoder.get("decoders", [decoder])
     alphabet = byte_of_character()
@@ -56,7 +78,7 @@ def token_table(folder):
 
     if any(step.get("type") == "ByteLevel" for step in steps):
         to_bytes = byte_level
-    elif any(step.get("type") == "Metaspace" or step.get("pattern") == {"String": "\u2581"} for step in steps):
+    elif any(puts_spaces(step) for step in steps):
         to_bytes = sentencepiece
     else:
         raise Unsupported("its tokenizer is neither byte-level nor SentencePiece")
@@ -65,6 +87,24 @@ def token_table(folder):
     for added in tokenizer["added_tokens"]:
         table[added["id"]] = None if added["special"] else added["content"].encode()
     return [table.get(i) for i in range(max(table) + 1)]
+
+
+def check_added(added_tokens, vocab):
+    """Added tokens with the ids that they must have."""
+    following, seen = len(vocab), set()
+    for token in added_tokens:
+        content = token["content"]
+        if not content or content in seen or token["id"] != vocab.get(content, following):
+            raise Unsupported(f"the added token {content!r} has the id {token['id']}")
+        following = max(following, token["id"] + 1)
+        seen.add(content)
+
+
+def puts_spaces(step):
+    """Whether a step of a decoder is that of a SentencePiece vocabulary."""
+    if step.get("type") == "Metaspace":
+        return step.get("replacement", "\u2581") == "\u2581"
+    return step.get("type") == "Replace" and (step["pattern"], step["content"]) == ({"String": "\u2581"}, " ")
 
 
 def tokenizer_hash(table):
@@ -76,7 +116,10 @@ def tokenizer_hash(table):
 
 
 def read_config(folder):
-    return json.loads((Path(folder) / "config.json").read_text("utf-8"))
+    config = parse_json((Path(folder) / "config.json").read_bytes())
+    if "transformers_weights" in config or (Path(folder) / "adapter_config.json").exists():
+        raise Unsupported("weights from elsewhere")
+    return config
 
 
 def read_tensors(folder):
@@ -84,8 +127,14 @@ def read_tensors(folder):
     files = {"model.safetensors"}
     index = Path(folder) / "model.safetensors.index.json"
     if not (Path(folder) / "model.safetensors").exists():
-        files = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-    tensors = [t for file in files for t in safetensors.deserialize((Path(folder) / file).read_bytes())]
+        files = set(parse_json(index.read_bytes())["weight_map"].values())
+    tensors = []
+    for file in files:
+        content = (Path(folder) / file).read_bytes()
+        parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")])  # for names that are there twice
+        tensors += safetensors.deserialize(content)
+    if len({name for name, _ in tensors}) < len(tensors):
+        raise Unsupported("a tensor is in two files")
     return sorted(tensors, key=lambda tensor: tensor[0].encode())
 
 

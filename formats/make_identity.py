@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
-"""Makes the test vectors of what a model is known by: the token tables of section 9.
+"""Makes the test vectors of what a model is known by: the token tables of section 9, the fingerprints of section 10.
 
     python formats/make_identity.py [FOLDER]       (without FOLDER: formats/identity)
 
-Tables are written down here by hand, as cram.md says they are; only their hashes are computed. The same files come out
-on every machine.
+Tables and canonical JSON are written down here by hand, as cram.md says they are; only their hashes are computed. The
+same files come out on every machine.
 """
 
+import hashlib
 import json
 import sys
 from pathlib import Path
 
-from llama import tokenizer_hash
+from llama import string, tokenizer_hash, varint
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
 SPACE = "\u2581"
@@ -120,9 +121,43 @@ def tokenizers():
         tokenizer(BYTE_LEVEL, ["a", "b"], [added(1, "b", True), added(2, f"Ġ{SPACE}x", False), added(3, "end", True)]),
         [b"a", None, f"Ġ{SPACE}x".encode(), None],
     )
+    both = {"type": "Sequence", "decoders": [*SENTENCEPIECE["decoders"], BYTE_LEVEL]}
+    yield (
+        "both-decoders",
+        "a decoder that replaces U+2581 and has a ByteLevel step is byte-level",
+        tokenizer(both, ["Ġa", f"{SPACE}a", "<0x0A>"]),
+        [b" a", None, b"<0x0A>"],
+    )
+    metaspace = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "always", "split": True}
+    yield "metaspace", "a Metaspace decoder", tokenizer(metaspace, [f"{SPACE}a", "b"]), [b" a", b"b"]
+    replace = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
+    for what, description, decoder in [
+        ("no-decoder", "there is no decoder", None),
+        (
+            "other-kind",
+            "a vocabulary of WordPiece has bytes of no kind",
+            {"type": "WordPiece", "prefix": "##", "cleanup": True},
+        ),
+        ("other-metaspace", "Metaspace with a replacement that is not U+2581", {**metaspace, "replacement": "_"}),
+        ("other-replacement", "U+2581 is replaced, but not by a space", {**replace, "content": "_"}),
+        ("other-pattern", "an expression for U+2581 is replaced", {**replace, "pattern": {"Regex": SPACE}}),
+    ]:
+        yield what, description, tokenizer(decoder, ["a"]), None
+    twice = tokenizer(BYTE_LEVEL, ["a", "b"])
+    twice["model"]["vocab"] = {"a": 0, "b": 0}
+    yield "id-twice", "two entries have one id", twice, None
+    yield "entry-twice", "an entry has two ids", unigram(SENTENCEPIECE, enumerate("aba"), None), None
+    for what, description, tokens in [
+        ("gap", "an added token leaves ids out", [added(2, "x", False), added(4, "y", False)]),
+        ("order", "added tokens are not in the order of their ids", [added(3, "x", False), added(2, "y", False)]),
+        ("other-id", "an added token of the vocabulary has another id there", [added(2, "a", False)]),
+        ("twice", "an added token is there twice", [added(2, "x", False), added(2, "x", False)]),
+        ("empty", "an added token is empty", [added(2, "", False)]),
+    ]:
+        yield f"added-{what}", description, tokenizer(BYTE_LEVEL, ["a", "b"], tokens), None
 
 
-def describe(name, description, content, table):
+def describe_tokenizer(name, description, content, table):
     out = {"name": name, "description": description, "tokenizer": content}
     if table is None:
         return out | {"expect": "unsupported"}
@@ -130,10 +165,156 @@ def describe(name, description, content, table):
     return out | {"expect": "ok", "table": tokens, "hash": tokenizer_hash(table).hex()}
 
 
+# ---------------------------------------------------------------- fingerprints
+
+
+def safetensors_file(header, data):
+    """A file with the header as it is written."""
+    text = header.encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def entry(begin, end, dtype="F32", shape="[1]"):
+    return f'{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{begin},{end}]}}'
+
+
+ONE = safetensors_file(f'{{"w":{entry(0, 4)}}}', b"\0\0\x80?")
+ONE_TENSORS = [("w", "F32", [1], b"\0\0\x80?")]
+CONFIGS = [
+    (
+        "config",
+        "keys in order, no white space",
+        '{ "b": [1, {"d": null, "c": true}],\n "a": "x" }',
+        '{"a":"x","b":[1,{"c":true,"d":null}]}',
+    ),
+    (
+        "config-ignored-keys",
+        "keys without effect are left out, at the top level only",
+        '{"use_cache":1,"dtype":2,"torch_dtype":3,"architectures":4,"transformers_version":5,"_name_or_path":6,'
+        '"a":{"use_cache":1}}',
+        '{"a":{"use_cache":1}}',
+    ),
+    (
+        "config-escapes",
+        "escapes in either case, and what needs none: the shortest of those for controls, else four small digits",
+        '{"\\u00E9":"\\u00e9é","control":"\\u0000\\u001F\\u007f\\u0008\\u000c\\u000A\\u000d\\u0009","\\u0022":"\\/\\\\"}',
+        r'{"\"":"/\\","control":"\u0000\u001f\u007f\b\f\n\r\t","\u00e9":"\u00e9\u00e9"}',
+    ),
+    (
+        "config-surrogates",
+        "a character beyond U+FFFF is a pair of escapes; keys are in the order of code points, not of these",
+        '{"😀":"\\uD83D\\ude00","\uffff":1,"lone":"\\uDC00"}',
+        r'{"lone":"\udc00","\uffff":1,"\ud83d\ude00":"\ud83d\ude00"}',
+    ),
+    (
+        "config-numbers",
+        "integers with all digits, other numbers as the shortest that gives the same binary64",
+        '{"a":[-0,7e0,1.0,1E5,123456789012345678901234567890,0.1,1e15,1e16,0.0001,0.00001,-0.0,5e-324,1.50,1e400]}',
+        '{"a":[0,7.0,1.0,100000.0,123456789012345678901234567890,0.1,1000000000000000.0,1e+16,0.0001,1e-05,-0.0,5e-324,'
+        "1.5,Infinity]}",
+    ),
+    ("config-words", "what is no number", '{"a":[NaN,Infinity,-Infinity]}', '{"a":[NaN,Infinity,-Infinity]}'),
+    ("config-double-key", "a key is there twice", '{"a":1,"a":1}', None),
+    ("config-double-key-within", "a key is there twice, in an object within", '{"a":[{"b":1,"b":2}]}', None),
+    ("config-double-key-escaped", "a key is there twice, once as an escape", '{"b":1,"\\u0062":2}', None),
+    ("config-double-key-ignored", "a key without effect is there twice", '{"dtype":1,"dtype":2}', None),
+    ("config-no-object", "the configuration is no object", "[]", None),
+    ("config-byte-order-mark", "the file begins with U+FEFF", "\ufeff{}", None),
+    ("config-weights-elsewhere", "transformers_weights names other files", '{"transformers_weights":"x"}', None),
+]
+
+
+def models():
+    """-> (name, description, {file: content}, canonical JSON or None where it is not supported, tensors)."""
+    for name, description, config, canonical in CONFIGS:
+        yield name, description, {"config.json": config.encode(), "model.safetensors": ONE}, canonical, ONE_TENSORS
+    plain = {"config.json": b"{}"}
+
+    def single(header, data):
+        return plain | {"model.safetensors": safetensors_file(header, data)}
+
+    yield (
+        "metadata",
+        "__metadata__ is no tensor, and counts for nothing",
+        single(f'{{"__metadata__":{{"format":"pt"}},"w":{entry(0, 4)}}}', b"\0\0\x80?"),
+        "{}",
+        ONE_TENSORS,
+    )
+    yield (
+        "tensors",
+        "names in the order of their UTF-8 bytes, of whatever order and spelling in the file; a shape of no dimensions",
+        single(
+            f'{{"\\uD83D\\uDE00":{entry(4, 6, "F16")},"\uffff":{entry(6, 7, "BOOL")},"Z":{entry(0, 4, shape="[]")},'
+            f'"a":{entry(7, 7, "I64", "[0,3]")}}}',
+            bytes(range(7)),
+        ),
+        "{}",
+        [
+            ("Z", "F32", [], bytes(range(4))),
+            ("a", "I64", [0, 3], b""),
+            ("\uffff", "BOOL", [1], b"\6"),
+            ("😀", "F16", [1], b"\4\5"),
+        ],
+    )
+
+    def shards(first, second, weight_map):
+        index = {
+            "weight_map": dict.fromkeys(weight_map[0], "1.safetensors") | dict.fromkeys(weight_map[1], "2.safetensors")
+        }
+        return plain | {
+            "model.safetensors.index.json": json.dumps(index).encode(),
+            "1.safetensors": safetensors_file(first, bytes(4)),
+            "2.safetensors": safetensors_file(second, b"\1\2\3\4"),
+        }
+
+    yield (
+        "two-files",
+        "the tensors of two files, in the order of their names",
+        shards(f'{{"b":{entry(0, 4)}}}', f'{{"a":{entry(0, 4)}}}', ["b", "a"]),
+        "{}",
+        [("a", "F32", [1], b"\1\2\3\4"), ("b", "F32", [1], bytes(4))],
+    )
+    yield (
+        "name-in-two-files",
+        "a tensor is in two files, and the index names one",
+        shards(f'{{"a":{entry(0, 4)}}}', f'{{"a":{entry(0, 2, "F16")},"b":{entry(2, 4, "F16")}}}', ["a", "b"]),
+        None,
+        [],
+    )
+    yield (
+        "name-twice",
+        "a name is there twice in the header of a file",
+        single(f'{{"w":{entry(0, 4)},"w":{entry(0, 4)}}}', bytes(4)),
+        None,
+        [],
+    )
+    adapter = {"config.json": b"{}", "model.safetensors": ONE, "adapter_config.json": b"{}"}
+    yield "adapter", "an adapter lies beside the model", adapter, None, []
+
+
+def fingerprint_of(canonical, tensors):
+    digest = hashlib.sha256(b"cramzip-model-1" + string(canonical))
+    for name, dtype, shape, data in tensors:
+        digest.update(string(name) + string(dtype) + varint(len(shape)) + b"".join(map(varint, shape)) + data)
+    return digest.digest()
+
+
+def describe_model(name, description, files, canonical, tensors):
+    contents = {file: content.hex() for file, content in files.items()}
+    out = {"name": name, "description": description, "files": contents}
+    if canonical is None:
+        return out | {"expect": "unsupported"}
+    return out | {"expect": "ok", "config": canonical, "fingerprint": fingerprint_of(canonical, tensors).hex()}
+
+
 def write_identity(folder):
     folder.mkdir(parents=True, exist_ok=True)
-    cases = [describe(*case) for case in tokenizers()]
-    (folder / "tokenizers.json").write_text(json.dumps(cases, indent=1) + "\n", "utf-8")
+    for file, cases in [
+        ("tokenizers.json", [describe_tokenizer(*case) for case in tokenizers()]),
+        ("models.json", [describe_model(*case) for case in models()]),
+    ]:
+        (folder / file).write_text(json.dumps(cases, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from cramzip.source import find
 PACKAGE = Path(__file__).parent.parent / "cramzip"
 LAYERS = (
     ("errors",),
-    ("wire", "profiles", "gguf_file"),
+    ("wire", "profiles", "gguf_file", "strict_json"),
     ("records", "rangecoder", "ranks", "tokens", "fingerprint", "chunking", "cache", "linear", "llama", "memory"),
     ("container", "quantize", "corrections", "source", "isolation"),
     ("payload", "loading"),
