@@ -9,6 +9,7 @@ same files come out on every machine.
 
 import hashlib
 import json
+import struct
 import sys
 from pathlib import Path
 
@@ -293,6 +294,97 @@ def models():
     yield "adapter", "an adapter lies beside the model", adapter, None, []
 
 
+# ---------------------------------------------------------------- GGUF
+
+UINT8, INT8, UINT16, INT16, UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY, UINT64, INT64, FLOAT64 = range(13)
+F32, Q4_1, BF16 = 0, 3, 30  # of GGML
+
+
+def long_string(text):
+    return struct.pack("<Q", len(text.encode())) + text.encode()
+
+
+def field(key, kind, value):
+    return long_string(key) + struct.pack("<I", kind) + value
+
+
+def array(kind, count, values):
+    return struct.pack("<IQ", kind, count) + values
+
+
+def gguf_file(fields, tensors=(), alignment=32):
+    """A file with the fields as they are written, and the tensors (name, type, shape, data)."""
+    out = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(fields)) + b"".join(fields)
+    data = b""
+    for name, kind, shape, content in tensors:
+        data += bytes(-len(data) % alignment)
+        out += long_string(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, len(data))
+        data += content
+    return out + bytes(-len(out) % alignment) + data
+
+
+def gguf_models():
+    """-> as `models`."""
+    architecture = field("general.architecture", STRING, long_string("llama"))
+    words = long_string("a") + long_string("é")
+    values = [
+        field("llama.uint8", UINT8, b"\xff"),
+        field("llama.int8", INT8, b"\xff"),
+        field("llama.uint16", UINT16, b"\xff\xff"),
+        field("llama.int16", INT16, b"\xff\xff"),
+        field("llama.uint32", UINT32, b"\xff" * 4),
+        field("llama.int32", INT32, b"\xff" * 4),
+        field("llama.uint64", UINT64, b"\xff" * 8),
+        field("llama.int64", INT64, b"\xff" * 8),
+        field("llama.float32", FLOAT32, struct.pack("<f", 0.1)),
+        field("llama.float64", FLOAT64, struct.pack("<d", 0.1)),
+        field("llama.whole", FLOAT32, struct.pack("<f", 1e4)),
+        field("llama.small", FLOAT32, struct.pack("<f", 1e-5)),
+        field("llama.true", BOOL, b"\1"),
+        field("llama.false", BOOL, b"\0"),
+        field("llama.string", STRING, long_string('é"')),
+        field("llama.integers", ARRAY, array(INT16, 2, b"\1\0\xff\xff")),
+        field("llama.floats", ARRAY, array(FLOAT32, 2, struct.pack("<2f", 0.5, -3))),
+        field("llama.booleans", ARRAY, array(BOOL, 2, b"\0\1")),
+        field("llama.strings", ARRAY, array(STRING, 2, words)),
+        field("llama.nothing", ARRAY, array(UINT8, 0, b"")),
+    ]
+    others = [field("llamas.a", UINT8, b"\1"), field("tokenizer.ggml.model", STRING, long_string("gpt2"))]
+    canonical = (
+        '{"general.architecture":"llama","llama.booleans":[false,true],"llama.false":false,'
+        '"llama.float32":0.10000000149011612,"llama.float64":0.1,"llama.floats":[0.5,-3.0],"llama.int16":-1,'
+        '"llama.int32":-1,"llama.int64":-1,"llama.int8":-1,"llama.integers":[1,-1],"llama.nothing":[],'
+        '"llama.small":9.999999747378752e-06,"llama.string":"\\u00e9\\"","llama.strings":["a","\\u00e9"],'
+        '"llama.true":true,"llama.uint16":65535,"llama.uint32":4294967295,"llama.uint64":18446744073709551615,'
+        '"llama.uint8":255,"llama.whole":10000.0}'
+    )
+    yield "gguf-values", "values of all types", gguf_file([*others, *values, architecture]), canonical, []
+    quantised, plain = bytes(range(60)), bytes(range(12))
+    tensors = [("b", Q4_1, [32, 3], quantised), ("a", F32, [3], plain), ("c", BF16, [1], b"\x80?")]
+    expected = [("a", "F32", [3], plain), ("b", "Q4_1", [32, 3], quantised), ("c", "BF16", [1], b"\x80?")]
+    short = '{"general.architecture":"llama"}'
+    yield "gguf-tensors", "tensors of three types", gguf_file([architecture], tensors), short, expected
+    aligned = field("general.alignment", UINT32, struct.pack("<I", 64))
+    yield (
+        "gguf-alignment",
+        "tensors at multiples of 64",
+        gguf_file([architecture, aligned], tensors[:2], 64),
+        short,
+        expected[:2],
+    )
+    split = field("split.count", UINT16, b"\1\0")
+    yield "gguf-split-in-one", "split.count is 1", gguf_file([architecture, split], tensors[:1]), short, expected[1:2]
+    nested = field("llama.a", ARRAY, array(ARRAY, 1, array(UINT8, 1, b"\1")))
+    for what, description, content in [
+        ("split", "one of two files", gguf_file([architecture, field("split.count", UINT16, b"\2\0")])),
+        ("double-key", "a field is there twice", gguf_file([architecture, values[0], values[0]])),
+        ("double-tensor", "a tensor is there twice", gguf_file([architecture], tensors[1:2] * 2)),
+        ("nested", "an array of arrays", gguf_file([architecture, nested])),
+        ("cut-off", "the last byte of a tensor is missing", gguf_file([architecture], tensors[:1])[:-1]),
+    ]:
+        yield f"gguf-{what}", description, content, None, []
+
+
 def fingerprint_of(canonical, tensors):
     digest = hashlib.sha256(b"cramzip-model-1" + string(canonical))
     for name, dtype, shape, data in tensors:
@@ -312,7 +404,14 @@ def write_identity(folder):
     folder.mkdir(parents=True, exist_ok=True)
     for file, cases in [
         ("tokenizers.json", [describe_tokenizer(*case) for case in tokenizers()]),
-        ("models.json", [describe_model(*case) for case in models()]),
+        (
+            "models.json",
+            [describe_model(*case) for case in models()]
+            + [
+                describe_model(name, description, {"model.gguf": content}, *rest)
+                for name, description, content, *rest in gguf_models()
+            ],
+        ),
     ]:
         (folder / file).write_text(json.dumps(cases, indent=1) + "\n", "utf-8")
 

@@ -14,11 +14,14 @@ FORMATS = ROOT / "formats"
 IDENTITY = FORMATS / "identity"
 sys.path.insert(0, str(FORMATS))
 
+import gguf_model  # noqa: E402
 import llama  # noqa: E402
 import make_identity  # noqa: E402
 
 TOKENIZERS = json.loads((IDENTITY / "tokenizers.json").read_text("utf-8"))
-MODELS = json.loads((IDENTITY / "models.json").read_text("utf-8"))
+ALL_MODELS = json.loads((IDENTITY / "models.json").read_text("utf-8"))
+GGUF_REFUSED = [case for case in ALL_MODELS if "model.gguf" in case["files"] and case["expect"] == "unsupported"]
+MODELS = [case for case in ALL_MODELS if case not in GGUF_REFUSED]
 
 
 def table_by_library(folder):
@@ -26,10 +29,12 @@ def table_by_library(folder):
 
 
 def fingerprint_by_library(folder):
-    return find(str(folder)).fingerprint
+    return find(str(file if (file := folder / "model.gguf").exists() else folder)).fingerprint
 
 
 def fingerprint_by_reference_reader(folder):
+    if (file := folder / "model.gguf").exists():
+        return gguf_model.gguf_fingerprint(file)
     return llama.fingerprint(llama.read_config(folder), llama.read_tensors(folder))
 
 
@@ -75,6 +80,12 @@ def test_a_fingerprint_is_as_section_10_says(case, read, tmp_path):
         assert_unsupported(read, tmp_path)
     else:
         assert read(tmp_path).hex() == case["fingerprint"]
+
+
+@cases(GGUF_REFUSED)
+def test_reference_reader_refuses_a_gguf_file_that_section_10_does_not_support(case, tmp_path):
+    (tmp_path / "model.gguf").write_bytes(bytes.fromhex(case["files"]["model.gguf"]))
+    assert_unsupported(fingerprint_by_reference_reader, tmp_path)
 
 
 def test_the_generator_makes_the_committed_files_again(tmp_path):
