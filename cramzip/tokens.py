@@ -12,6 +12,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, groupby
 from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer
@@ -27,6 +28,7 @@ SMALLEST_PIECE = 8  # characters: below this a piece that does not survive is sp
 _GGUF_SENTENCEPIECE = ("llama", "t5", "gemma4")
 _GGUF_NORMAL, _GGUF_USER_DEFINED, _GGUF_NO_TEXT = 1, 4, (2, 3, 5)  # unknown, control and unused tokens
 SPACE = "\u2581"  # what SentencePiece writes for a space
+_VALID_OR_NOT = re.compile("([^\udc80-\udcff]+)|[\udc80-\udcff]+")
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 
 
@@ -234,24 +236,16 @@ def _without_prefix(step: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _split_utf8(data: bytes) -> Iterator[tuple[bytes, str | None]]:
-    """Runs of valid UTF-8 with their text, and the invalid bytes between them."""
-    while data:
-        try:
-            yield data, data.decode()
-            return
-        except UnicodeDecodeError as error:
-            if error.start:
-                yield data[: error.start], data[: error.start].decode()
-            yield data[error.start : error.end], None
-            data = data[error.end :]
+    """Runs of valid UTF-8 with their text, and the runs of invalid bytes between them."""
+    text = data.decode("utf-8", "surrogateescape")  # an invalid byte becomes a lone surrogate, which no text has
+    for run in _VALID_OR_NOT.finditer(text):
+        yield run[0].encode("utf-8", "surrogateescape"), None if run[1] is None else run[0]
 
 
 def _join(pieces: Iterable[Piece]) -> list[Piece]:
-    joined: list[Piece] = []
-    for piece in pieces:
-        if joined and (joined[-1].ids is None) == (piece.ids is None):
-            content, ids = joined.pop()
-            both = None if ids is None or piece.ids is None else ids + piece.ids
-            piece = Piece(content + piece.content, both)
-        joined.append(piece)
+    joined = []
+    for has_ids, run in groupby(pieces, key=lambda piece: piece.ids is not None):
+        same = list(run)
+        ids = list(chain.from_iterable(piece.ids or () for piece in same)) if has_ids else None
+        joined.append(Piece(b"".join(piece.content for piece in same), ids))
     return joined

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from models import TINY_MODEL, byte_level_tokenizer
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from cramzip import tokens
 from cramzip.errors import ModelError
 from cramzip.tokens import ByteExactTokenizer, table_hash, token_table
 
@@ -160,3 +161,48 @@ def test_ids_that_no_tokenizer_needs_are_refused_before_anything_is_made_for_the
     state["model"]["vocab"]["far"] = 2**31
     with pytest.raises(ModelError, match="an id that is not"):
         token_table(Tokenizer.from_str(json.dumps(state)))
+
+
+class CountedBytes(bytes):
+    """Bytes that count how many of them are copied when they are cut."""
+
+    copied = 0
+
+    def __getitem__(self, key):
+        found = super().__getitem__(key)
+        if isinstance(key, slice):
+            CountedBytes.copied += len(found)
+            return CountedBytes(found)
+        return found
+
+
+def test_text_in_a_one_byte_encoding_is_not_copied_again_for_every_letter(monkeypatch):
+    data = CountedBytes("Съешь же ещё этих мягких французских булок, да выпей чаю. ".encode("cp1251") * 200)
+    monkeypatch.setattr(CountedBytes, "copied", 0)
+    pieces = byte_exact(TOKENIZERS["byte-level"]).encode(data)
+    assert b"".join(piece.content for piece in pieces) == data
+    assert CountedBytes.copied <= 2 * len(data)
+
+
+class CountedList(list):
+    """A list that counts how many items are copied when lists are joined."""
+
+    copied = 0
+
+    def __add__(self, other):
+        CountedList.copied += len(self) + len(other)
+        return CountedList(super().__add__(other))
+
+
+def test_pieces_are_not_joined_one_by_one(monkeypatch):
+    monkeypatch.setattr(CountedList, "copied", 0)
+    (piece,) = tokens._join(tokens.Piece(b"a", CountedList([97])) for _ in range(3000))
+    assert piece == (b"a" * 3000, [97] * 3000)
+    assert CountedList.copied <= 2 * 3000
+
+
+def test_pieces_with_and_without_tokens_stay_apart():
+    pieces = [(b"a", [1]), (b"", []), (b"b", [2, 3]), (b"c", None), (b"d", None), (b"e", [4])]
+    joined = tokens._join(tokens.Piece(*piece) for piece in pieces)
+    assert joined == [(b"ab", [1, 2, 3]), (b"cd", None), (b"e", [4])]
+    assert tokens._join([]) == []
