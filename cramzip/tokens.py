@@ -209,25 +209,39 @@ def _unknown_token(model: dict[str, Any]) -> str | None:
 
 
 def _without_additions(backend: Tokenizer) -> Tokenizer:
-    """The same vocabulary, with everything switched off that adds to the text or reads commands in it."""
+    """The same vocabulary, with everything switched off that changes the text, adds to it or reads commands in it."""
     state = json.loads(backend.to_str())
     state.update(truncation=None, padding=None, post_processor=None)
     state["model"].pop("dropout", None)  # of BPE: cuts the same text differently every time
-    state["normalizer"] = _without_prefix(state.get("normalizer"))
+    state["normalizer"] = _alphabet_alone(state.get("normalizer"))
     state["pre_tokenizer"] = _without_prefix(state.get("pre_tokenizer"))
     plain = Tokenizer.from_str(json.dumps(state))
     plain.encode_special_tokens = True  # "<|endoftext|>" in a text is text
     return plain
 
 
+def _alphabet_alone(step: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What a normalizer does to write a text in the characters of the vocabulary, and nothing else that it does.
+
+    Text that is composed, lowercased or stripped before it is cut does not come back, and would have to be cut again,
+    piece by piece, into many more tokens.
+    """
+    if step is None:
+        return None
+    if step["type"] == "Sequence":
+        kept = [part for part in map(_alphabet_alone, step["normalizers"]) if part is not None]
+        return {**step, "normalizers": kept}
+    writes_spaces = step["type"] == "Replace" and (step["pattern"], step["content"]) == ({"String": " "}, SPACE)
+    return step if writes_spaces or step["type"] == "ByteLevel" else None
+
+
 def _without_prefix(step: dict[str, Any] | None) -> dict[str, Any] | None:
-    """A normalizer or pre-tokenizer, and all it consists of, without the space it puts before a text."""
-    if step is None or step["type"] == "Prepend":
+    """A pre-tokenizer, and all it consists of, without the space it puts before a text."""
+    if step is None:
         return None
     step = dict(step)
-    for key in ("normalizers", "pretokenizers"):
-        if key in step:
-            step[key] = [kept for part in step[key] if (kept := _without_prefix(part)) is not None]
+    if "pretokenizers" in step:
+        step["pretokenizers"] = [_without_prefix(part) for part in step["pretokenizers"]]
     if step["type"] == "ByteLevel":
         step["add_prefix_space"] = False
     if step["type"] == "Metaspace":

@@ -206,3 +206,39 @@ def test_pieces_with_and_without_tokens_stay_apart():
     joined = tokens._join(tokens.Piece(*piece) for piece in pieces)
     assert joined == [(b"ab", [1, 2, 3]), (b"cd", None), (b"e", [4])]
     assert tokens._join([]) == []
+
+
+DECOMPOSED = "the e\u0301ve of the o\u0302ther in the A\u030angstrom, ing\u0301 and the ﬁnal ＡＢＣ of THE end, " * 20
+LOSSY = {
+    "composes": normalizers.NFC(),
+    "composes what is alike": normalizers.NFKC(),
+    "decomposes": normalizers.NFD(),
+    "lowercases": normalizers.Lowercase(),
+    "strips": normalizers.Strip(),
+    "strips accents": normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()]),
+    "replaces": normalizers.Replace("the", "a"),
+}
+
+
+@pytest.mark.parametrize("normalizer", LOSSY.values(), ids=LOSSY.keys())
+def test_a_byte_level_tokenizer_that_normalises_needs_no_more_tokens(normalizer):
+    plain, backend = (Tokenizer.from_file(str(TINY_MODEL / "tokenizer.json")) for _ in range(2))
+    backend.normalizer = normalizer
+    data = f"  {DECOMPOSED}  ".encode()
+    assert byte_exact(backend).encode(data) == byte_exact(plain).encode(data)
+    assert byte_exact(backend).hash == byte_exact(plain).hash
+
+
+@pytest.mark.parametrize("normalizer", LOSSY.values(), ids=LOSSY.keys())
+def test_a_sentencepiece_tokenizer_that_normalises_needs_no_more_tokens(normalizer):
+    plain, backend = sentencepiece_tokenizer(prepend=False), sentencepiece_tokenizer(prepend=True)
+    backend.normalizer = normalizers.Sequence([normalizer, backend.normalizer])
+    data = DECOMPOSED.encode()
+    assert byte_exact(backend).encode(data) == byte_exact(plain).encode(data)
+
+
+def test_a_normalizer_that_writes_bytes_as_characters_is_kept():
+    backend = byte_level_tokenizer(normalizers.Sequence([normalizers.NFC(), normalizers.ByteLevel()]))
+    backend.pre_tokenizer = None
+    (piece,) = byte_exact(backend).encode("e\u0301 é\n".encode())
+    assert len(piece.ids) == len("e\u0301 é\n".encode())
