@@ -29,7 +29,8 @@ _NATS_PER_VECTOR = {
 }
 BITS_PER_DIMENSION = 0.2  # of models that nobody has measured; every run corrects it as it goes
 
-_CONTROL = bytes(value for value in (*range(32), 127) if value not in b"\t\n\f\r")
+_OF_TEXT = b"\t\n\v\f\r" + b"\a\b\x1b"  # the latter of what terminals are sent: bells, overstrikes, colours
+_CONTROL = bytes(value for value in (*range(32), 127) if value not in _OF_TEXT)
 
 
 def prior_capacity(width: int, vocabulary_size: int, n_layers: int) -> float:

@@ -75,6 +75,17 @@ def test_random_bytes_zeros_and_control_characters_are_not_text():
     assert looks_like_text(TEXT)
 
 
+def test_what_terminals_are_sent_is_text():
+    log = "".join(
+        f"\x1b[32mINFO\x1b[0m \x1b[2m12:00:{i % 60:02}\x1b[22m step {i * i} \x1b]8;;http://a.org/{i}\alink\x1b]8;;\a\r\n"
+        for i in range(60)
+    )
+    assert looks_like_text(log.encode())
+    struck = "".join(f"{character}\b{character}" for line in LINES[:40] for character in line)
+    assert looks_like_text(struck.encode())
+    assert not looks_like_text(bytes(range(32)) * 9 + bytes(np.random.default_rng(0).integers(0, 256, 2000).tolist()))
+
+
 def test_other_data_goes_into_large_segments_up_to_the_limit_of_the_format():
     assert next_segment(bytes(3 * MAX_CHUNK_SIZE), 0, 4096) == (MAX_CHUNK_SIZE, False)
 
