@@ -17,6 +17,12 @@ SAMPLE = 2**16  # bytes looked at to tell text from other data
 MAX_CONTROL_SHARE = 0.05
 HIGHLY_REDUNDANT = 20.0  # zstd ratio from which a language model has nothing to add
 
+# A long text is tried at a few places first: where zstd is better at all of them, the model has nothing to add.
+PROBE_PLACES = (1 / 2, 1 / 6, 5 / 6)
+PROBE_TOKENS = 512
+WORTH_PROBING = 4 * len(PROBE_PLACES) * PROBE_TOKENS  # tokens: less is quicker just done
+HOPELESS = 1.05  # bits under the model for each bit that zstd needs; corrections cost some more than these
+
 # Exact capacities of one vector in bits: published information gains (nats, PG-19) of Kuratov et
 # al. 2025, table 1, by (width, vocabulary, layers) of the model, over log 2.
 _NATS_PER_VECTOR = {
@@ -47,6 +53,14 @@ def looks_like_text(sample: Bytes) -> bool:
     if invalid + control > MAX_CONTROL_SHARE * len(data):
         return False
     return len(data) < HIGHLY_REDUNDANT * len(zstandard.compress(data, 1)) or len(data) < 1024
+
+
+def probes(n_tokens: int) -> list[slice]:
+    """Which of so many tokens of a segment are tried before the others are; none where that does not pay."""
+    if n_tokens < WORTH_PROBING:
+        return []
+    begins = [int(n_tokens * place) - PROBE_TOKENS // 2 for place in PROBE_PLACES]
+    return [slice(begin, begin + PROBE_TOKENS) for begin in begins]
 
 
 def next_segment(data: Bytes, start: int, size: int) -> tuple[int, bool]:

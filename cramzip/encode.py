@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby, pairwise
+from itertools import groupby, pairwise, takewhile
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from . import payload, profiles
-from .chunking import cut, next_segment, prior_capacity
+from .chunking import HOPELESS, cut, next_segment, prior_capacity, probes
 from .container import modelled_group, pack_entry, stored_content, stored_group, stored_groups
 from .corrections import TokenEncoder
 from .cram import CramConfig, CramResult, Task, cram
@@ -25,6 +25,7 @@ from .lm import FrozenLM, prefix_length, token_costs
 from .quantize import QuantizedMem, dequantize
 from .ranks import is_decidable, rank
 from .records import Group, Kind, Parameters
+from .tokens import Piece
 from .wire import MAX_CHUNK_SIZE, Bytes
 from .workers import Workers
 
@@ -219,13 +220,37 @@ class _Encoder:
         if not part.is_text:
             return Segment(tuple(self._store(part.content)), self.capacity, 0.0)
         groups: list[Group] = []
-        for piece in self.lm.tokenizer.encode(part.content):
+        pieces = self.lm.tokenizer.encode(part.content)
+        if not self.config.exact and self._is_hopeless(part.content, pieces):
+            return Segment(tuple(self._store(part.content)), self.capacity, 0.0)
+        for piece in pieces:
             groups += self._store(piece.content) if piece.ids is None else self._encode_text(piece.ids)
         groups = list(_merge_stored(groups))
         stored = [stored_group(part.content)]
         if not self.config.exact and _size(stored) < _size(groups):
             return Segment(tuple(stored), self.capacity, 0.0)
         return Segment(tuple(groups), self.capacity, self.gain)
+
+    def _is_hopeless(self, content: bytes, pieces: Sequence[Piece]) -> bool:
+        """Whether the model, without vectors, does worse than zstd wherever it is tried in a long segment.
+
+        zstd may use all of the segment for the bytes of a probe: they are worth what it needs less without them.
+        """
+        longest = max(pieces, key=lambda piece: len(piece.ids or ()))
+        ids = longest.ids or []
+        begin = sum(len(piece.content) for piece in takewhile(lambda piece: piece is not longest, pieces))
+        if not (tried := probes(len(ids))):
+            return False
+        whole = _size([stored_group(content)])
+        for probe in tried:
+            context = ids[max(0, probe.start - self.parameters.context_tokens) : probe.start]
+            bits = float(self.lm.score([ids[probe]], [context])[0].sum()) / math.log(2)
+            first = begin + len(self.lm.tokenizer.decode(ids[: probe.start]))
+            last = first + len(self.lm.tokenizer.decode(ids[probe]))
+            without = content[:first] + content[last:]
+            if bits <= HOPELESS * 8 * (whole - _size([stored_group(without)])):
+                return False
+        return True
 
     def _store(self, content: bytes) -> list[Group]:
         self.progress(len(content))
