@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .codec import compress, decompress, read
-    from .cram import CramConfig
+    from .coding.cram import CramConfig
     from .errors import CramError
-    from .lm import FrozenLM, load
+    from .lm.frozen import FrozenLM, load
 
 __version__ = "0.1.0"
 __all__ = ["CramConfig", "CramError", "FrozenLM", "compress", "decompress", "load", "read"]
 
 _HOMES = {
-    "CramConfig": "cram",
+    "CramConfig": "coding.cram",
     "CramError": "errors",
-    "FrozenLM": "lm",
+    "FrozenLM": "lm.frozen",
     "compress": "codec",
     "decompress": "codec",
-    "load": "lm",
+    "load": "lm.frozen",
     "read": "codec",
 }
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 
-from .cli import commands
-from .streams import patient_text
+from .app.cli import commands
+from .app.streams import patient_text
 
 
 def main() -> None:

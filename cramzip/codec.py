@@ -13,17 +13,20 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 import torch
 
-from . import container, payload, quantize
-from .container import Container, stored_content, stored_groups
-from .cram import CramConfig
-from .decode import Recipe, decode_all
-from .encode import Progress, choose_parameters, encode
+from .coding import quantize
+from .coding.cram import CramConfig
+from .coding.decode import Recipe, decode_all
+from .coding.encode import Progress, choose_parameters, encode
+from .container import opened as payload
+from .container import reading, writing
+from .container.opened import check
+from .container.reading import Container
+from .container.records import HASH_SIZES, BuiltinModel, Entry, Group, Header, OutsideModel, Parameters, Vectors
+from .container.stored import stored_content, stored_groups
+from .container.wire import Bytes
 from .errors import DamagedFileError, UsageError, VerificationError, WrongModelError
-from .lm import FrozenLM
-from .payload import check
-from .records import HASH_SIZES, BuiltinModel, Entry, Group, Header, OutsideModel, Parameters, Vectors
-from .wire import Bytes
-from .workers import Workers
+from .lm.frozen import FrozenLM
+from .workers.base import Workers
 
 WINDOW_BYTES = 2**22  # of the original and of the payloads: what is decoded together
 SMALL_ORIGINAL = 2**20  # bytes; the hash of what is smaller is kept in part
@@ -87,12 +90,12 @@ def write(
 
     entries = [group.entry for group in groups]
     if not config.exact:
-        size = container.file_size(header_of(entries), entries)
+        size = writing.file_size(header_of(entries), entries)
         stored = _stored(data, size)
         stored_entries = [group.entry for group in stored]
-        if container.file_size(header_of(stored_entries), stored_entries) < size:
+        if writing.file_size(header_of(stored_entries), stored_entries) < size:
             groups, entries = stored, stored_entries
-    container.write(sink, header_of(entries), groups)
+    writing.write(sink, header_of(entries), groups)
 
 
 def _stored(data: Bytes, limit: int) -> list[Group]:
@@ -247,7 +250,7 @@ def _contents(groups: Sequence[Group], recited: Sequence[list[int] | None], lm: 
             content = lm.tokenizer.decode(tokens)
         except ValueError as error:
             raise DamagedFileError("content", str(error)) from None
-        container.check_content(group.entry, content)
+        reading.check_content(group.entry, content)
         yield content
 
 

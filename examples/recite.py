@@ -8,10 +8,10 @@ The same few calls work with any model: cramzip.load("meta-llama/Llama-3.2-1B").
 import sys
 
 import cramzip
-from cramzip.cram import Task, cram
-from cramzip.decode import Recipe, decode
-from cramzip.quantize import dequantize
-from cramzip.records import Parameters
+from cramzip.coding.cram import Task, cram
+from cramzip.coding.decode import Recipe, decode
+from cramzip.coding.quantize import dequantize
+from cramzip.container.records import Parameters
 
 SENTENCE = "The rain had stopped."
 

@@ -19,7 +19,7 @@ os.environ["XDG_CONFIG_HOME"] = "/nonexistent"  # no test shall find the profile
 def long_chunks():
     """Give vectors of the tiny model more than they can hold: without corrections, chunks of several tokens."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cramzip.chunking.BITS_PER_DIMENSION", 0.8)
+        patch.setattr("cramzip.coding.chunking.BITS_PER_DIMENSION", 0.8)
         yield
 
 
@@ -30,8 +30,8 @@ def never_stored(monkeypatch):
     def size(groups):
         return sum(len(group.payload) + 2**32 * group.entry.kind.is_stored * group.entry.size for group in groups)
 
-    monkeypatch.setattr("cramzip.encode._size", size)
-    monkeypatch.setattr("cramzip.container.file_size", lambda header, entries: 0)
+    monkeypatch.setattr("cramzip.coding.encode._size", size)
+    monkeypatch.setattr("cramzip.container.writing.file_size", lambda header, entries: 0)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def cramzip(folder):
     """
     from click.testing import CliRunner
 
-    from cramzip.cli import commands
+    from cramzip.app.cli import commands
 
     def run(*arguments, stdin=b""):
         result = CliRunner().invoke(commands, [str(argument) for argument in arguments], input=stdin)

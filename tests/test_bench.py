@@ -6,9 +6,9 @@ import subprocess
 import pytest
 from models import TINY_MODEL, recital
 
-from cramzip import bench
-from cramzip.bench import CRAMZIP, RIVALS, Measurement, config_of, settings_for, totals
-from cramzip.cram import CramConfig
+from cramzip.app import bench
+from cramzip.app.bench import CRAMZIP, RIVALS, Measurement, config_of, settings_for, totals
+from cramzip.coding.cram import CramConfig
 
 OURS = {"default": "cramzip", "smallest": "cramzip --smallest", "exact": "cramzip --exact"}
 PPMD = "ppmd -o6"
@@ -17,7 +17,7 @@ CONFIG = CramConfig(effort=1)
 
 @pytest.fixture(scope="module")
 def lm():
-    from cramzip.lm import load
+    from cramzip.lm.frozen import load
 
     return load(str(TINY_MODEL))
 

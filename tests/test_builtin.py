@@ -10,9 +10,9 @@ from models import ROOT
 
 import cramzip
 from cramzip import CramConfig
-from cramzip.container import stored_group
-from cramzip.describe import describe
-from cramzip.records import BuiltinModel
+from cramzip.container.description import describe
+from cramzip.container.records import BuiltinModel
+from cramzip.container.stored import stored_group
 
 FOLDER = ROOT / "cramzip" / "models" / "primer"
 TEXT = (ROOT / "examples" / "texts" / "lighthouse.txt").read_bytes()[:700]
@@ -73,7 +73,7 @@ def there_and_back(tmp_path_factory):
 def run(*arguments):
     from click.testing import CliRunner
 
-    from cramzip.cli import commands
+    from cramzip.app.cli import commands
 
     result = CliRunner().invoke(commands, list(map(str, arguments)))
     assert result.exit_code == 0, result.stderr

@@ -5,9 +5,9 @@ import torch
 from models import ARCHITECTURES, TINY_MODEL, make_model
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from cramzip import cache
-from cramzip.cache import RoomyLayer, with_room
-from cramzip.lm import FrozenLM
+from cramzip.lm.frozen import FrozenLM
+from cramzip.lm.speed import cache
+from cramzip.lm.speed.cache import RoomyLayer, with_room
 
 LENGTH, FIRST = 44, 5  # tokens in all, more than the sliding windows of some models; and how many at first
 
@@ -50,7 +50,7 @@ def logits_of_all_steps(lm, first, n_at_once=1):
 def test_every_architecture_says_the_same_as_with_the_plain_cache(model, monkeypatch, room, first):
     monkeypatch.setattr(cache, "ROOM", room)
     roomy, _ = logits_of_all_steps(model, first)
-    monkeypatch.setattr("cramzip.lm.with_room", lambda plain: plain)
+    monkeypatch.setattr("cramzip.lm.frozen.with_room", lambda plain: plain)
     plain, _ = logits_of_all_steps(model, first)
     torch.testing.assert_close(roomy, plain, rtol=0, atol=1e-4)
 
@@ -58,7 +58,7 @@ def test_every_architecture_says_the_same_as_with_the_plain_cache(model, monkeyp
 def test_several_tokens_at_once_are_added_like_one_by_one(tiny, monkeypatch):
     monkeypatch.setattr(cache, "ROOM", 2)
     roomy, _ = logits_of_all_steps(tiny, 2, n_at_once=7)
-    monkeypatch.setattr("cramzip.lm.with_room", lambda plain: plain)
+    monkeypatch.setattr("cramzip.lm.frozen.with_room", lambda plain: plain)
     plain, _ = logits_of_all_steps(tiny, 2, n_at_once=7)
     torch.testing.assert_close(roomy, plain, rtol=0, atol=1e-4)
 

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cramzip.chunking import cut, is_inside_character, looks_like_text, next_segment, prior_capacity
-from cramzip.wire import MAX_CHUNK_SIZE
+from cramzip.coding.chunking import cut, is_inside_character, looks_like_text, next_segment, prior_capacity
+from cramzip.container.wire import MAX_CHUNK_SIZE
 
 LINES = [f"It was a dark and stormy night — number {i * i * 7919} of {i**3}.\n" for i in range(400)]
 TEXT = "".join(LINES).encode()

@@ -16,9 +16,11 @@ from pathlib import Path
 import pytest
 from models import TINY_MODEL, recital
 
-from cramzip import __version__, container, files
-from cramzip.cli import commands
-from cramzip.records import BITS, BuiltinModel
+from cramzip import __version__
+from cramzip.app import files
+from cramzip.app.cli import commands
+from cramzip.container import layout, reading, writing
+from cramzip.container.records import BITS, BuiltinModel
 
 MODEL = ("-m", TINY_MODEL)
 FAST = (*MODEL, "-1")
@@ -53,7 +55,7 @@ def entries(folder):
 @pytest.fixture(scope="session")
 def text():
     """What even the tiny model compresses well."""
-    from cramzip.lm import load
+    from cramzip.lm.frozen import load
 
     return recital(load(str(TINY_MODEL)), 300)
 
@@ -68,15 +70,15 @@ def crammed(tmp_path_factory, text):
     result = CliRunner().invoke(commands, ["c", *map(str, FAST), str(path)])
     assert result.exit_code == 0, result.stderr
     blob = path.with_suffix(".cram").read_bytes()
-    assert container.read(blob).header.vectors is not None
+    assert reading.read(blob).header.vectors is not None
     return blob
 
 
 def with_header(blob, **changes):
     """The same file with another header."""
-    file = container.read(blob)
+    file = reading.read(blob)
     sink = io.BytesIO()
-    container.write(sink, replace(file.header, **changes), list(file))
+    writing.write(sink, replace(file.header, **changes), list(file))
     return sink.getvalue()
 
 
@@ -133,7 +135,7 @@ def test_no_option_of_compress_is_needed_to_decompress(cramzip, text, options):
     original = text[:20] if "--exact" in options else text
     compressed = cramzip("c", *FAST, *options, stdin=original)
     assert compressed.exit_code == 0
-    assert container.read(compressed.stdout_bytes).header.model is not None
+    assert reading.read(compressed.stdout_bytes).header.model is not None
     assert cramzip("d", *MODEL, stdin=compressed.stdout_bytes).stdout_bytes == original
 
 
@@ -252,7 +254,7 @@ def test_help_of_compress_shows_the_levels_once(cramzip):
 
 
 def test_help_names_the_defaults(cramzip):
-    from cramzip.cram import DEFAULT_BITS, EXACT_BITS, CramConfig
+    from cramzip.coding.cram import DEFAULT_BITS, EXACT_BITS, CramConfig
 
     shown = " ".join(cramzip("c", "--help").stdout.split())
     for fact in (
@@ -289,7 +291,7 @@ def test_without_vectors_there_are_corrections_alone(cramzip, text):
 
 
 def test_exact_files_have_no_corrections(cramzip, text):
-    from cramzip.cram import EXACT_BITS
+    from cramzip.coding.cram import EXACT_BITS
 
     one = described(cramzip, cramzip("c", *FAST, "--exact", stdin=text[:20]).stdout_bytes)
     assert "recited" in one["groups"]
@@ -316,7 +318,7 @@ def test_stripping_leaves_out_the_name_and_most_of_the_hash(cramzip, folder, tex
     cramzip("c", *FAST, "-o", "whole", "book.txt")
     assert cramzip("c", *FAST, "--rm", "--strip", "book.txt").exit_code == 0
     assert entries(folder) == ["book.txt.cram", "whole"]
-    header, whole = (container.read(Path(name).read_bytes()).header for name in ("book.txt.cram", "whole"))
+    header, whole = (reading.read(Path(name).read_bytes()).header for name in ("book.txt.cram", "whole"))
     assert (header.name, whole.name) == (None, "book.txt")
     assert header.original_hash == whole.original_hash[:4]
     assert header.vectors.gain is None
@@ -414,7 +416,7 @@ def test_a_folder_that_cannot_be_read_does_not_stop_the_others(cramzip, tree, mo
             raise PermissionError(errno.EACCES, "Permission denied", folder)
         return files.inside(folder, wanted)
 
-    monkeypatch.setattr("cramzip.cli.inside", forbidding)
+    monkeypatch.setattr("cramzip.app.cli.inside", forbidding)
     result = cramzip("c", *FAST, "-r", "tree", "tree/sub/b")
     assert result.exit_code == 1
     assert "cramzip: tree/sub: Permission denied\n" in result.stderr
@@ -434,7 +436,7 @@ def test_a_folder_is_an_error_unless_asked_for(cramzip, tree, command, verb):
 
 
 def test_one_command_loads_and_measures_the_model_once(cramzip, folder, text, monkeypatch):
-    from cramzip.lm import FrozenLM
+    from cramzip.lm.frozen import FrozenLM
 
     done = []
     for name in ("__init__", "measure_noise"):
@@ -471,7 +473,7 @@ def test_list_needs_no_model(cramzip, text, crammed):
 def test_list_tells_everything_when_asked(cramzip, crammed):
     Path("text.cram").write_bytes(crammed)
     shown = cramzip("l", "-v", "text.cram").stdout
-    header = container.read(crammed).header
+    header = reading.read(crammed).header
     for fact in (
         "text.txt",
         f"{header.original_hash.hex()} (the first 8 of 32 bytes)",
@@ -491,7 +493,7 @@ def test_list_tells_everything_when_asked(cramzip, crammed):
 def test_a_whole_hash_is_shown_as_it_is(cramzip):
     Path("a").write_bytes(random.Random(1).randbytes(2**20))
     cramzip("c", *FAST, "a")
-    header = container.read(Path("a.cram").read_bytes()).header
+    header = reading.read(Path("a.cram").read_bytes()).header
     assert len(header.original_hash) == 32
     assert f"{header.original_hash.hex()}\n" in cramzip("l", "-v", "a.cram").stdout
 
@@ -506,7 +508,7 @@ def test_a_whole_hash_is_shown_as_it_is(cramzip):
     ],
 )
 def test_list_tells_what_the_vectors_bought(cramzip, crammed, gain, told, balance):
-    blob = with_header(crammed, vectors=replace(container.read(crammed).header.vectors, gain=gain))
+    blob = with_header(crammed, vectors=replace(reading.read(crammed).header.vectors, gain=gain))
     one = described(cramzip, blob)
     assert f"{told}\n" in cramzip("l", "-v", "described.cram").stdout
     assert one["vectors"]["bits_spent"] == 24
@@ -538,7 +540,7 @@ def test_list_knows_nothing_of_models_where_none_is_needed(cramzip):
 
 
 def test_a_built_in_model_is_called_by_its_name(cramzip, crammed):
-    from cramzip.source import find
+    from cramzip.lm.source import find
 
     source = find()
     one = described(cramzip, with_header(crammed, model=BuiltinModel(source.digest)))
@@ -616,7 +618,7 @@ def test_compressed_data_does_not_go_to_a_terminal(terminal, folder):
         assert caught.value.code == 2
         shown = user.read(10_000)
     assert b"terminal" in shown
-    assert container.MAGIC not in shown
+    assert layout.MAGIC not in shown
 
 
 def test_no_input_is_read_from_a_terminal(terminal, folder):
@@ -683,7 +685,7 @@ def test_a_file_whose_name_is_no_name_for_a_header(cramzip):
     for name in (os.fsdecode(b"caf\xe9.txt"), "two\nlines", "back\\slash"):
         Path(name).write_bytes(NOISE)
         assert cramzip("c", *FAST, name, "-o", "a.cram", "-f").exit_code == 0
-        assert container.read(Path("a.cram").read_bytes()).header.name is None
+        assert reading.read(Path("a.cram").read_bytes()).header.name is None
 
 
 @pytest.mark.parametrize("name", [os.fsdecode(b"caf\xe9.txt"), "two\nlines.txt", "back\\slash.txt"], ids=ascii)
@@ -742,7 +744,7 @@ def test_an_open_file_is_written_into_where_it_stands(cramzip):
         assert cramzip("c", *FAST, "a", "-o", f"/dev/fd/{log.fileno()}").exit_code == 0
         log.write(b" after")
     written = Path("log").read_bytes()
-    assert written.startswith(b"before " + container.MAGIC)
+    assert written.startswith(b"before " + layout.MAGIC)
     assert written.endswith(b" after")
 
 
@@ -868,7 +870,7 @@ def test_another_model_is_refused_with_both_fingerprints(cramzip, crammed, folde
 @pytest.fixture
 def hub_file(folder, crammed):
     """`a.cram`, which says that its model comes from Hugging Face."""
-    model = replace(container.read(crammed).header.model, model_id="hf:nobody/nothing-that-exists")
+    model = replace(reading.read(crammed).header.model, model_id="hf:nobody/nothing-that-exists")
     Path("a.cram").write_bytes(with_header(crammed, model=model))
     return "a.cram"
 
@@ -928,7 +930,7 @@ def test_debug_shows_where_an_error_came_from(folder):
 
 
 def test_two_processes_do_not_write_the_same_output(cramzip, folder):
-    from cramzip.journal import Journal
+    from cramzip.app.journal import Journal
 
     Path("a").write_bytes(NOISE)
     journal = Journal(folder / ".a.cram.journal", bytes(32))
@@ -986,7 +988,7 @@ def test_killed_jobs_go_on_where_they_stopped_and_give_the_same_file(cramzip, fo
 
 
 def test_the_journal_of_other_options_is_not_continued(cramzip, folder):
-    from cramzip.journal import Journal
+    from cramzip.app.journal import Journal
 
     Path("a").write_bytes(NOISE)
     Journal(folder / ".a.cram.journal", bytes(32)).close(remove=False)

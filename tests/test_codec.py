@@ -14,11 +14,13 @@ from models import PROSE, ROOT, TINY_MODEL, recital
 from test_tokens import AWKWARD
 
 import cramzip
-from cramzip import CramConfig, codec, container, encode
-from cramzip.describe import describe
+from cramzip import CramConfig, codec
+from cramzip.coding import encode
+from cramzip.container import reading, stored, writing
+from cramzip.container.description import describe
+from cramzip.container.records import BITS, BuiltinModel, Kind, OutsideModel, Parameters
 from cramzip.errors import CramError, DamagedFileError, UsageError, VerificationError, WrongModelError
-from cramzip.lm import FrozenLM
-from cramzip.records import BITS, BuiltinModel, Kind, OutsideModel, Parameters
+from cramzip.lm.frozen import FrozenLM
 
 RNG = random.Random(0)
 KINDS = AWKWARD | {
@@ -95,7 +97,7 @@ def test_every_kind_of_bytes_comes_back_through_the_model(lm, never_stored, data
 
 def size_if_stored(data, blob):
     header = replace(cramzip.read(blob).header, model=None, parameters=Parameters(), vectors=None)
-    return container.write(io.BytesIO(), header, [container.stored_group(data)] if data else [])
+    return writing.write(io.BytesIO(), header, [stored.stored_group(data)] if data else [])
 
 
 @every_kind
@@ -316,7 +318,7 @@ def test_any_part_can_be_decoded_alone(lm, text, small_groups, never_stored, mod
     blob = cramzip.compress(data, lm, CONFIGS[mode])
     assert len(cramzip.read(blob).entries) > 2
     size = len(data)
-    offsets = container.read(blob).offsets
+    offsets = reading.read(blob).offsets
     parts = [
         (0, 5),
         (17, 60),
@@ -335,7 +337,7 @@ def test_any_part_can_be_decoded_alone(lm, text, small_groups, never_stored, mod
 
 def test_only_the_groups_that_a_part_touches_are_decoded(lm, text, small_groups, never_stored, monkeypatch):
     blob = cramzip.compress(text, lm, CONFIGS["no vectors"])
-    offsets = container.read(blob).offsets
+    offsets = reading.read(blob).offsets
     recite, decoded = codec.recite, []
     monkeypatch.setattr(
         codec, "recite", lambda file, groups, *how: decoded.append(len(groups)) or recite(file, groups, *how)
@@ -391,7 +393,7 @@ def test_progress_never_exceeds_the_whole_where_tokens_are_decoded_again(lm, tex
 def written(file, groups, **changes):
     """The bytes of a file with other groups, all its checksums being right."""
     sink = io.BytesIO()
-    container.write(sink, replace(file.header, **changes), groups)
+    writing.write(sink, replace(file.header, **changes), groups)
     return sink.getvalue()
 
 
@@ -458,7 +460,7 @@ def changed_payload(rng, group):
             data += rng.randbytes(3)
         case 3:
             data[:] = rng.randbytes(len(data))
-    return container.modelled_group(group.entry.kind, b"", group.entry.n_tokens, group.entry.n_vectors, bytes(data))
+    return writing.modelled_group(group.entry.kind, b"", group.entry.n_tokens, group.entry.n_vectors, bytes(data))
 
 
 def changed_entry(rng, group):
@@ -471,7 +473,7 @@ def changed_entry(rng, group):
 def test_damage_under_right_checksums_gives_errors_and_never_wrong_bytes(lm, file_to_damage):
     """As if someone had made the file so: every check but those of the decoded content is passed."""
     blob, data = file_to_damage
-    file = container.read(blob)
+    file = reading.read(blob)
     groups = list(file)
     rng = random.Random(0)
     n_wrong = 0
@@ -492,7 +494,7 @@ def test_damage_under_right_checksums_gives_errors_and_never_wrong_bytes(lm, fil
 
 
 def test_groups_in_another_order_are_an_error(lm, text, small_groups, never_stored):
-    file = container.read(cramzip.compress(text, lm, CONFIGS["no vectors"]))
+    file = reading.read(cramzip.compress(text, lm, CONFIGS["no vectors"]))
     first, second, *others = file
     with pytest.raises(DamagedFileError, match="Original_Hash"):
         cramzip.decompress(written(file, [second, first, *others]), lm)
@@ -502,13 +504,13 @@ def test_groups_in_another_order_are_an_error(lm, text, small_groups, never_stor
     "changes", [{"noise_exponent": 15}, {"noise_exponent": 5}, {"chunk_tokens": 23}, {"context_tokens": 9}]
 )
 def test_other_parameters_are_an_error(lm, text, never_stored, changes):
-    file = container.read(cramzip.compress(text, lm, CONFIGS["no vectors"]))
+    file = reading.read(cramzip.compress(text, lm, CONFIGS["no vectors"]))
     damaged = written(file, list(file), parameters=replace(file.header.parameters, **changes))
     with pytest.raises(DamagedFileError, match="content"):
         cramzip.decompress(damaged, lm)
 
 
 def test_the_hash_of_another_original_is_an_error(lm, blob):
-    file = container.read(blob)
+    file = reading.read(blob)
     with pytest.raises(DamagedFileError, match="Original_Hash"):
         cramzip.decompress(written(file, list(file), original_hash=bytes(8)), lm)

@@ -2,8 +2,8 @@ import sys
 
 import pytest
 
-from cramzip import console
-from cramzip.console import Console, printable
+from cramzip.app import console
+from cramzip.app.console import Console, printable
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cramzip import container, payload
-from cramzip.container import MAX_TOKENS, MAX_VECTORS, MAX_WIDTH, modelled_group, stored_group
-from cramzip.errors import DamagedFileError
-from cramzip.records import (
+from cramzip.container import layout, reading, records, stored, writing
+from cramzip.container import opened as payload
+from cramzip.container.layout import MAX_TOKENS, MAX_VECTORS, MAX_WIDTH
+from cramzip.container.records import (
     HASH_SIZES,
     STANDARD,
     BuiltinModel,
@@ -27,7 +27,10 @@ from cramzip.records import (
     Vectors,
     n_chunks,
 )
-from cramzip.wire import Cursor, pack_varint
+from cramzip.container.stored import stored_group
+from cramzip.container.wire import Cursor, pack_varint
+from cramzip.container.writing import modelled_group
+from cramzip.errors import DamagedFileError
 
 patiently = settings(deadline=None)
 OUTSIDE = OutsideModel("hf:someone/model", "", bytes(32), bytes(range(32)))
@@ -39,7 +42,7 @@ TEXT = b"some text"
 
 def write(header, groups=()):
     sink = io.BytesIO()
-    size = container.write(sink, header, groups)
+    size = writing.write(sink, header, groups)
     assert size == len(sink.getvalue())
     return sink.getvalue()
 
@@ -73,13 +76,13 @@ def sealed(front, *payloads, one_group=False):
 
 def front_of(header, groups):
     """Header and table."""
-    entries = b"".join(container.pack_entry(group.entry, alone=len(groups) == 1) for group in groups)
-    return container.pack_header(header, len(groups)) + entries
+    entries = b"".join(writing.pack_entry(group.entry, alone=len(groups) == 1) for group in groups)
+    return writing.pack_header(header, len(groups)) + entries
 
 
 def stage_of(blob):
     with pytest.raises(DamagedFileError) as caught:
-        container.read(blob)
+        reading.read(blob)
     assert "\n" not in str(caught.value)
     return caught.value.stage
 
@@ -94,7 +97,7 @@ def alone(group):
 
 
 names = st.text(st.characters(codec="utf-8", exclude_categories=("Cc",), exclude_characters="/\\"), min_size=1).filter(
-    lambda name: container.name_fault(name) is None
+    lambda name: records.name_fault(name) is None
 )
 models = st.one_of(
     st.builds(BuiltinModel, st.binary(min_size=4, max_size=4)),
@@ -110,7 +113,7 @@ parameters = st.just(STANDARD) | st.builds(
     Parameters, st.integers(0, 15), st.integers(1, MAX_TOKENS), st.integers(0, MAX_TOKENS)
 )
 vector_blocks = st.builds(
-    Vectors, st.sampled_from(Coding), st.integers(1, 50), st.integers(0, container.MAX_GAIN), st.booleans()
+    Vectors, st.sampled_from(Coding), st.integers(1, 50), st.integers(0, layout.MAX_GAIN), st.booleans()
 )
 
 
@@ -154,7 +157,7 @@ small_files = pytest.mark.parametrize("blob", SMALL_FILES.values(), ids=SMALL_FI
 @given(files())
 def test_what_is_written_is_read(file):
     header, groups = file
-    found = container.read(write(header, groups))
+    found = reading.read(write(header, groups))
     assert found.header == header
     assert facts(found) == facts(map(alone, groups) if len(groups) == 1 else groups)
     assert found.offsets[-1] == header.original_size
@@ -164,7 +167,7 @@ def test_what_is_written_is_read(file):
 @given(files())
 def test_what_is_read_is_written_again_as_it_was(file):
     blob = write(*file)
-    found = container.read(blob)
+    found = reading.read(blob)
     assert write(found.header, found) == blob
 
 
@@ -174,7 +177,7 @@ def test_a_table_is_read_without_payloads_that_are_damaged(file):
     header, groups = file
     assume(len(groups) > 1)
     damaged = write(header, [Group(group.entry, bytes(b ^ 1 for b in group.payload)) for group in groups])
-    assert [group.entry for group in container.read_table(damaged)] == [group.entry for group in groups]
+    assert [group.entry for group in reading.read_table(damaged)] == [group.entry for group in groups]
     if any(group.payload for group in groups):
         assert stage_of(damaged) == "payload"
 
@@ -182,14 +185,14 @@ def test_a_table_is_read_without_payloads_that_are_damaged(file):
 @pytest.mark.parametrize("size", HASH_SIZES)
 def test_a_hash_may_be_cut(size):
     header = replace(EMPTY, original_hash=bytes(range(size)))
-    assert container.read(write(header)).header == header
+    assert reading.read(write(header)).header == header
 
 
 @patiently
 @given(st.binary(min_size=1, max_size=2000))
 def test_a_stored_group_gives_its_content(content):
     group = stored_group(content)
-    assert container.stored_content(group) == content
+    assert stored.stored_content(group) == content
     assert len(group.payload) <= len(content)
 
 
@@ -200,22 +203,22 @@ def test_varints_are_read_as_written(value):
 
 def test_many_tiny_groups_are_read():
     groups = [stored_group(b"x"), predicted(b"y", 1, b"")] * 200
-    assert facts(container.read(write(header_of(groups), groups))) == facts(groups)
+    assert facts(reading.read(write(header_of(groups), groups))) == facts(groups)
     groups = [stored_group(b"x")] * 2
-    assert facts(container.read(write(header_of(groups), groups))) == facts(groups)
+    assert facts(reading.read(write(header_of(groups), groups))) == facts(groups)
 
 
 @pytest.mark.parametrize("kind", [Kind.CORRECTED, Kind.PREDICTED])
 def test_corrections_may_take_no_bytes(kind):
     group = crammed(kind, n_vectors=2 * kind.has_vectors, body=bytes(6 * kind.has_vectors))
-    assert facts(container.read(write(header_of([group]), [group]))) == facts([alone(group)])
+    assert facts(reading.read(write(header_of([group]), [group]))) == facts([alone(group)])
 
 
 def test_the_parts_of_a_payload_are_told_apart():
     packed = bytes([128, 5, 0]) * 6
     groups = [crammed(n_tokens=5, body=packed + b"fix"), predicted(), stored_group(b"abc")]
     header = header_of(groups, parameters=Parameters(14, 2, 0))
-    found = container.read(write(header, groups))
+    found = reading.read(write(header, groups))
     parts = [tuple(map(bytes, payload.split(group, header))) for group in found]
     assert parts == [(packed, b"fix"), (b"", b"\x12\x34"), (b"", b"abc")]
     assert [[mem.codes.shape for mem in payload.vectors(group, header)] for group in found] == [[(2, 7)] * 3, [], []]
@@ -249,7 +252,7 @@ def test_a_file_that_is_stripped_has_even_fewer(group, size):
 
 def test_a_group_among_others_costs_24_bytes_at_most():
     for group in (predicted(b"t" * 10**5, 4000), crammed(content=b"t" * 10**5, n_tokens=4000)):
-        assert len(container.pack_entry(group.entry)) <= 24
+        assert len(writing.pack_entry(group.entry)) <= 24
 
 
 # -- damage ----------------------------------------------------------------------------------------
@@ -258,7 +261,7 @@ def test_a_group_among_others_costs_24_bytes_at_most():
 @given(st.binary(max_size=200))
 def test_noise_is_refused(noise):
     assert stage_of(noise)
-    assert stage_of(container.MAGIC + b"\x01" + noise)
+    assert stage_of(layout.MAGIC + b"\x01" + noise)
 
 
 @small_files
@@ -296,12 +299,12 @@ def test_changed_headers_with_a_right_checksum_give_no_other_error(data, one_gro
     place = data.draw(st.integers(5, len(front) - 1))
     changed = front[:place] + data.draw(st.binary(max_size=12)) + front[place + data.draw(st.integers(0, 12)) :]
     with suppress(DamagedFileError):
-        container.read(sealed(changed, *[group.payload for group in groups], one_group=one_group))
+        reading.read(sealed(changed, *[group.payload for group in groups], one_group=one_group))
 
 
 def test_a_genomics_file_is_called_by_its_name():
     with pytest.raises(DamagedFileError, match="genomics"):
-        container.read(b"CRAM\x03\x00" + bytes(20))
+        reading.read(b"CRAM\x03\x00" + bytes(20))
 
 
 @pytest.mark.parametrize("magic", [b"", b"\x9dC", b"\x9dCZ"[::-1], b"PK\x03\x04"])
@@ -311,7 +314,7 @@ def test_another_magic_is_refused(magic):
 
 @pytest.mark.parametrize("rest", [b"", b"\x00", b"\x02" + bytes(100), b"\x0a" + bytes(100)])
 def test_another_version_is_refused(rest):
-    assert stage_of(container.MAGIC + rest) == "version"
+    assert stage_of(layout.MAGIC + rest) == "version"
 
 
 # -- header ----------------------------------------------------------------------------------------
@@ -324,10 +327,10 @@ def with_flags(change, header=EMPTY, groups=()):
 
 
 def test_a_reserved_flag_is_refused():
-    assert stage_of(with_flags(lambda flags: flags | container.RESERVED_FLAGS)) == "header"
+    assert stage_of(with_flags(lambda flags: flags | layout.RESERVED_FLAGS)) == "header"
 
 
-@pytest.mark.parametrize("flag", [container.BUILTIN, container.IS_STANDARD, container.HAS_VECTORS])
+@pytest.mark.parametrize("flag", [layout.BUILTIN, layout.IS_STANDARD, layout.HAS_VECTORS])
 def test_flags_of_a_model_without_a_model_are_refused(flag):
     assert stage_of(with_flags(lambda flags: flags | flag)) == "header"
     group = stored_group(b"abc")
@@ -338,22 +341,22 @@ def test_flags_of_a_model_without_a_model_are_refused(flag):
 def test_standard_parameters_have_one_encoding(group):
     header = header_of([group])
     blob = write(header, [group])
-    assert blob[4] & container.IS_STANDARD
+    assert blob[4] & layout.IS_STANDARD
     front = front_of(header, [group])
     spelled_out = bytes([14]) + pack_varint(STANDARD.chunk_tokens) + pack_varint(STANDARD.context_tokens) + b"\0"
     vector_block = bytes([VECTORS.coding, VECTORS.width, 0]) if header.vectors else b""
-    at = len(container.pack_header(header, 1)) - len(vector_block + b"\1")
+    at = len(writing.pack_header(header, 1)) - len(vector_block + b"\1")
     front = bytearray(front[:at] + spelled_out + front[at:])
-    front[4] ^= container.IS_STANDARD
+    front[4] ^= layout.IS_STANDARD
     assert stage_of(sealed(bytes(front), group.payload, one_group=True)) == "header"
     other = replace(header, parameters=Parameters(14, 512, 510))
-    assert not write(other, [group])[4] & container.IS_STANDARD
-    assert container.read(write(other, [group])).header == other
+    assert not write(other, [group])[4] & layout.IS_STANDARD
+    assert reading.read(write(other, [group])).header == other
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", "/etc/passwd", "a\nb", "a\x00", "\x7f", "é" * 128])
 def test_bad_names_are_refused(name):
-    assert container.name_fault(name)
+    assert records.name_fault(name)
     assert stage_of(write(replace(EMPTY, name=name))) == "header"
 
 
@@ -375,7 +378,7 @@ def test_bad_names_are_refused(name):
         {"parameters": Parameters(context_tokens=2**62)},
         {"vectors": replace(VECTORS, width=0)},
         {"vectors": replace(VECTORS, width=MAX_WIDTH + 1)},
-        {"vectors": replace(VECTORS, gain=container.MAX_GAIN + 1)},
+        {"vectors": replace(VECTORS, gain=layout.MAX_GAIN + 1)},
     ],
     ids=str,
 )
@@ -396,7 +399,7 @@ def test_a_reserved_coding_is_refused(coding):
 
 
 def test_a_number_in_more_bytes_than_it_needs_is_refused():
-    front = container.pack_header(EMPTY, 0)
+    front = writing.pack_header(EMPTY, 0)
     assert front[5] == 0
     assert stage_of(sealed(front[:5] + b"\x80\x00" + front[6:])) == "header"
     assert stage_of(sealed(front[:-1] + b"\x80\x00")) == "header"
@@ -436,11 +439,11 @@ def test_entries_beyond_the_limits_are_refused(entry, more):
 
 @pytest.mark.parametrize("kind", [5, 6, 255])
 def test_a_reserved_kind_is_refused(kind):
-    front = container.pack_header(Header(1, bytes(32)), 1) + bytes([kind])
+    front = writing.pack_header(Header(1, bytes(32)), 1) + bytes([kind])
     assert stage_of(sealed(front, b"x", one_group=True)) == "table"
-    entries = [bytearray(container.pack_entry(stored_group(b"x").entry)) for _ in range(2)]
+    entries = [bytearray(writing.pack_entry(stored_group(b"x").entry)) for _ in range(2)]
     entries[1][0] = kind
-    assert stage_of(sealed(container.pack_header(Header(2, bytes(32)), 2) + b"".join(entries), b"xx")) == "table"
+    assert stage_of(sealed(writing.pack_header(Header(2, bytes(32)), 2) + b"".join(entries), b"xx")) == "table"
 
 
 @pytest.mark.parametrize("size", [3, 7, 2**62])
@@ -478,7 +481,7 @@ def test_a_vector_block_needs_groups_with_vectors(n_groups):
 
 @pytest.mark.parametrize("n_groups", [8, 2**31, 2**62])
 def test_huge_counts_cost_nothing(n_groups):
-    front = container.pack_header(Header(1, bytes(32)), n_groups)
+    front = writing.pack_header(Header(1, bytes(32)), n_groups)
     assert stage_of(sealed(front, bytes(50))) == "table"
 
 
@@ -492,7 +495,7 @@ def test_one_group_is_under_one_checksum():
     blob = bytearray(SMALL_FILES["one predicted"])
     blob[-1] ^= 1
     with pytest.raises(DamagedFileError, match="Check") as caught:
-        container.read(bytes(blob))
+        reading.read(bytes(blob))
     assert caught.value.stage == "table"
 
 
@@ -503,7 +506,7 @@ def test_a_zstd_frame_that_unpacks_to_more_is_refused_before_it_is_unpacked():
     bomb = stored_group(bytes(2**20))
     liar = Group(replace(bomb.entry, size=100), bomb.payload)
     with pytest.raises(DamagedFileError) as caught:
-        container.stored_content(liar)
+        stored.stored_content(liar)
     assert caught.value.stage == "content"
 
 
@@ -511,22 +514,22 @@ def test_a_zstd_frame_that_unpacks_to_more_is_refused_before_it_is_unpacked():
 def test_a_bad_zstd_frame_is_refused(frame):
     group = Group(Entry(Kind.ZSTD, 100, len(frame), zlib.crc32(frame), zlib.crc32(bytes(100))), frame)
     with pytest.raises(DamagedFileError):
-        container.stored_content(group)
+        stored.stored_content(group)
 
 
 def test_wrong_content_is_refused():
     group = stored_group(b"abc")
     with pytest.raises(DamagedFileError, match="Content_CRC"):
-        container.check_content(group.entry, b"abd")
+        reading.check_content(group.entry, b"abd")
     with pytest.raises(DamagedFileError, match="Size"):
-        container.check_content(alone(group).entry, b"ab")
+        reading.check_content(alone(group).entry, b"ab")
 
 
 @pytest.mark.parametrize("n_groups", [1, 2])
 def test_codes_that_the_coding_does_not_have_are_damage(n_groups):
     groups = [crammed(body=b"\x80\xff\xff" * 2)] * n_groups
     blob = write(header_of(groups), groups)
-    assert container.read(blob)
+    assert reading.read(blob)
     with pytest.raises(DamagedFileError) as caught:
         payload.check(blob)
     assert caught.value.stage == "vectors"

@@ -9,10 +9,10 @@ from models import TINY_MODEL
 
 import cramzip
 from cramzip import CramConfig
-from cramzip.cram import LOGITS_AT_ONCE, POSITIONS_AT_ONCE, Slots, Task, cram
-from cramzip.lm import FrozenLM
-from cramzip.quantize import dequantize, quantize
-from cramzip.records import BITS, Coding
+from cramzip.coding.cram import LOGITS_AT_ONCE, POSITIONS_AT_ONCE, Slots, Task, cram
+from cramzip.coding.quantize import dequantize, quantize
+from cramzip.container.records import BITS, Coding
+from cramzip.lm.frozen import FrozenLM
 
 NOISE = 2.0**-10
 TASKS = [Task([80, 81, 82, 83]), Task([100, 101], [70]), Task([90]), Task([120, 80, 99, 73, 82, 84], [5, 6, 7])]

@@ -8,14 +8,15 @@ import pytest
 import torch
 from models import PROSE, TINY_MODEL, recital
 
-from cramzip import CramConfig, codec, compress, corrections, decompress, encode, ranks, read
-from cramzip.corrections import TokenEncoder
-from cramzip.decode import BATCH_LIMITS, Recipe, batches, decode
+from cramzip import CramConfig, codec, compress, decompress, read
+from cramzip.coding import corrections, encode, ranks
+from cramzip.coding.corrections import TokenEncoder
+from cramzip.coding.decode import BATCH_LIMITS, Recipe, batches, decode
+from cramzip.coding.ranks import rank
+from cramzip.container.records import Kind, Parameters
 from cramzip.errors import DamagedFileError
-from cramzip.lm import FrozenLM
-from cramzip.ranks import rank
-from cramzip.records import Kind, Parameters
-from cramzip.source import find
+from cramzip.lm.frozen import FrozenLM
+from cramzip.lm.source import find
 
 PARAMETERS = Parameters(noise_exponent=10, chunk_tokens=12, context_tokens=7, start_token=272)
 

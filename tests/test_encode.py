@@ -9,13 +9,15 @@ import pytest
 import torch
 from models import PROSE, TINY_MODEL, recital
 
-from cramzip import CramConfig, encode, payload
-from cramzip.container import stored_content
-from cramzip.encode import choose_parameters, expected
+from cramzip import CramConfig
+from cramzip.coding import encode
+from cramzip.coding.encode import choose_parameters, expected
+from cramzip.coding.quantize import dequantize, quantize
+from cramzip.container import opened as payload
+from cramzip.container.records import STANDARD, Header, Kind, OutsideModel, Vectors
+from cramzip.container.stored import stored_content
 from cramzip.errors import UsageError
-from cramzip.lm import FrozenLM
-from cramzip.quantize import dequantize, quantize
-from cramzip.records import STANDARD, Header, Kind, OutsideModel, Vectors
+from cramzip.lm.frozen import FrozenLM
 
 NOISE = random.Random(0).randbytes(2**16)
 CONFIGS = {
@@ -287,7 +289,7 @@ def test_what_the_first_vectors_were_found_to_hold_decides_on_all_later_chunks(l
 
 
 def test_text_that_cannot_be_recited_is_stored(lm, monkeypatch):
-    monkeypatch.setattr("cramzip.encode._Encoder._faults", lambda self, tokens, mem: list(range(len(tokens))))
+    monkeypatch.setattr("cramzip.coding.encode._Encoder._faults", lambda self, tokens, mem: list(range(len(tokens))))
     (group,) = groups_of(b"Call me Ishmael.", lm, CONFIGS["exact"])
     assert stored_content(group) == b"Call me Ishmael."
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cramzip import files
+from cramzip.app import files
+from cramzip.app.files import Output
 from cramzip.errors import InputOutputError, UsageError
-from cramzip.files import Output
 
 
 def no(question):

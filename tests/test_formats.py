@@ -17,12 +17,14 @@ import torch
 from models import PROSE, ROOT, recital
 
 import cramzip
-from cramzip import CramConfig, codec, quantize
-from cramzip.corrections import TokenDecoder, TokenEncoder
+from cramzip import CramConfig, codec
+from cramzip.coding import quantize
+from cramzip.coding.corrections import TokenDecoder, TokenEncoder
+from cramzip.coding.ranks import Step, rank
+from cramzip.container.records import BITS, Coding, Kind
+from cramzip.container.vectors import pack
 from cramzip.errors import DamagedFileError, WrongModelError
-from cramzip.lm import FrozenLM
-from cramzip.ranks import Step, rank
-from cramzip.records import BITS, Coding, Kind
+from cramzip.lm.frozen import FrozenLM
 
 FORMATS = ROOT / "formats"
 MODEL = FORMATS / "model"
@@ -272,7 +274,7 @@ def test_reference_reader_decodes_recitals_of_the_library(lm, never_stored):
 
 
 def test_reference_reader_decodes_several_groups_of_the_library(text, lm, never_stored, monkeypatch):
-    monkeypatch.setattr("cramzip.encode.GROUP_TOKENS", 20)
+    monkeypatch.setattr("cramzip.coding.encode.GROUP_TOKENS", 20)
     blob = cramzip.compress(text, lm, CramConfig(vectors=0))
     assert len(cramzip.read(blob).entries) > 2
     assert reader.read(blob, MODEL) == text
@@ -354,7 +356,7 @@ def until_refused(tokens):
 def test_both_readers_make_the_same_of_vectors(coding, width):
     mem = torch.from_numpy(np.random.RandomState(width).randn(3, width).astype(np.float32))
     quantized = quantize.quantize(mem, coding)
-    numbers = reader.parse_vectors(quantize.pack(quantized), coding, width)
+    numbers = reader.parse_vectors(pack(quantized), coding, width)
     ours = numbers if coding is Coding.FLOAT16 else reader.transform(numbers)
     np.testing.assert_allclose(ours, quantize.dequantize(quantized).numpy(), rtol=0, atol=2e-6 * width**0.5)
 

@@ -11,11 +11,11 @@ from models import GGUF_ENTRIES, make_gguf
 from transformers import AutoTokenizer
 
 from cramzip import CramConfig, compress, decompress
+from cramzip.container.wire import pack_string, pack_varint
 from cramzip.errors import ModelError
-from cramzip.gguf_file import read_gguf
-from cramzip.lm import load
-from cramzip.source import find
-from cramzip.wire import pack_string, pack_varint
+from cramzip.lm.frozen import load
+from cramzip.lm.gguf_file import read_gguf
+from cramzip.lm.source import find
 
 ARRAY, STRING, UINT8, UINT32, BOOL = 9, 8, 0, 4, 7
 MANY = 2**20

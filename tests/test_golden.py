@@ -12,13 +12,14 @@ import pytest
 import torch
 
 import cramzip
-from cramzip import container, quantize
-from cramzip.corrections import TokenDecoder, TokenEncoder
-from cramzip.quantize import QuantizedMem
-from cramzip.rangecoder import Bit, Decoder, Encoder
-from cramzip.ranks import Step, rank
-from cramzip.records import Coding, Group, Header, Kind
-from cramzip.wire import pack_varint
+from cramzip.coding import quantize
+from cramzip.coding.corrections import TokenDecoder, TokenEncoder
+from cramzip.coding.ranks import Step, rank
+from cramzip.container import reading, stored, writing
+from cramzip.container.rangecoder import Bit, Decoder, Encoder
+from cramzip.container.records import Coding, Group, Header, Kind
+from cramzip.container.vectors import QuantizedMem, pack, unpack
+from cramzip.container.wire import pack_varint
 
 
 def integers(seed, count, below):
@@ -63,9 +64,9 @@ ZSTD_FILE = (  # of one group: 40 times a hyphen
 
 def written(contents, name=None, hash_size=8):
     original = b"".join(contents)
-    groups = [group for content in contents for group in container.stored_groups(content)]
+    groups = [group for content in contents for group in stored.stored_groups(content)]
     sink = io.BytesIO()
-    container.write(sink, Header(len(original), hashlib.sha256(original).digest()[:hash_size], name), groups)
+    writing.write(sink, Header(len(original), hashlib.sha256(original).digest()[:hash_size], name), groups)
     return sink.getvalue()
 
 
@@ -82,8 +83,8 @@ def test_a_file_with_a_zstd_frame_is_read_whatever_zstd_would_write_today():
     (entry,) = cramzip.read(blob).entries
     assert entry.kind is Kind.ZSTD
     sink = io.BytesIO()
-    file = container.read(blob)
-    container.write(sink, file.header, [Group(group.entry, bytes(group.payload)) for group in file])
+    file = reading.read(blob)
+    writing.write(sink, file.header, [Group(group.entry, bytes(group.payload)) for group in file])
     assert sink.getvalue() == blob
 
 
@@ -224,8 +225,8 @@ def codes_of(coding, n_vectors, width):
 @pytest.mark.parametrize(("coding", "expected"), PACKED.items(), ids=lambda value: getattr(value, "name", ""))
 def test_codes_of_vectors(coding, expected):
     mem = codes_of(coding, 2, 13)
-    assert quantize.pack(mem).hex() == expected
-    found = quantize.unpack(bytes.fromhex(expected), 2, 13, coding)
+    assert pack(mem).hex() == expected
+    found = unpack(bytes.fromhex(expected), 2, 13, coding)
     assert found.codes.tolist() == mem.codes.tolist()
     assert found.scales.tolist() == mem.scales.tolist()
 

@@ -6,10 +6,11 @@ import pytest
 from models import ROOT, TINY_MODEL
 
 import cramzip
-from cramzip import CramConfig, encode
-from cramzip.chunking import PROBE_PLACES, PROBE_TOKENS, WORTH_PROBING, probes
-from cramzip.lm import NOISE_TOKENS, FrozenLM
-from cramzip.records import Kind, Parameters
+from cramzip import CramConfig
+from cramzip.coding import encode
+from cramzip.coding.chunking import PROBE_PLACES, PROBE_TOKENS, WORTH_PROBING, probes
+from cramzip.container.records import Kind, Parameters
+from cramzip.lm.frozen import NOISE_TOKENS, FrozenLM
 
 DRAW = random.Random(5)
 WORDS = ["".join(DRAW.choices("aeioubcdfglmnprst", k=DRAW.randint(3, 8))) for _ in range(60)]

@@ -8,13 +8,15 @@ import torch
 from models import ROOT
 
 import cramzip
-from cramzip import CramConfig, encode, payload
-from cramzip.corrections import TokenDecoder
+from cramzip import CramConfig
+from cramzip.coding import encode
+from cramzip.coding.corrections import TokenDecoder
+from cramzip.coding.ranks import Step
+from cramzip.container import opened as payload
+from cramzip.container.rangecoder import Bit, Encoder
+from cramzip.container.records import Kind
 from cramzip.errors import DamagedFileError
-from cramzip.lm import FrozenLM
-from cramzip.rangecoder import Bit, Encoder
-from cramzip.ranks import Step
-from cramzip.records import Kind
+from cramzip.lm.frozen import FrozenLM
 
 FORMATS = ROOT / "formats"
 sys.path.insert(0, str(FORMATS))

@@ -7,8 +7,8 @@ import pytest
 from models import ROOT, TINY_MODEL
 
 from cramzip.errors import ModelError
-from cramzip.source import find
-from cramzip.tokens import read_tokenizer, table_hash, token_table
+from cramzip.lm.source import find
+from cramzip.lm.tokens import read_tokenizer, table_hash, token_table
 
 FORMATS = ROOT / "formats"
 IDENTITY = FORMATS / "identity"

@@ -10,9 +10,9 @@ import pytest
 from models import TINY_MODEL, make_gguf, make_model
 
 from cramzip.errors import InputOutputError, ModelError
-from cramzip.isolation import view
-from cramzip.lm import FrozenLM
-from cramzip.source import find
+from cramzip.lm.frozen import FrozenLM
+from cramzip.lm.isolation import view
+from cramzip.lm.source import find
 
 KERNELS = """
 import enum, types

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from models import TINY_MODEL, recital
 
-from cramzip import container, jobs
-from cramzip.console import Console
-from cramzip.cram import CramConfig
+from cramzip.app import jobs
+from cramzip.app.console import Console
+from cramzip.app.jobs import Destination
+from cramzip.coding.cram import CramConfig
+from cramzip.container import reading
 from cramzip.errors import InputOutputError, VerificationError
-from cramzip.jobs import Destination
-from cramzip.lm import load
+from cramzip.lm.frozen import load
 
 TEXT = b"the cat sat on the mat.\n"
 CONFIG = CramConfig(effort=1)
@@ -102,7 +103,7 @@ def test_an_interrupted_job_goes_on_and_gives_the_same_file(folder, model, capsy
 @pytest.mark.usefixtures("never_stored")
 @pytest.mark.parametrize("config", [CONFIG, CramConfig(vectors=0)], ids=["vectors", "corrections alone"])
 def test_modelled_groups_are_continued_as_if_nothing_had_happened(folder, model, capsys, monkeypatch, config):
-    monkeypatch.setattr("cramzip.encode.SEGMENT_BYTES", 80)  # several segments of a short text
+    monkeypatch.setattr("cramzip.coding.encode.SEGMENT_BYTES", 80)  # several segments of a short text
     text = recital(model, 300)
     Path("a").write_bytes(text)
     compress(model, Console(), config, output=Path("uninterrupted"))
@@ -112,15 +113,15 @@ def test_modelled_groups_are_continued_as_if_nothing_had_happened(folder, model,
     assert Path("a.cram").read_bytes() == Path("uninterrupted").read_bytes()
 
     continued = int(re.search(rf"continuing after (\d+) of {len(text)} bytes", capsys.readouterr().err)[1])
-    file = container.read(Path("a.cram").read_bytes())
+    file = reading.read(Path("a.cram").read_bytes())
     modelled = [at for at, entry in zip(file.offsets, file.entries, strict=False) if not entry.kind.is_stored]
     assert min(modelled) < continued <= max(modelled)
 
 
 @pytest.mark.usefixtures("never_stored")
 def test_what_vectors_gained_is_added_up_over_interruptions(folder, model, monkeypatch):
-    monkeypatch.setattr("cramzip.encode.SEGMENT_BYTES", 80)
-    monkeypatch.setattr("cramzip.encode.Segment.gain", property(lambda segment: 10.0))
+    monkeypatch.setattr("cramzip.coding.encode.SEGMENT_BYTES", 80)
+    monkeypatch.setattr("cramzip.coding.encode.Segment.gain", property(lambda segment: 10.0))
     Path("a").write_bytes(recital(model, 300))
     with pytest.raises(KeyboardInterrupt):
         compress(model, Meddler("a", interrupt, after=200))
@@ -142,9 +143,9 @@ def test_the_journal_serves_a_job_that_is_stripped_or_not(folder, model, capsys,
     ("changed", "vectors", "starts_anew"),
     [
         ("torch.get_num_threads", 1, True),
-        ("cramzip.jobs.version", 1, True),
-        ("cramzip.jobs.expected", 1, True),
-        ("cramzip.jobs.expected", 0, False),
+        ("cramzip.app.jobs.version", 1, True),
+        ("cramzip.app.jobs.expected", 1, True),
+        ("cramzip.app.jobs.expected", 0, False),
     ],
 )
 def test_a_job_is_continued_only_where_no_other_groups_could_come_out(

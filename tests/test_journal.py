@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 from models import TINY_MODEL, recital
 
-from cramzip import CramConfig, encode
-from cramzip.container import modelled_group, stored_group
-from cramzip.encode import Segment, choose_parameters
+from cramzip import CramConfig
+from cramzip.app.journal import Journal
+from cramzip.coding import encode
+from cramzip.coding.encode import Segment, choose_parameters
+from cramzip.container.records import Kind
+from cramzip.container.stored import stored_group
+from cramzip.container.writing import modelled_group
 from cramzip.errors import InputOutputError
-from cramzip.journal import Journal
-from cramzip.lm import FrozenLM
-from cramzip.records import Kind
+from cramzip.lm.frozen import FrozenLM
 
 IDENTITY, OTHER = bytes(32), bytes(range(32))
 SEGMENTS = [

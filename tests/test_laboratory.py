@@ -15,16 +15,18 @@ import pytest
 import torch
 from models import TINY_MODEL
 
-from cramzip import profiles
-from cramzip.cram import LEARNING_RATE, Task
+from cramzip.app import capacity as command
+from cramzip.coding.cram import LEARNING_RATE, Task
 from cramzip.errors import InputOutputError, UsageError
-from cramzip.laboratory import command, experiments, figures, measures, optimise, tables, texts
+from cramzip.laboratory import experiments, figures, measures, tables, texts
+from cramzip.laboratory import recipes as optimise
 from cramzip.laboratory.experiments import EXPERIMENTS, Laboratory, Plan, Trial
 from cramzip.laboratory.measures import Outcome
-from cramzip.laboratory.optimise import PAPER, Setting
 from cramzip.laboratory.published import PAPER_LENGTHS, PUBLISHED
+from cramzip.laboratory.recipes import PAPER, Setting
 from cramzip.laboratory.store import Store
-from cramzip.lm import FrozenLM
+from cramzip.lm import profiles
+from cramzip.lm.frozen import FrozenLM
 
 PLAN = Plan(samples=2, lengths=(2, 3, 4, 6, 8), vectors=(1, 2), steps=30, paper_steps=10)
 FAST = ("--samples", 2, "--lengths", "2,3,4,6,8", "--vectors", "1,2", "--steps", 30, "--paper-steps", 10)
@@ -52,7 +54,7 @@ def everything(lm, tmp_path_factory):
     """A folder with the records of all experiments on the tiny model."""
     from click.testing import CliRunner
 
-    from cramzip.cli import commands
+    from cramzip.app.cli import commands
 
     folder = tmp_path_factory.mktemp("laboratory")
     arguments = ["capacity", "-m", TINY_MODEL, *FAST, "--experiment", "all", "--plot", "-o", folder]
@@ -499,7 +501,7 @@ def test_the_command_prints_the_tables_and_keeps_them(everything):
 def test_plot_alone_draws_again_and_measures_nothing(cramzip, everything, monkeypatch):
     folder, result = everything
     (folder / "capacity.png").unlink()
-    monkeypatch.setattr("cramzip.lm.load", lambda *arguments, **options: pytest.fail("loaded a model"))
+    monkeypatch.setattr("cramzip.lm.frozen.load", lambda *arguments, **options: pytest.fail("loaded a model"))
     again = cramzip("capacity", "--plot", "-o", folder)
     assert again.exit_code == 0
     assert again.stdout == result.stdout
@@ -537,7 +539,7 @@ def test_a_killed_command_goes_on_where_it_was(folder):
 
 
 def test_a_profile_is_saved_and_then_used(cramzip, folder, lm, monkeypatch):
-    from cramzip.encode import expected
+    from cramzip.coding.encode import expected
 
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "home"))
     measured = ("--experiment", "capacity,learning-rate", "-o", "lab", "--save-profile")
@@ -635,7 +637,7 @@ def test_lists_of_the_paper(cramzip):
 
 
 def test_options_name_the_experiments_and_kinds_that_there_are():
-    from cramzip.options import EXPERIMENT_NAMES, KIND_NAMES
+    from cramzip.app.options import EXPERIMENT_NAMES, KIND_NAMES
 
     assert tuple(EXPERIMENTS) == EXPERIMENT_NAMES
     assert texts.KINDS == KIND_NAMES

@@ -5,9 +5,9 @@ import torch
 from models import TINY_MODEL, make_model
 from torch import nn
 
-from cramzip import linear
-from cramzip.linear import PackedLinear, pack_layers
-from cramzip.lm import FrozenLM
+from cramzip.lm.frozen import FrozenLM
+from cramzip.lm.speed import linear
+from cramzip.lm.speed.linear import PackedLinear, pack_layers
 
 needs_onednn = pytest.mark.skipif(not linear.is_available(), reason="this PyTorch has no oneDNN")
 SHAPES = [(1, 16), (7, 16), (2, 3, 16), (300, 16)]

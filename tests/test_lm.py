@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from cramzip import CramConfig, compress, decompress, read
 from cramzip.errors import MissingModelError, ModelError, UsageError, WrongModelError
-from cramzip.lm import NOISE_TOKENS, FrozenLM, load
-from cramzip.source import BUILTIN_MODELS, find, find_digest, find_named
+from cramzip.lm.frozen import NOISE_TOKENS, FrozenLM, load
+from cramzip.lm.source import BUILTIN_MODELS, find, find_digest, find_named
 
 LENGTH = 40  # tokens, more than the sliding windows of some models
 

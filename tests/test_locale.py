@@ -10,7 +10,7 @@ import sys
 import pytest
 from models import ROOT, TINY_MODEL
 
-from cramzip.fingerprint import folder_fingerprint
+from cramzip.lm.fingerprint import folder_fingerprint
 
 MODULES = sorted(path for folder in ("cramzip", "formats", "examples") for path in (ROOT / folder).rglob("*.py"))
 LOADED = "import sys, cramzip; sys.stdout.write(cramzip.load(sys.argv[1]).fingerprint.hex())"

@@ -10,12 +10,12 @@ import os
 import pytest
 
 from cramzip import CramConfig, compress, decompress, read
-from cramzip.cram import Task, cram
-from cramzip.decode import Recipe, decode
-from cramzip.encode import choose_parameters
-from cramzip.lm import load
-from cramzip.quantize import dequantize
-from cramzip.records import Kind
+from cramzip.coding.cram import Task, cram
+from cramzip.coding.decode import Recipe, decode
+from cramzip.coding.encode import choose_parameters
+from cramzip.coding.quantize import dequantize
+from cramzip.container.records import Kind
+from cramzip.lm.frozen import load
 
 pytestmark = [pytest.mark.pretrained, pytest.mark.timeout(1800)]
 

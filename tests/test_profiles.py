@@ -7,12 +7,14 @@ import pytest
 import torch
 from models import TINY_MODEL
 
-from cramzip import CramConfig, encode, profiles
-from cramzip.chunking import prior_capacity
+from cramzip import CramConfig
+from cramzip.coding import encode
+from cramzip.coding.chunking import prior_capacity
 from cramzip.errors import InputOutputError
-from cramzip.lm import FrozenLM
-from cramzip.profiles import SHIPPED, Profile
-from cramzip.source import find
+from cramzip.lm import profiles
+from cramzip.lm.frozen import FrozenLM
+from cramzip.lm.profiles import SHIPPED, Profile
+from cramzip.lm.source import find
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cramzip import quantize
+from cramzip.coding import quantize
+from cramzip.container.records import Coding, coding_of
+from cramzip.container.vectors import QuantizedMem, pack, unpack
 from cramzip.errors import DamagedFileError, UsageError
-from cramzip.quantize import QuantizedMem
-from cramzip.records import Coding, coding_of
 
 ROTATED = [coding for coding in Coding if coding is not Coding.FLOAT16]
 
@@ -34,7 +34,7 @@ def codes_of(coding, n_vectors, width, seed):
 
 def refused(data, width, coding):
     with pytest.raises(DamagedFileError) as caught:
-        quantize.unpack(bytes(data), 1, width, coding)
+        unpack(bytes(data), 1, width, coding)
     return caught.value.stage == "vectors"
 
 
@@ -43,9 +43,9 @@ def refused(data, width, coding):
 @given(st.integers(1, 4), st.integers(1, 40), st.integers(0, 1000))
 def test_codes_survive_packing(coding, n_vectors, width, seed):
     mem = codes_of(coding, n_vectors, width, seed)
-    packed = quantize.pack(mem)
+    packed = pack(mem)
     assert len(packed) == n_vectors * coding.vector_size(width)
-    found = quantize.unpack(packed, n_vectors, width, coding)
+    found = unpack(packed, n_vectors, width, coding)
     assert found.coding is coding
     assert np.array_equal(found.codes, mem.codes)
     assert np.array_equal(found.scales, mem.scales)
@@ -69,16 +69,16 @@ def test_users_name_codings_by_their_bits():
 def test_only_what_pack_writes_is_read(width, data, coding):
     data = data[: coding.vector_size(width)].ljust(coding.vector_size(width), b"\0")
     try:
-        mem = quantize.unpack(data, 1, width, coding)
+        mem = unpack(data, 1, width, coding)
     except DamagedFileError:
         return
-    assert quantize.pack(mem) == data
+    assert pack(mem) == data
     if coding is not Coding.FLOAT16:
         assert mem.codes.max() < coding.levels
 
 
 def test_a_ternary_byte_beyond_five_codes_is_damage():
-    assert quantize.unpack(b"\x80\xf2", 1, 5, Coding.TERNARY).codes.tolist() == [[2, 2, 2, 2, 2]]
+    assert unpack(b"\x80\xf2", 1, 5, Coding.TERNARY).codes.tolist() == [[2, 2, 2, 2, 2]]
     assert refused(b"\x80\xf3", 5, Coding.TERNARY)
 
 
@@ -94,7 +94,7 @@ def test_a_ternary_byte_beyond_five_codes_is_damage():
 )
 def test_filling_that_is_not_zero_is_damage(coding, width, last):
     data = bytearray(coding.vector_size(width))
-    assert not quantize.unpack(bytes(data), 1, width, coding).codes.any()
+    assert not unpack(bytes(data), 1, width, coding).codes.any()
     data[-1] = last
     assert refused(data, width, coding)
 
@@ -108,8 +108,8 @@ def test_a_value_that_is_not_finite_is_damage(value):
 def test_round_trip_is_what_storage_does(coding):
     mem = vectors(5, 48) * 3
     codes = quantize.quantize(mem, coding)
-    packed = quantize.pack(codes)
-    stored = quantize.dequantize(quantize.unpack(packed, 5, 48, coding))
+    packed = pack(codes)
+    stored = quantize.dequantize(unpack(packed, 5, 48, coding))
     torch.testing.assert_close(quantize.round_trip(mem, coding), stored, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(quantize.dequantize(codes), stored, rtol=0, atol=0)
 
@@ -177,8 +177,8 @@ def test_zeros_stay_small(coding):
 
 def test_the_examples_of_the_specification():
     ternary = QuantizedMem(Coding.TERNARY, np.array([[0, 1, 2, 1, 0, 2, 2]], np.uint8), np.array([120], np.uint8))
-    assert quantize.pack(ternary) == bytes.fromhex("783008")
+    assert pack(ternary) == bytes.fromhex("783008")
     expected = [[-0.060609, 0.315912, 0.153602, -0.990766, 0.264305, -0.205209, -0.171312]]
     torch.testing.assert_close(quantize.dequantize(ternary), torch.tensor(expected), rtol=0, atol=1e-6)
     three_bits = QuantizedMem(Coding.THREE_BITS, np.array([[1, 6, 7, 0, 5, 2, 3]], np.uint8), np.array([128], np.uint8))
-    assert quantize.pack(three_bits) == bytes.fromhex("80f1510d")
+    assert pack(three_bits) == bytes.fromhex("80f1510d")

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cramzip.coding.ranks import DEEP, SINGLE_RANKS, TOP, Step, confidences, group_starts, index_bits, rank
 from cramzip.errors import DamagedFileError
-from cramzip.ranks import DEEP, SINGLE_RANKS, TOP, Step, confidences, group_starts, index_bits, rank
 
 EPSILON = 2.0**-14
 NEARLY_ALL = 0.98  # of a noise bound, so that the rounding of a logit does not go beyond it

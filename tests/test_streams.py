@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 from models import TINY_MODEL
 
-from cramzip import container, files
-from cramzip.console import Console
-from cramzip.files import Output
-from cramzip.records import Header
-from cramzip.streams import PatientFile, patient, patient_text
+from cramzip.app import files
+from cramzip.app.console import Console
+from cramzip.app.files import Output
+from cramzip.app.streams import PatientFile, patient, patient_text
+from cramzip.container import reading, writing
+from cramzip.container.records import Header
 
 ROOT = TINY_MODEL.parent.parent
 BURSTS = (b"The harbour master kept two logs: ", b"one for the port, ", b"and one for himself.")
@@ -176,14 +177,14 @@ def test_a_file_holds_all_of_an_input_that_comes_in_bursts(bursts):
         os.close(bursts)
         blob = process.communicate()[0]
     assert process.returncode == 0
-    assert container.read(blob).header.original_size == len(b"".join(BURSTS))
+    assert reading.read(blob).header.original_size == len(b"".join(BURSTS))
 
 
 def test_messages_and_tables_wait_for_their_reader(folder, read_late):
     """With this many names, what `l --json` prints does not fit into a pipe."""
     writer, result = read_late
     with Path("a.cram").open("wb") as sink:
-        container.write(sink, Header(0, bytes(4)), [])
+        writing.write(sink, Header(0, bytes(4)), [])
     with start("l", "--json", *["a.cram"] * 500, stdout=writer) as process:
         os.close(writer)
         shown = result()

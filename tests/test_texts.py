@@ -14,8 +14,8 @@ from test_tokens import TOKENIZERS, byte_exact
 
 import cramzip
 from cramzip import CramConfig
-from cramzip.lm import FrozenLM
-from cramzip.records import Kind
+from cramzip.container.records import Kind
+from cramzip.lm.frozen import FrozenLM
 
 FORCED = 300  # bytes
 DRAW = random.Random(30)
@@ -133,7 +133,7 @@ def test_a_text_comes_back(data, lm):
 
 @every_text
 def test_300_bytes_of_a_text_come_back_from_a_model(data, lm, never_stored, monkeypatch):
-    monkeypatch.setattr("cramzip.chunking.looks_like_text", lambda sample: True)
+    monkeypatch.setattr("cramzip.coding.chunking.looks_like_text", lambda sample: True)
     part = data[len(data) // 3 :][:FORCED]  # which may well begin and end within a character
     blob = cramzip.compress(part, lm, CramConfig(vectors=0))
     assert cramzip.decompress(blob, lm) == part

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from models import TINY_MODEL, byte_level_tokenizer
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from cramzip import tokens
 from cramzip.errors import ModelError
-from cramzip.tokens import ByteExactTokenizer, table_hash, token_table
+from cramzip.lm import tokens
+from cramzip.lm.tokens import ByteExactTokenizer, table_hash, token_table
 
 AWKWARD = {
     "empty": b"",

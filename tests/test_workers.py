@@ -17,14 +17,18 @@ import torch
 from models import PROSE, TINY_MODEL, make_model, recital
 from test_encode import CONFIGS, every_config
 
-from cramzip import codec, container, encode, processes, workers
-from cramzip.cluster import RayWorkers
-from cramzip.encode import choose_parameters
+from cramzip import codec
+from cramzip.coding import encode
+from cramzip.coding.encode import choose_parameters
+from cramzip.container import reading
+from cramzip.container.records import Entry, Group, Kind
 from cramzip.errors import CramError, DamagedFileError, InputOutputError, MissingModelError, UsageError, WrongModelError
-from cramzip.lm import FrozenLM
-from cramzip.processes import LocalWorkers, default_jobs
-from cramzip.records import Entry, Group, Kind
-from cramzip.workers import LOOK_AHEAD, Work, WorkerModel, do
+from cramzip.lm.frozen import FrozenLM
+from cramzip.workers import base as workers
+from cramzip.workers import processes
+from cramzip.workers.base import LOOK_AHEAD, Work, WorkerModel, do
+from cramzip.workers.cluster import RayWorkers
+from cramzip.workers.processes import LocalWorkers, default_jobs
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -372,7 +376,7 @@ def test_workers_with_a_gpu_each_take_them_in_turn(monkeypatch, lm):
     taken = []
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr("torch.cuda.set_device", taken.append)
-    monkeypatch.setattr("cramzip.lm.FrozenLM", lambda source, device: lm)
+    monkeypatch.setattr("cramzip.lm.frozen.FrozenLM", lambda source, device: lm)
     for number in range(4):
         monkeypatch.setattr(workers, "number", number)
         WorkerModel.of(lm, "cuda", None).load()
@@ -447,7 +451,7 @@ def test_the_command_line_compresses_over_ray(cluster, folder, cramzip, text):
         over_ray, messages = process.communicate(timeout=120)
     assert (process.returncode, messages.count(b"\n")) == (0, 1)
     assert over_ray == cramzip(*options, "-c").stdout_bytes
-    assert any(entry.n_tokens for entry in container.read(over_ray).entries)
+    assert any(entry.n_tokens for entry in reading.read(over_ray).entries)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])

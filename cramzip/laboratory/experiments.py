@@ -19,15 +19,15 @@ import numpy as np
 import torch
 
 from .. import __version__
-from ..chunking import prior_capacity
-from ..cram import LEARNING_RATE, Task
+from ..coding.chunking import prior_capacity
+from ..coding.cram import LEARNING_RATE, Task
+from ..container.records import BITS
 from ..errors import UsageError
-from ..lm import FrozenLM
-from ..records import BITS
+from ..lm.frozen import FrozenLM
 from .measures import Outcome, Reading, cosine, decoding_capacity, exact_capacity, outcome, read, recited, threshold
 from .measures import utilisation as utilised
-from .optimise import OURS, PAPER, PAPER_STEPS, Setting, Solution, optimise, slots
 from .published import PAPER_LENGTHS
+from .recipes import OURS, PAPER, PAPER_STEPS, Setting, Solution, optimise, slots
 from .store import Record, Store
 from .texts import Text, by_kind
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..errors import UsageError
 from .measures import mean_std, utilisation
-from .optimise import OURS, PAPER
 from .published import PUBLISHED, PUBLISHED_BY_VECTORS
+from .recipes import OURS, PAPER
 from .store import Record
 from .texts import BOOKS, FILES, NEW, RANDOM
 

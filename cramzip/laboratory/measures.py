@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..cram import Task
-from ..decode import Recipe, decode_all
-from ..lm import FrozenLM, token_costs
-from ..records import Parameters
+from ..coding.cram import Task
+from ..coding.decode import Recipe, decode_all
+from ..container.records import Parameters
+from ..lm.frozen import FrozenLM, token_costs
 
 FLOAT_BITS = 16  # of a dimension, as the papers count what a vector could hold
 NEARLY_ALL = 99  # per cent of the tokens of a text that make it count as decoded

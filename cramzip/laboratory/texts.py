@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ..errors import UsageError
-from ..lm import FrozenLM
+from ..lm.frozen import FrozenLM
 
 BOOKS, NEW, RANDOM, FILES = "books", "new", "random words", "files"
 KINDS = (BOOKS, NEW, RANDOM, FILES)

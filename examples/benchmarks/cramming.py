@@ -16,10 +16,10 @@ from common import ids_of, parser, report, seconds, text_of
 
 import cramzip
 from cramzip import CramConfig
-from cramzip.cram import Task, cram
-from cramzip.encode import choose_parameters
-from cramzip.loading import load_model
-from cramzip.quantize import dequantize
+from cramzip.coding.cram import Task, cram
+from cramzip.coding.encode import choose_parameters
+from cramzip.coding.quantize import dequantize
+from cramzip.lm.loading import load_model
 
 RATE, BETAS, DECAY, STEPS, PATIENCE = 1e-2, (0.9, 0.9), 0.01, 5000, 2000
 LENGTHS = (2, 4, 6, 8, 12, 16, 24, 32, 48, 64)

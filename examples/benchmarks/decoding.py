@@ -14,9 +14,9 @@ from common import parser, report, seconds, text_of
 
 import cramzip
 from cramzip import CramConfig
-from cramzip.decode import Recipe, decode_all
-from cramzip.loading import load_model
-from cramzip.records import Parameters
+from cramzip.coding.decode import Recipe, decode_all
+from cramzip.container.records import Parameters
+from cramzip.lm.loading import load_model
 
 
 def generate(model, mems, n_tokens):

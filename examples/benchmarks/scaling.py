@@ -11,9 +11,9 @@ from common import ids_of, parser, report, seconds, text_of
 
 import cramzip
 from cramzip import CramConfig
-from cramzip.cram import Task, cram
-from cramzip.decode import Recipe, decode_all
-from cramzip.records import Parameters
+from cramzip.coding.cram import Task, cram
+from cramzip.coding.decode import Recipe, decode_all
+from cramzip.container.records import Parameters
 
 STEPS = 4
 

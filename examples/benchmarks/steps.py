@@ -16,10 +16,10 @@ from common import ids_of, parser, report, text_of
 
 import cramzip
 from cramzip import CramConfig
-from cramzip.cram import BETAS, EPSILON, Slots, Task
-from cramzip.encode import choose_parameters
+from cramzip.coding.cram import BETAS, EPSILON, Slots, Task
+from cramzip.coding.encode import choose_parameters
 from cramzip.laboratory.measures import read
-from cramzip.laboratory.optimise import PAPER, Setting, optimise
+from cramzip.laboratory.recipes import PAPER, Setting, optimise
 
 STEPS = (10, 30, 100, 300)
 LENGTHS = (4, 8, 12, 16, 20, 24, 28)

@@ -15,8 +15,8 @@ import click
 import torch
 
 import cramzip
-from cramzip.cram import CramConfig, Slots, Task
-from cramzip.lm import token_costs
+from cramzip.coding.cram import CramConfig, Slots, Task
+from cramzip.lm.frozen import token_costs
 
 LENGTH, LEAST = 80, 40  # tokens of a beginning, and the fewest that count
 BYTES = 600  # that hold them

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 import cramzip
-from cramzip.cram import CramConfig, Task, cram
-from cramzip.records import BITS
+from cramzip.coding.cram import CramConfig, Task, cram
+from cramzip.container.records import BITS
 
 NOISE_BOUND = 2.0**-14
 CONTEXT = 128  # tokens before the chunks of which the savings are measured

@@ -1,0 +1,1 @@
+"""The command line: paths, terminals, options. Knows nothing of tensors."""

@@ -1,0 +1,233 @@
+"""Measuring: cramzip in several settings beside the usual compressors at their strongest. Prints nothing."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import brotli
+import pyppmd
+import zstandard
+
+from .. import codec
+from ..coding.cram import CramConfig
+from ..container.description import Description, describe
+from ..container.wire import Cursor, pack_varint
+from ..lm.frozen import FrozenLM
+
+CRAMZIP = "cramzip"
+TOTAL = "total"
+DEFAULT, SMALLEST, EXACT = "default", "smallest", "exact"
+SETTINGS = (DEFAULT, SMALLEST, EXACT)
+SMALL_TEXT = 2**12  # bytes; vectors alone take so long that larger texts are measured with them on request only
+LEAST_SECONDS = 0.1  # runs of a fast codec are repeated until they have taken this long together
+PPMD_ORDER, PPMD_MEMORY = 6, 2**26
+
+Function = Callable[[bytes], bytes]
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one codec made of one text: sizes in bytes, times in seconds of one run.
+
+    `exact`: decompressing gave the very bytes of the original. For cramzip alone: its `setting`; `entropy_bound`, the
+    size in bits that an ideal arithmetic coder would reach with the same model and the same chunks; `parts` says what
+    the file consists of.
+    """
+
+    file: str
+    codec: str
+    original_bytes: int
+    compressed_bytes: int
+    compress_seconds: float
+    decompress_seconds: float
+    exact: bool
+    setting: str | None = None
+    entropy_bound: float | None = None
+    parts: Description | None = None
+
+    @property
+    def ratio(self) -> float:
+        """Compression ratio: original over compressed, higher is better."""
+        return self.original_bytes / self.compressed_bytes
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits in the compressed file for each byte of the original, lower is better."""
+        return 8 * self.compressed_bytes / max(self.original_bytes, 1)
+
+    @property
+    def bound_share(self) -> float | None:
+        """The entropy bound as a share of the file; 1 would be an ideal arithmetic coder."""
+        return None if self.entropy_bound is None else self.entropy_bound / (8 * self.compressed_bytes)
+
+
+# -- rivals ----------------------------------------------------------------------------------------
+
+
+def _zstd(data: bytes) -> bytes:
+    return zstandard.ZstdCompressor(level=19, write_checksum=True).compress(data)
+
+
+def _brotli(data: bytes) -> bytes:
+    packed: bytes = brotli.compress(data, quality=11, lgwin=24)
+    return packed
+
+
+def _ppmd(data: bytes) -> bytes:
+    """The size as a varint, and PPMd variant H as in 7z; or the data as they are, if that is no larger."""
+    encoder = pyppmd.Ppmd7Encoder(PPMD_ORDER, PPMD_MEMORY)
+    packed: bytes = encoder.encode(data) + encoder.flush()
+    return pack_varint(len(data)) + min(packed, data, key=len)
+
+
+def _unpack_ppmd(blob: bytes) -> bytes:
+    cursor = Cursor(blob, "ppmd")
+    size = cursor.varint()
+    packed = cursor.take(cursor.remaining)
+    if len(packed) == size:
+        return packed
+    data: bytes = pyppmd.Ppmd7Decoder(PPMD_ORDER, PPMD_MEMORY).decode(packed, size)
+    return data
+
+
+# Each with the settings, the framing and the checksums that its own command line would write; PPMd, which comes
+# without any, in what it takes to decompress.
+RIVALS: dict[str, tuple[Function, Function]] = {
+    "gzip -9": (lambda data: gzip.compress(data, 9, mtime=0), gzip.decompress),
+    "bzip2 -9": (lambda data: bz2.compress(data, 9), bz2.decompress),
+    "zstd -19": (_zstd, lambda blob: zstandard.ZstdDecompressor().decompress(blob)),
+    "xz -9e": (lambda data: lzma.compress(data, preset=9 | lzma.PRESET_EXTREME), lzma.decompress),
+    "brotli -q 11": (_brotli, brotli.decompress),
+    f"ppmd -o{PPMD_ORDER}": (_ppmd, _unpack_ppmd),
+}
+
+
+# -- measuring -------------------------------------------------------------------------------------
+
+
+def settings_for(size: int, wanted: Sequence[str] = ()) -> Sequence[str]:
+    """The settings that a text of `size` bytes is measured with: those that are wanted, or else what takes no ages."""
+    return wanted or (SETTINGS if size <= SMALL_TEXT else (DEFAULT, SMALLEST))
+
+
+def config_of(setting: str, config: CramConfig) -> CramConfig:
+    """`config` in one of SETTINGS, as the option of that name changes it."""
+    if setting == SMALLEST:
+        return replace(config, vectors=0)
+    if setting == EXACT:
+        return replace(config, exact=True, vectors=max(config.vectors, 1), context=None)
+    return config
+
+
+def label_of(setting: str) -> str:
+    return CRAMZIP if setting == DEFAULT else f"{CRAMZIP} --{setting}"
+
+
+def bench(
+    texts: Iterable[tuple[str, bytes]],
+    lm: FrozenLM,
+    config: CramConfig,
+    settings: Sequence[str] = (),
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> list[Measurement]:
+    """Compress, decompress, compare and time every text (name, content) with every setting and every rival.
+
+    `progress` is told of the bytes that cramzip has done, once when compressing and once when decompressing, in each
+    setting.
+    """
+    measurements = []
+    for file, data in texts:
+        for setting in settings_for(len(data), settings):
+            measurements.append(measure_cramzip(file, data, lm, config, setting, progress=progress))
+        measurements += [measure_rival(file, data, rival) for rival in RIVALS]
+    return measurements
+
+
+def measure_cramzip(
+    file: str,
+    data: bytes,
+    lm: FrozenLM,
+    config: CramConfig,
+    setting: str = DEFAULT,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> Measurement:
+    """One run of cramzip; the time to compress includes the decoding that verifies every file."""
+    start = time.perf_counter()
+    chosen, strip = config_of(setting, config), setting == SMALLEST
+    blob = codec.compress(data, lm, chosen, strip=strip, progress=progress)
+    compressed = time.perf_counter()
+    unpacked = b"".join(codec.decode(blob, lm, progress=progress))
+    decompressed = time.perf_counter()
+    return Measurement(
+        file,
+        label_of(setting),
+        len(data),
+        len(blob),
+        compressed - start,
+        decompressed - compressed,
+        unpacked == data,
+        setting,
+        codec.entropy_bound(blob, lm),
+        describe(blob),
+    )
+
+
+def measure_rival(file: str, data: bytes, rival: str) -> Measurement:
+    """Runs of one of RIVALS. One that fails on what it has made itself is not exact."""
+    compress, decompress = RIVALS[rival]
+
+    def attempt(packed: bytes) -> bytes | None:
+        try:
+            return decompress(packed)
+        except Exception:
+            return None
+
+    packed, compress_seconds = _timed(compress, data)
+    unpacked, decompress_seconds = _timed(attempt, packed)
+    return Measurement(file, rival, len(data), len(packed), compress_seconds, decompress_seconds, unpacked == data)
+
+
+def totals(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """All files taken together, codec by codec, as far as a codec has measured them all."""
+    files = {measurement.file for measurement in measurements}
+    found = []
+    for name in dict.fromkeys(measurement.codec for measurement in measurements):
+        same = [measurement for measurement in measurements if measurement.codec == name]
+        if {measurement.file for measurement in same} != files:
+            continue
+        bounds = [measurement.entropy_bound for measurement in same if measurement.entropy_bound is not None]
+        found.append(
+            Measurement(
+                TOTAL,
+                name,
+                sum(measurement.original_bytes for measurement in same),
+                sum(measurement.compressed_bytes for measurement in same),
+                sum(measurement.compress_seconds for measurement in same),
+                sum(measurement.decompress_seconds for measurement in same),
+                all(measurement.exact for measurement in same),
+                same[0].setting,
+                sum(bounds) if bounds else None,
+            )
+        )
+    return found
+
+
+def _timed(function: Callable[[bytes], Result], argument: bytes) -> tuple[Result, float]:
+    """The result, and the mean time of one run."""
+    runs = 0
+    start = time.perf_counter()
+    while True:
+        result = function(argument)
+        runs += 1
+        elapsed = time.perf_counter() - start
+        if elapsed >= LEAST_SECONDS:
+            return result, elapsed / runs

@@ -1,0 +1,232 @@
+"""The laboratory's command, without its options: measure, draw, tabulate, save a profile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..errors import InputOutputError, UsageError
+from ..laboratory import figures
+from ..laboratory.experiments import (
+    CONTEXTS,
+    EXPERIMENTS,
+    LEARNING_RATES,
+    LESSONS,
+    PAPER_VECTORS,
+    Laboratory,
+    Plan,
+    Row,
+    best_rate,
+    bits_per_vector,
+    origin,
+)
+from ..laboratory.published import PAPER_LENGTHS
+from ..laboratory.store import Record, Store
+from ..laboratory.tables import capacity_tables
+from ..laboratory.texts import BOOKS, FILES, NEW, RANDOM, Document, Text, sample, shipped_books
+from ..lm import profiles
+from ..lm.frozen import FrozenLM
+from . import files
+from .console import Console
+
+TRIALS, FINDINGS, TABLE = "trials.jsonl", "findings.jsonl", "table.md"
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Paths of the texts of each kind; without `books` those that are shipped. Random words come of themselves."""
+
+    books: tuple[str, ...] = ()
+    new: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()  # all that there are texts of
+
+
+def plan_of(given: Mapping[str, Any]) -> Plan:
+    """A plan from options, but for the learning rate; lists without numbers stand for the paper's."""
+
+    def listed(name: str, default: tuple[int, ...], paper: tuple[int, ...]) -> tuple[int, ...]:
+        return default if given[name] is None else given[name] or paper
+
+    return Plan(
+        given["samples"],
+        listed("lengths", Plan.lengths, PAPER_LENGTHS),
+        listed("vectors", Plan.vectors, PAPER_VECTORS),
+        given["steps"],
+        given["paper_steps"],
+        given["seed"],
+        given["bits"],
+    )
+
+
+def measure(
+    load_model: Callable[[], FrozenLM],
+    experiments: Sequence[str],
+    plan: Plan,
+    sources: Sources,
+    folder: Path,
+    console: Console,
+    *,
+    learning_rate: float | None = None,
+    batch_size: int | None = None,
+    save_profile: bool = False,
+) -> None:
+    """Make the experiments, as far as their trials are not in the folder yet. Raises UsageError, InputOutputError.
+
+    Without a `learning_rate`, that of the model's profile is taken, or else looked for before anything else.
+    """
+    documents = _documents(sources)
+    lm = load_model()
+    texts = [text for kind in documents for text in _texts(lm, kind, documents[kind], plan, plan.samples)]
+    known = profiles.find(lm.fingerprint)
+    if learning_rate is None and known and LEARNING_RATES not in experiments:
+        learning_rate = known.learning_rate
+    with Store(folder / TRIALS) as trials, Store(folder / FINDINGS) as findings:
+        enter = partial(_laboratory, lm, texts, trials, batch_size, console)
+        make = partial(_make, enter, findings, console)
+        if learning_rate is None or LEARNING_RATES in experiments:
+            best = best_rate(make(plan, LEARNING_RATES))
+            learning_rate = learning_rate or best
+        console.say(f"learning rate: {learning_rate:g}")
+        for name in experiments:
+            if name != LEARNING_RATES:
+                make(replace(plan, learning_rate=learning_rate), name)
+        if save_profile:
+            capacity = _capacity(lm, findings)
+            measured, kind = _plan_of(capacity), capacity["rows"][0]["kind"]
+            if kind not in documents:
+                raise UsageError(f"--save-profile: the capacity was measured with {kind}, which --kinds leaves out")
+            lessons = _texts(lm, kind, documents[kind], measured, measured.samples + LESSONS)[measured.samples :]
+            profile = replace(_profile(lm, capacity), origin=origin(enter(measured, "lessons"), lessons))
+            path = profiles.save(profile)
+            console.say(f"{lm.model_id} -> {path}")
+
+
+def _laboratory(
+    lm: FrozenLM,
+    texts: Sequence[Text],
+    trials: Store,
+    batch_size: int | None,
+    console: Console,
+    plan: Plan,
+    name: str,
+) -> Laboratory:
+    """A laboratory that tells the user what it is doing, under a name."""
+    return Laboratory(lm, texts, plan, trials, batch_size=batch_size, tell=lambda said: console.say(f"{name}: {said}"))
+
+
+def _make(
+    enter: Callable[[Plan, str], Laboratory], findings: Store, console: Console, plan: Plan, name: str
+) -> list[Row]:
+    """Make one experiment, and keep what it finds."""
+    start = time.perf_counter()
+    lab = enter(plan, name)
+    rows = EXPERIMENTS[name](lab)
+    findings.add(_finding(lab.lm, name, plan, rows))
+    console.say(f"{name}: done, {time.perf_counter() - start:.0f} s")
+    return rows
+
+
+def report(folder: Path, console: Console, *, plot: bool) -> str:
+    """Tables of everything that the folder holds, in Markdown, also written into it; and its figures."""
+    if not (folder / FINDINGS).exists():
+        raise InputOutputError(f"{folder}: nothing has been measured into this folder")
+    with Store(folder / FINDINGS, read_only=True) as findings:
+        found = list(findings)
+    table = capacity_tables(found)
+    (folder / TABLE).write_text(table, encoding="utf-8")
+    if plot:
+        for path in figures.draw(found, folder):
+            console.detail(f"{path}")
+        console.say(f"figures are in {folder}")
+    return table
+
+
+def _documents(sources: Sources) -> dict[str, list[Document]]:
+    """The documents of each kind that is wanted and that there are texts of."""
+    given = {BOOKS: sources.books, NEW: sources.new, FILES: sources.files}
+    wanted = sources.kinds or (BOOKS, RANDOM, *(kind for kind in (NEW, FILES) if given[kind]))
+    for kind in wanted:
+        if kind in (NEW, FILES) and not given[kind]:
+            raise UsageError(f"--kinds: there are no texts of the kind {kind!r}")
+    documents: dict[str, list[Document]] = {}
+    for kind in wanted:
+        paths = given.get(kind, ())
+        documents[kind] = [(Path(path).name, bytes(files.read(path).data)) for path in paths]
+        if kind == BOOKS and not paths:
+            documents[kind] = shipped_books()
+    return documents
+
+
+def _texts(lm: FrozenLM, kind: str, documents: list[Document], plan: Plan, n: int) -> list[Text]:
+    n_before = max(CONTEXTS) if lm.context is None else min(max(CONTEXTS), lm.context // 4)
+    return sample(lm, kind, documents, n, max(plan.lengths), n_before, plan.seed)
+
+
+def _finding(lm: FrozenLM, name: str, plan: Plan, rows: list[Row]) -> Record:
+    return {
+        "key": {"experiment": name, "model": lm.fingerprint.hex()},
+        "model": lm.model_id,
+        "name": _short_name(lm.model_id),
+        "width": lm.width,
+        "vocabulary_size": lm.vocabulary_size,
+        "n_layers": lm.n_layers,
+        "n_parameters": lm.n_parameters,
+        "plan": asdict(plan),
+        "measured_with": _measured_with(lm),
+        "rows": rows,
+    }
+
+
+def _measured_with(lm: FrozenLM) -> Record:
+    return {
+        "cramzip": __version__,
+        "torch": torch.__version__,
+        "transformers": version("transformers"),
+        "device": torch.cuda.get_device_name() if lm.device == "cuda" else lm.device,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+
+
+def _short_name(model_id: str) -> str:
+    """`SmolLM2-135M` for `hf:HuggingFaceTB/SmolLM2-135M` and `local:SmolLM2-135M.gguf`."""
+    return model_id.partition(":")[2].rpartition("/")[2].removesuffix(".gguf") or model_id
+
+
+def _capacity(lm: FrozenLM, findings: Store) -> Record:
+    """What was found of a model's capacity. Raises UsageError where it was not measured, or is none."""
+    capacity = findings.get({"experiment": "capacity", "model": lm.fingerprint.hex()})
+    if capacity is None:
+        raise UsageError("--save-profile needs the capacity of the model: add --experiment capacity")
+    if not bits_per_vector(capacity["rows"]):
+        raise UsageError("--save-profile: no vector has recited any text, there is nothing to save")
+    return capacity
+
+
+def _plan_of(finding: Record) -> Plan:
+    """The plan that something was found with."""
+    values = finding["plan"].items()
+    plan: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values}
+    return Plan(**plan)
+
+
+def _profile(lm: FrozenLM, capacity: Record) -> profiles.Profile:
+    """What was found of a model, but for the origin."""
+    return profiles.Profile(
+        fingerprint=lm.fingerprint.hex(),
+        model=lm.model_id,
+        bits_per_vector=round(bits_per_vector(capacity["rows"]), 1),
+        learning_rate=capacity["plan"]["learning_rate"],
+        embedding_scale=lm.embedding_scale,
+        noise=lm.noise,
+        measured=capacity["measured_with"]
+        | {name: capacity["plan"][name] for name in ("samples", "steps", "bits", "seed")},
+    )

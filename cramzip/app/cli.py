@@ -1,0 +1,346 @@
+"""The command line: from options to jobs. Heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .. import __version__
+from ..errors import InputOutputError, UsageError, VerificationError
+from .console import Console
+from .files import STDIN, example_texts, inside, is_compressed
+from .options import (
+    batch_option,
+    cramming_options,
+    destination_options,
+    device_option,
+    download_option,
+    files_argument,
+    json_option,
+    laboratory_options,
+    loudness_options,
+    model_option,
+    option,
+    recursive_option,
+    settings_option,
+    workers_options,
+)
+from .report import bench_record, details, list_record, print_bench, print_details, print_list
+from .shell import EXIT_USAGE, Commands, each
+from .streams import descriptor_of
+
+if TYPE_CHECKING:
+    from ..coding.cram import CramConfig
+    from ..lm.frozen import FrozenLM
+    from ..workers.base import Workers
+    from .jobs import Destination
+    from .report import Listed
+
+HELP_SETTINGS = {"help_option_names": ["-h", "--help"]}
+STDOUT = 1  # as a descriptor
+
+
+def _console(given: dict[str, Any]) -> Console:
+    return Console(given["quiet"], given["verbose"], given["progress"])
+
+
+def _config(given: dict[str, Any], *, smallest: bool = False, exact: bool = False) -> CramConfig:
+    from ..coding.cram import CramConfig
+
+    vectors = given["vectors"]
+    if smallest and exact:
+        raise UsageError("--smallest and --exact exclude each other")
+    if smallest and vectors:
+        raise UsageError(f"--smallest takes no vectors where they do not pay: it excludes --vectors {vectors}")
+    if exact and vectors == 0:
+        raise UsageError("--exact is without corrections: it excludes --vectors 0")
+    if exact and given["context"]:
+        raise UsageError("--exact gives a chunk nothing but its vectors: it excludes --context")
+    if vectors is None:
+        vectors = 0 if smallest else CramConfig.vectors
+    return CramConfig(
+        vectors=vectors,
+        effort=given["effort"] or CramConfig.effort,
+        exact=exact,
+        bits=given["bits"],
+        context=given["context"],
+        seed=given["seed"],
+        batch_size=given["batch_size"],
+        dtype=given["dtype"],
+    )
+
+
+def _destination(given: dict[str, Any], n_files: int) -> Destination:
+    from .jobs import Destination
+
+    output, stdout, recursive = given["output"], given["stdout"], given["recursive"]
+    if output == "-" or (output and descriptor_of(Path(output)) == STDOUT):
+        output, stdout = None, True
+    if output and stdout:
+        raise UsageError("-o and --stdout exclude each other")
+    if output and (n_files > 1 or recursive):
+        raise UsageError("-o takes the result of one file, not of several")
+    if stdout and not given["keep"]:
+        raise UsageError("--rm is not for results on standard output")
+    destination = Destination(
+        Path(output) if output else None,
+        stdout,
+        given["force"],
+        remove_source=not given["keep"],
+        whole_names=recursive,
+    )
+    if destination.output:
+        destination.check_kept(destination.output)
+    return destination
+
+
+def _expand(verb: str, wanted: Callable[[Path], bool], *, recursive: bool) -> Callable[[str], list[str] | None]:
+    """A function that finds what a folder stands for. It raises InputOutputError where nobody has asked for that."""
+
+    def expand(argument: str) -> list[str] | None:
+        if argument == STDIN or not Path(argument).is_dir():
+            return None
+        if not recursive:
+            raise InputOutputError(f"is a directory; -r {verb} what is in it")
+        return inside(argument, wanted)
+
+    return expand
+
+
+def _model(given: dict[str, Any], console: Console) -> Callable[[], FrozenLM]:
+    """Loads the chosen model at the first call. What users name themselves may be downloaded."""
+
+    @cache
+    def load() -> FrozenLM:
+        from ..lm import frozen as lm
+
+        name = given["model"]
+        model = lm.load(name, revision=given["revision"], device=given["device"], download=name is not None)
+        console.detail(f"model {model.model_id}, {model.n_parameters:,} parameters, on {model.device}")
+        return model
+
+    return load
+
+
+def _workers(given: dict[str, Any]) -> AbstractContextManager[Workers | None]:
+    """What to share the work with; nothing is started before there is work."""
+    n = given["jobs"]
+    if given["ray"]:
+        from ..workers.cluster import RayWorkers
+
+        return RayWorkers(given["ray"], given["device"], n)
+    if n in (None, 1):
+        return nullcontext()
+    from ..workers.processes import LocalWorkers, default_jobs
+
+    n = n or default_jobs()
+    return LocalWorkers(n) if n > 1 else nullcontext()
+
+
+# -- commands --------------------------------------------------------------------------------------
+
+
+@click.group("cramzip", cls=Commands, invoke_without_command=True, context_settings=HELP_SETTINGS)
+@click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
+@click.pass_context
+def commands(ctx: click.Context) -> None:
+    """Compress text into input vectors of a frozen language model, and recite it from them."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(EXIT_USAGE)
+
+
+@commands.command()
+@files_argument
+@destination_options
+@recursive_option
+@option("--no-name", is_flag=True, help="Leave the name of the source out of the file.")
+@option("--strip", is_flag=True, help="Leave out the name, and of the hash all but 4 bytes.")
+@option(
+    "--smallest", is_flag=True, help="The smallest file: --strip, and no vectors where they do not pay, as yet nowhere."
+)
+@option("--exact", is_flag=True, help="No corrections: vectors alone must recite the text.")
+@cramming_options
+@workers_options
+@loudness_options
+def compress(files: tuple[str, ...], **given: Any) -> int:
+    """Compress FILEs into .cram files.
+
+    book.txt becomes book.cram. Without FILE, or for -, standard input is compressed to standard output. What was
+    finished when a job was interrupted is kept in a hidden journal: the same command continues.
+
+    With -r folders are searched for regular files that are not hidden and not .cram files; there book.txt becomes
+    book.txt.cram.
+    """
+    from . import jobs
+
+    files = files or (STDIN,)
+    config = _config(given, smallest=given["smallest"], exact=given["exact"])
+    destination, console = _destination(given, len(files)), _console(given)
+    load = _model(given, console)
+    if destination.stdout and (len(files) > 1 or given["recursive"]):
+        raise UsageError("a .cram file holds one original: --stdout takes one file, not several")
+    keeps_name, strip = not given["no_name"], given["strip"] or given["smallest"]
+
+    def work(file: str) -> None:
+        how = {"keeps_name": keeps_name, "strip": strip, "workers": workers}
+        described = jobs.compress(file, destination, load, config, console, **how)
+        if given["verbose"]:
+            for line in details(described):
+                console.detail(line)
+
+    expand = _expand("compresses", lambda path: not is_compressed(path), recursive=given["recursive"])
+    with _workers(given) as workers:
+        return each(files, work, debug=given["debug"], expand=expand)
+
+
+@commands.command()
+@files_argument
+@destination_options
+@recursive_option
+@model_option
+@download_option
+@batch_option
+@device_option
+@workers_options
+@loudness_options
+def decompress(files: tuple[str, ...], **given: Any) -> int:
+    """Restore the originals of .cram files.
+
+    The file holds everything needed; -m only says where the model is if it is not where it was.
+    """
+    from . import jobs
+
+    files = files or (STDIN,)
+    destination, console = _destination(given, len(files)), _console(given)
+    find = jobs.model_finder(given["model"], given["device"], console, download=given["download"])
+
+    def work(file: str) -> None:
+        jobs.decompress(file, destination, find, console, batch_size=given["batch_size"], workers=workers)
+
+    expand = _expand("decompresses", is_compressed, recursive=given["recursive"])
+    with _workers(given) as workers:
+        return each(files, work, debug=given["debug"], expand=expand)
+
+
+@commands.command()
+@files_argument
+@recursive_option
+@model_option
+@download_option
+@batch_option
+@device_option
+@workers_options
+@loudness_options
+def test(files: tuple[str, ...], **given: Any) -> int:
+    """Decode .cram files and write nothing."""
+    from . import jobs
+
+    console = _console(given)
+    find = jobs.model_finder(given["model"], given["device"], console, download=given["download"])
+
+    def work(file: str) -> None:
+        jobs.check(file, find, console, batch_size=given["batch_size"], workers=workers)
+
+    expand = _expand("tests", is_compressed, recursive=given["recursive"])
+    with _workers(given) as workers:
+        return each(files or (STDIN,), work, debug=given["debug"], expand=expand)
+
+
+@commands.command("list")
+@files_argument
+@json_option
+@loudness_options
+def list_(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
+    """Describe .cram files; needs no model."""
+    from ..container.description import describe
+    from .files import label, read
+
+    listed: list[Listed] = []
+
+    def work(file: str) -> None:
+        listed.append((label(file), describe(read(file).data)))
+
+    code = each(files or (STDIN,), work, debug=given["debug"])
+    if as_json:
+        click.echo(json.dumps({"cramzip": __version__, "files": [list_record(*one) for one in listed]}, indent=2))
+    elif given["verbose"]:
+        for one in listed:
+            print_details(*one)
+    elif listed:
+        print_list(listed)
+    return code
+
+
+@commands.command()
+@files_argument
+@json_option
+@settings_option
+@cramming_options
+@loudness_options
+def bench(files: tuple[str, ...], as_json: bool, settings: tuple[str, ...], **given: Any) -> int:
+    """Measure cramzip beside gzip, bzip2, zstd, xz, brotli and PPMd.
+
+    Without FILE, on the texts in examples/texts. Every result is decompressed and compared.
+    """
+    from . import jobs
+    from .bench import config_of, totals
+    from .files import label, read
+
+    config, console = _config(given), _console(given)
+    load = _model(given, console)
+    texts: list[tuple[str, bytes]] = []
+
+    def work(file: str) -> None:
+        texts.append((label(file), bytes(read(file).data)))
+
+    if code := each(files or example_texts(), work, debug=given["debug"]):
+        return code
+    measurements = jobs.bench(texts, load, config, settings, console)
+    if as_json:
+        measured = dict.fromkeys(one.setting for one in measurements if one.setting)
+        configs = {setting: config_of(setting, config) for setting in measured}
+        click.echo(json.dumps(bench_record(measurements, load(), configs), indent=2))
+    else:
+        several = len({one.file for one in measurements}) > 1
+        print_bench([*measurements, *(totals(measurements) if several else [])], load())
+    return 0 if all(one.exact for one in measurements if one.setting) else VerificationError.exit_code
+
+
+@commands.command()
+@files_argument
+@model_option
+@laboratory_options
+@batch_option
+@device_option
+@loudness_options
+def capacity(files: tuple[str, ...], **given: Any) -> int:
+    """Measure how much text fits into one vector of a model.
+
+    The experiments of Kuratov et al. 2025 and some more, with passages of novels, random words, and FILEs. Prints
+    tables in Markdown. What is measured is kept in the folder: the same command continues where it was interrupted.
+    """
+    from . import capacity as command
+
+    console, folder = _console(given), Path(given["output"])
+    only_plot = given["plot"] and not (given["model"] or given["experiments"] or given["save_profile"])
+    if not only_plot:
+        command.measure(
+            _model(given, console),
+            given["experiments"] or ("capacity",),
+            command.plan_of(given),
+            command.Sources(given["books"], given["new"], files, given["kinds"]),
+            folder,
+            console,
+            learning_rate=given["learning_rate"],
+            batch_size=given["batch_size"],
+            save_profile=given["save_profile"],
+        )
+    click.echo(command.report(folder, console, plot=given["plot"]), nl=False)
+    return 0

@@ -1,0 +1,325 @@
+"""Paths and streams: what is read, what results are called, and how they appear whole or not at all.
+
+Knows names and bytes, nothing of models or of what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import mmap
+import os
+import re
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from ..container.wire import Bytes
+from ..errors import InputOutputError, UsageError
+from .streams import descriptor_of, open_reader, open_writer, patient
+
+SUFFIX = ".cram"
+PART = ".part"
+RANDOM_PART = "[a-z0-9_]{8}"  # what mkstemp puts into names
+STDIN, STDIN_LABEL = "-", "(stdin)"
+BLOCK = 2**20
+MAX_NAME_BYTES = 200  # leaves room for what a hidden file beside it needs
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input as it was at one moment: `data` is a private copy that no other process can change.
+
+    The copy is an unnamed temporary file, mapped into memory: inputs of any size take the same memory,
+    a pipe is read like a file, and a file that is truncated meanwhile does no harm.
+    """
+
+    path: Path | None  # None: standard input
+    data: Bytes
+    sha256: bytes
+    status: os.stat_result | None  # of a regular file
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    @property
+    def name(self) -> str | None:
+        """Base name of a regular file that can be written as UTF-8, as every name in a header must."""
+        if self.path is None or self.status is None:
+            return None
+        try:
+            self.path.name.encode()
+        except UnicodeEncodeError:
+            return None
+        return self.path.name
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether the file is still what was read."""
+        if self.path is None or self.status is None:
+            return True
+        try:
+            now = self.path.stat()
+        except FileNotFoundError:
+            return False
+        fields = ("st_dev", "st_ino", "st_size", "st_mtime_ns")
+        return all(getattr(now, field) == getattr(self.status, field) for field in fields)
+
+    def check_unchanged(self, consequence: str) -> None:
+        """Raises InputOutputError, with the `consequence`, if the file is no longer what was read."""
+        if not self.is_unchanged:
+            raise InputOutputError(f"the file was changed in the meantime; {consequence}")
+
+
+def label(argument: str) -> str:
+    """How messages call the input `argument`."""
+    return STDIN_LABEL if argument == STDIN else argument
+
+
+def read(argument: str) -> Source:
+    """The input that a user calls `argument`; `-` is standard input.
+
+    Raises InputOutputError for folders, devices and a closed standard input, and OSError as the system does.
+    """
+    if argument == STDIN:
+        if sys.stdin is None:
+            raise InputOutputError("is closed")
+        if sys.stdin.isatty():
+            raise UsageError("no input: name a file, or pipe data in")
+        return _copy(patient(sys.stdin.buffer), None, None)
+    path = Path(argument)
+    _check_kind(path.stat())  # before opening, which can block or act on a device
+    with open_reader(path) as stream:
+        status = os.fstat(stream.fileno())
+        _check_kind(status)
+        source = _copy(stream, path, status if stat.S_ISREG(status.st_mode) else None)
+    source.check_unchanged("try again")
+    return source
+
+
+def _check_kind(status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise InputOutputError("is a directory")
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISFIFO(status.st_mode)):
+        raise InputOutputError("is neither a file nor a pipe")
+
+
+def _copy(stream: BinaryIO, path: Path | None, status: os.stat_result | None) -> Source:
+    digest = hashlib.sha256()
+    with tempfile.TemporaryFile() as copy:
+        while block := stream.read(BLOCK):
+            digest.update(block)
+            copy.write(block)
+        return Source(path, map_file(copy), digest.digest(), status)
+
+
+def map_file(file: BinaryIO) -> Bytes:
+    """A view of all that was written to `file`; it outlives the closing of the file."""
+    file.flush()
+    if os.fstat(file.fileno()).st_size == 0:  # cannot be mapped
+        return b""
+    return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def inside(folder: str, wanted: Callable[[Path], bool]) -> list[str]:
+    """Folders and `wanted` regular files in `folder`, by name; nothing that is hidden or a link. Raises OSError."""
+    return [
+        os.path.join(folder, path.name)  # noqa: PTH118 (never `-`, which would be standard input)
+        for path in sorted(Path(folder).iterdir())
+        if not path.name.startswith(".")
+        and not path.is_symlink()
+        and (path.is_dir() or (path.is_file() and wanted(path)))
+    ]
+
+
+def is_compressed(path: Path) -> bool:
+    return path.suffix == SUFFIX
+
+
+# -- names -----------------------------------------------------------------------------------------
+
+
+def compressed_path(path: Path, *, whole_name: bool) -> Path:
+    """Where `path` is compressed to: `book.txt` to `book.cram`, or with its `whole_name` to `book.txt.cram`.
+
+    The whole name is for files without a name in the header, where nothing else can say what the original was
+    called, and where others may differ in their ending alone.
+    """
+    name = path.name if whole_name or path.suffix == SUFFIX else path.stem
+    return path.with_name(name + SUFFIX)
+
+
+def original_path(path: Path, header_name: str | None) -> Path:
+    """Where the file at `path` is decompressed to, always in its own folder.
+
+    That is the name in its header, or else its own name without `.cram`. Raises UsageError when neither
+    is to be had, and for a hidden file that hides behind an ordinary name.
+    """
+    if header_name is not None:
+        if header_name.startswith(".") and not path.name.startswith("."):
+            raise UsageError(f"its original name is the hidden {header_name!r}; say where to write with -o")
+        return path.with_name(header_name)
+    if path.suffix != SUFFIX:
+        raise UsageError("it does not say what the original was called; say where to write with -o")
+    return path.with_suffix("")
+
+
+def beside(path: Path, ending: str) -> Path:
+    """A hidden companion of `path`: `.book.cram` and `ending`; of very long names, the digest."""
+    name = path.name
+    encoded = os.fsencode(name)
+    if len(encoded) > MAX_NAME_BYTES:
+        name = hashlib.sha256(encoded).hexdigest()
+    return path.with_name(f".{name}{ending}")
+
+
+def example_texts() -> list[str]:
+    """The texts that come with a checkout of cramzip. Raises UsageError if there are none."""
+    for root in (Path(__file__).parents[2], Path()):
+        texts = sorted(path for path in (root / "examples" / "texts").glob("*") if path.is_file())
+        if texts:
+            return [str(path) for path in texts]
+    raise UsageError("examples/texts is not here: name the files to measure")
+
+
+# -- writing ---------------------------------------------------------------------------------------
+
+
+def is_stream(path: Path) -> bool:
+    """Whether `path` is something that is written into and never replaced, such as /dev/null or /dev/fd/3."""
+    return descriptor_of(path) is not None or (path.exists() and not (path.is_file() or path.is_dir()))
+
+
+def check_target(path: Path, source: Source, *, force: bool, ask: Callable[[str], bool]) -> bool:
+    """Whether something may be overwritten at `path`. Raises InputOutputError if it may not be written.
+
+    `ask` puts a question to the user. Nothing is touched.
+    """
+    if (descriptor := descriptor_of(path)) is not None:
+        try:
+            os.write(descriptor, b"")
+        except OSError:
+            raise InputOutputError(f"{path} is not open for writing") from None
+        return True
+    if not path.parent.is_dir():
+        raise InputOutputError(f"{path.parent} is not a directory")
+    if not os.path.lexists(path):
+        return force
+    if path.is_dir():
+        raise InputOutputError(f"{path} is a directory")
+    if source.path is not None and path.exists() and path.samefile(source.path):
+        raise InputOutputError("input and output are the same file")
+    if is_stream(path) or force or ask(f"{path} exists already; overwrite it?"):
+        return True
+    raise InputOutputError(f"{path} exists already; -f overwrites it")
+
+
+class Output:
+    """A result that appears whole, in one moment, when `commit` is called; otherwise nothing remains.
+
+    Until then it is `.NAME.XXXXXXXX.part` beside `path`, for its owner's eyes only. Without a path,
+    or where the path is a device, it goes to a stream in the end. What a killed process left of an
+    earlier attempt is removed.
+    """
+
+    def __init__(self, path: Path | None, *, overwrite: bool = False):
+        self.path = None if path is None or is_stream(path) else path
+        self._stream_path = path if self.path is None else None
+        self._overwrite = overwrite
+        self._part: Path | None = None
+        self.file: BinaryIO
+        if self.path is None:
+            self.file = tempfile.TemporaryFile()  # noqa: SIM115
+        else:
+            _remove_leftovers(self.path)
+            self._part, self.file = _create_part(self.path)
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+        if self._part is not None:
+            self._part.unlink(missing_ok=True)
+
+    def commit(self, like: os.stat_result | None = None) -> None:
+        """Put the result in its place, with owner, mode and times of the file with status `like`."""
+        self.file.flush()
+        if self.path is None or self._part is None:
+            self._copy_to_stream()
+            return
+        _dress(self.file.fileno(), like)
+        os.fsync(self.file.fileno())
+        if not self._overwrite and os.path.lexists(self.path):
+            raise InputOutputError(f"{self.path} has appeared in the meantime; -f overwrites it")
+        self._part.replace(self.path)
+        self._part = None
+        _sync_folder(self.path.parent)
+
+    def _copy_to_stream(self) -> None:
+        self.file.seek(0)
+        if self._stream_path is not None:
+            with open_writer(self._stream_path) as stream:
+                shutil.copyfileobj(self.file, stream, BLOCK)
+        else:
+            stdout = patient(sys.stdout.buffer)
+            shutil.copyfileobj(self.file, stdout, BLOCK)
+            stdout.flush()
+
+
+def _create_part(path: Path) -> tuple[Path, BinaryIO]:
+    """A new file beside `path`, locked for as long as it is open, so that it is not taken for a leftover."""
+    prefix = beside(path, ".").name
+    while True:
+        descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=PART, dir=path.parent)
+        with suppress(OSError):  # some file systems have no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        part = Path(name)
+        if part.exists():  # else another process has just taken it for a leftover
+            return part, os.fdopen(descriptor, "w+b")
+        os.close(descriptor)
+
+
+def _remove_leftovers(path: Path) -> None:
+    leftover = re.compile(re.escape(beside(path, ".").name) + RANDOM_PART + re.escape(PART))
+    for part in path.parent.iterdir():
+        if leftover.fullmatch(part.name) and part.is_file():
+            with suppress(OSError), part.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its process lives
+                part.unlink()
+
+
+def _dress(descriptor: int, like: os.stat_result | None) -> None:
+    if like is None:
+        umask = os.umask(0o077)
+        os.umask(umask)
+        os.fchmod(descriptor, 0o666 & ~umask)
+        return
+    mode = stat.S_IMODE(like.st_mode) & 0o777
+    with suppress(OSError):
+        os.fchown(descriptor, like.st_uid, -1)
+    try:
+        os.fchown(descriptor, -1, like.st_gid)
+    except OSError:
+        mode &= 0o707  # rights of one group are not given to another
+    os.fchmod(descriptor, mode)
+    os.utime(descriptor, ns=(like.st_atime_ns, like.st_mtime_ns))
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # not all file systems can
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

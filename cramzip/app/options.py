@@ -1,0 +1,239 @@
+"""The options of the command line, and what is checked of them one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from ..container.records import BITS
+
+EXPERIMENT_NAMES = (
+    "learning-rate",
+    "capacity",
+    "vectors",
+    "cross-entropy",
+    "utilisation",
+    "similarity",
+    "interpolation",
+    "bits",
+    "context",
+    "recipe",
+)
+KIND_NAMES = ("books", "new", "random words", "files")
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+class EffortOption(click.Option):
+    """One of -1 to -9; the first stands for all of them in the help."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        return ("-1 ... -9", "Effort: 1 is fastest, 9 tries hardest.  [default: 5]") if self.opts == ["-1"] else None
+
+
+def options(*several: Callable[[Decorated], Decorated]) -> Callable[[Decorated], Decorated]:
+    """Several options as one decorator, in the order in which the help shows them."""
+
+    def decorate(command: Decorated) -> Decorated:
+        for option in reversed(several):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def not_empty(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value == "":
+        raise click.BadParameter("must not be empty", ctx, param)
+    return value
+
+
+def settings_of(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """The settings that several options name, one or more each; in order, once each."""
+    from .bench import SETTINGS
+
+    return _some_of(SETTINGS, value, ctx, param)
+
+
+def experiments_of(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """The experiments that several options name, one or more each, or all; in order, once each."""
+    names = _some_of((*EXPERIMENT_NAMES, "all"), value, ctx, param)
+    return EXPERIMENT_NAMES if "all" in names else names
+
+
+def kinds_of(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """The kinds of text that several options name, one or more each; in order, once each."""
+    return _some_of(KIND_NAMES, value, ctx, param)
+
+
+def _some_of(known: Sequence[str], value: Sequence[str], ctx: click.Context, param: click.Parameter) -> tuple[str, ...]:
+    names = [name.strip() for names in value for name in names.split(",")]
+    if unknown := next((name for name in names if name not in known), None):
+        raise click.BadParameter(f"expected some of {', '.join(known)}, found {unknown!r}", ctx, param)
+    return tuple(name for name in known if name in names)
+
+
+def numbers_of(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """Whole numbers with commas between them, in order, once each; `paper` is for those of the paper."""
+    if value in (None, "paper"):
+        return () if value else None
+    try:
+        numbers = tuple(sorted({int(number) for number in value.split(",")}))
+    except ValueError:
+        numbers = (0,)
+    if not 1 <= numbers[0] <= numbers[-1] <= 2**16:
+        raise click.BadParameter(f"expected numbers from 1 to 65536 with commas, or paper, found {value!r}", ctx, param)
+    return numbers
+
+
+option = click.option
+files_argument = click.argument("files", nargs=-1, metavar="[FILE]...")
+model_option = option(
+    "-m", "--model", metavar="MODEL", callback=not_empty, help="Hugging Face id, model folder or .gguf file."
+)
+device_option = option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    show_default=True,
+    help="Device to compute on.",
+)
+batch_option = option("--batch-size", type=click.IntRange(1), metavar="N", help="Chunks computed at once.")
+workers_options = options(
+    option(
+        "-j",
+        "--jobs",
+        type=click.IntRange(0, 1024),
+        metavar="N",
+        help="Processes that share the work; 0: as many as there are GPUs, or else cores.  [default: 1]",
+    ),
+    option("--ray", metavar="ADDRESS", callback=not_empty, help="Share the work with this Ray cluster."),
+)
+download_option = option("--download", is_flag=True, help="Fetch a missing model from Hugging Face.")
+recursive_option = option("-r", "--recursive", is_flag=True, help="Work on what is in folders, and in theirs.")
+json_option = option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+settings_option = option(
+    "--settings",
+    multiple=True,
+    callback=settings_of,
+    metavar="NAME",
+    help="Settings of cramzip: default, smallest, exact, or several with commas.  [default: default, smallest, and for "
+    "texts up to 4 KiB exact, which takes long]",
+)
+
+loudness_options = options(
+    option("-q", "--quiet", is_flag=True, help="Errors only."),
+    option("-v", "--verbose", is_flag=True, help="Say more."),
+    option("--progress/--no-progress", default=None, help="Progress on stderr.  [default: on a terminal]"),
+    option("--debug", is_flag=True, help="Show where an error came from."),
+)
+destination_options = options(
+    option("-o", "--output", metavar="PATH", callback=not_empty, help="Write to this file."),
+    option("-c", "--stdout", is_flag=True, help="Write to standard output."),
+    option("-f", "--force", is_flag=True, help="Overwrite files; write to a terminal."),
+    option("keep", "-k/", "--keep/--rm", default=True, help="Keep the source (default), or remove it after success."),
+)
+cramming_options = options(
+    model_option,
+    option("--revision", metavar="REV", callback=not_empty, help="Commit, tag or branch of a Hugging Face model."),
+    *(option(f"-{n}", "effort", flag_value=n, type=int, cls=EffortOption) for n in range(1, 10)),
+    option(
+        "--vectors",
+        type=click.IntRange(0, 4096),
+        metavar="M",
+        help="Vectors per chunk; 0: corrections alone.  [default: 1]",
+    ),
+    option(
+        "--bits",
+        type=click.Choice(list(BITS)),
+        help="Bits per dimension of a vector.  [default: 1; 2 with --exact]",
+    ),
+    option(
+        "--context",
+        type=click.IntRange(0, 2**16),
+        metavar="N",
+        help="Tokens before a chunk that it sees.  [default: by model]",
+    ),
+    option(
+        "--seed",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        metavar="N",
+        help="Another start for the optimiser.",
+    ),
+    batch_option,
+    device_option,
+    option(
+        "--dtype",
+        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+        default="auto",
+        show_default=True,
+        help="Precision of cramming; decoding is always float32.",
+    ),
+)
+
+laboratory_options = options(
+    option("--revision", metavar="REV", callback=not_empty, help="Commit, tag or branch of a Hugging Face model."),
+    option(
+        "--experiment",
+        "experiments",
+        multiple=True,
+        callback=experiments_of,
+        metavar="NAME",
+        help=f"{', '.join(EXPERIMENT_NAMES)}; several with commas, or all.  [default: capacity]",
+    ),
+    option(
+        "-o",
+        "--output",
+        metavar="FOLDER",
+        default="capacity",
+        show_default=True,
+        callback=not_empty,
+        help="Where records, figures and tables are kept.",
+    ),
+    option(
+        "--books", multiple=True, metavar="FILE", help="Take books from here, not from the passages that come along."
+    ),
+    option("--new", multiple=True, metavar="FILE", help="Text that is newer than the model."),
+    option(
+        "--kinds",
+        multiple=True,
+        callback=kinds_of,
+        metavar="NAMES",
+        help=f"Kinds of text: {', '.join(KIND_NAMES)}.  [default: all there are texts of]",
+    ),
+    option(
+        "--samples", type=click.IntRange(1, 1000), default=4, show_default=True, metavar="N", help="Texts of each kind."
+    ),
+    option("--lengths", callback=numbers_of, metavar="LIST", help="Lengths in tokens that are tried, or paper."),
+    option(
+        "--vectors", callback=numbers_of, metavar="LIST", help="Of experiment vectors, or paper.  [default: 1,2,4,8]"
+    ),
+    option(
+        "--bits", type=click.Choice(list(BITS)), default="16", show_default=True, help="Bits per dimension of a vector."
+    ),
+    option("--steps", type=click.IntRange(1, 10**6), default=300, show_default=True, metavar="N", help="Most steps."),
+    option(
+        "--paper-steps",
+        type=click.IntRange(1, 10**6),
+        default=5000,
+        show_default=True,
+        metavar="N",
+        help="Most steps of the paper's recipe.",
+    ),
+    option(
+        "--learning-rate",
+        type=click.FloatRange(0, 1000, min_open=True),
+        metavar="R",
+        help="In embedding scales per step.  [default: that of the profile, or what is found best]",
+    ),
+    option(
+        "--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Other texts, other starts."
+    ),
+    option("--plot", is_flag=True, help="Draw figures; without -m and --experiment, of what is in the folder already."),
+    option("--save-profile", is_flag=True, help="Let `c -m MODEL` start from what was found."),
+)

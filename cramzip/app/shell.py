@@ -1,0 +1,120 @@
+"""How commands behave in a shell: short names, errors in one line, exit codes."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import click
+
+from ..errors import CramError
+from .console import Console
+from .files import label
+
+EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+ALIASES = {"c": "compress", "d": "decompress", "t": "test", "l": "list"}
+OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError")  # of Python and of torch, which is not imported here
+
+
+def report(error: BaseException, subject: str, *, debug: bool) -> int:
+    """Tell of `error` in one line, and return the exit code of its class."""
+    if debug:
+        traceback.print_exception(error)
+    code = error.exit_code if isinstance(error, CramError) else EXIT_FAILURE
+    if isinstance(error, OSError) and error.filename is not None and str(error.filename) != subject:
+        subject = f"{subject}: {error.filename}" if subject else str(error.filename)
+    Console().complain(subject, _explain(error))
+    return code
+
+
+def _explain(error: BaseException) -> str:
+    first_line = (str(error).splitlines() or [""])[0]
+    if isinstance(error, CramError):
+        return first_line
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if type(error).__name__ in OUT_OF_MEMORY or "can't allocate memory" in first_line:
+        return "not enough memory; a smaller --batch-size needs less"
+    return f"unexpected {type(error).__name__}: {first_line} (--debug shows where)"
+
+
+def each(
+    arguments: Iterable[str],
+    work: Callable[[str], None],
+    *,
+    debug: bool,
+    expand: Callable[[str], list[str] | None] = lambda _: None,
+) -> int:
+    """Do `work` on every file, the bad ones notwithstanding; the exit code of the first failure, or 0.
+
+    `expand` says what to do instead of an argument: what is in a folder, or None for anything else.
+    """
+    first_code = 0
+    waiting = deque(arguments)
+    while waiting:
+        argument = waiting.popleft()
+        try:
+            if (found := expand(argument)) is None:
+                work(argument)
+            else:
+                waiting.extendleft(reversed(found))
+        except (BrokenPipeError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            code = report(error, label(argument), debug=debug)
+            first_code = first_code or code
+    return first_code
+
+
+class Command(click.Command):
+    """A command whose errors are one line each."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        debug = ctx.params["debug"]
+        with warnings.catch_warnings():
+            if not debug:
+                warnings.simplefilter("ignore")
+            try:
+                return super().invoke(ctx)
+            except (click.exceptions.Exit, click.ClickException, BrokenPipeError):
+                raise
+            except Exception as error:
+                return report(error, "", debug=debug)
+
+
+class Commands(click.Group):
+    """Commands with short aliases, each shown once."""
+
+    command_class = Command
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order in which they were defined
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        short = {name: alias for alias, name in ALIASES.items()}
+        rows = [
+            (f"{short[name]}, {name}" if name in short else f"   {name}", command.get_short_help_str(80))
+            for name, command in self.commands.items()
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        kwargs |= {"standalone_mode": False, "prog_name": self.name}
+        try:
+            code = super().main(*args, **kwargs)
+        except click.UsageError as error:
+            help_at = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
+            Console().complain("", f"{error.format_message()}{help_at}")
+            code = EXIT_USAGE
+        except click.Abort:
+            Console().complain("", "interrupted")
+            code = EXIT_INTERRUPTED
+        sys.exit(code)

@@ -1,0 +1,1 @@
+"""From tokens to groups and back: vectors, corrections. Knows no paths and no terminals."""

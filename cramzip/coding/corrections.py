@@ -1,0 +1,195 @@
+"""The true tokens of a group, entropy-coded by what the model thinks of them; to bytes and back.
+
+A token is coded as a row of decisions, "is its rank in this group?", each with an adaptive probability that is
+picked, and at first given, by the model's confidence in buckets. Nothing but the bucket depends on floating point.
+The writer shifts the borders of the buckets, chunk by chunk, to where no confidence is within reach of noise; the few
+tokens for which that fails are spelled out. Section 6.2 of formats/cram.md.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+
+from ..container.rangecoder import PROBABILITY_BITS, Bit, Decoder, Encoder
+from ..container.wire import Bytes
+from ..errors import DamagedFileError
+from .ranks import SLACK, Ranked, Step, group_starts, index_bits
+
+LIMIT = 12.0  # of confidences, in nats
+FINE_BUCKET, COARSE_BUCKET = 0.5, 1.0  # nats; coarse where noise is so strong that fine borders cannot be kept clear
+FINE_UP_TO = 2.0**-13  # noise bound
+SHIFT_BITS = 10
+SHIFT_SHARE = 0.5  # of a bucket, that its borders may move by in all
+CONTEXT_GROUPS = 2  # groups of ranks with probabilities of their own; all later ones share theirs
+CONFIDENCE_COUNT, NEAR_COUNT = 128, 8  # how firmly first probabilities stand
+EXCEPTION_BITS = 22  # about what a token costs that is spelled out
+
+
+def shift_of(index: int, width: float) -> float:
+    """Shift `index` of bucket borders, in nats: ever finer steps (van der Corput), so that small indices do first."""
+    reverse = int(f"{index:0{SHIFT_BITS}b}"[::-1], 2)
+    return (reverse / (1 << SHIFT_BITS) - 0.5) * SHIFT_SHARE * width
+
+
+@lru_cache
+def _shifts(width: float) -> np.ndarray:
+    """All shifts, by index."""
+    return np.array([shift_of(index, width) for index in range(2**SHIFT_BITS)])
+
+
+def bucket_width(noise_bound: float) -> float:
+    """In nats."""
+    return FINE_BUCKET if noise_bound <= FINE_UP_TO else COARSE_BUCKET
+
+
+def bucket(confidence: np.ndarray, shift: float | np.ndarray, width: float) -> np.ndarray:
+    """Buckets of confidences, numbered from even odds on both ways; `shift` is one or fits the shape."""
+    half = int(LIMIT / width)
+    found: np.ndarray = np.floor((confidence - shift) / width).clip(-half, half - 1).astype(np.int64)
+    return found
+
+
+class _Probabilities:
+    """What encoder and decoder know in common: buckets, and the adaptive probabilities of a group."""
+
+    def __init__(self, vocabulary_size: int, noise_bound: float):
+        self.starts = group_starts(vocabulary_size)
+        self.last_group = len(self.starts) - 2
+        self.token_bits = (vocabulary_size - 1).bit_length()
+        self.width = bucket_width(noise_bound)
+        self.noise_bound = noise_bound
+        self.shift = 0.0
+        self._in_group: dict[tuple[int, int], Bit] = {}
+        self._near: dict[int, Bit] = {}
+
+    def in_group(self, group: int, bucket: int) -> Bit:
+        """The probability that a rank is in `group`, given that it is in none before."""
+        key = (min(group, CONTEXT_GROUPS), bucket)
+        bit = self._in_group.get(key)
+        if bit is None:
+            middle = (bucket + 0.5) * self.width + self.shift
+            probability = round(2**PROBABILITY_BITS / (1 + math.exp(-middle)))
+            bit = self._in_group[key] = Bit(probability, CONFIDENCE_COUNT)
+        return bit
+
+    def near(self, group: int) -> Bit:
+        """The probability that a token of `group` has others near it."""
+        if group not in self._near:
+            exponent = max(1, round(-math.log2(self.noise_bound)) - group // 2)
+            self._near[group] = Bit(2**PROBABILITY_BITS >> exponent, NEAR_COUNT)
+        return self._near[group]
+
+
+class TokenEncoder:
+    """The corrections of one group, chunk by chunk."""
+
+    def __init__(self, vocabulary_size: int, noise_bound: float):
+        self._model = _Probabilities(vocabulary_size, noise_bound)
+        self._coder = Encoder()
+
+    def chunk(self, ranked: Ranked) -> None:
+        model, coder = self._model, self._coder
+        groups = [bisect_right(model.starts, rank) - 1 for rank in ranked.ranks.tolist()]
+        index, exceptions = self._choose_shift(ranked, groups)
+        model.shift = shift_of(index, model.width)
+        coder.any_number(index)
+        coder.any_number(len(exceptions))
+        position_bits = (len(groups) - 1).bit_length()
+        for position in exceptions:
+            coder.number(position, position_bits)
+        spelled_out = set(exceptions)
+        buckets = bucket(ranked.confidence, model.shift, model.width).tolist()
+        tokens, ranks, id_bits = ranked.tokens.tolist(), ranked.ranks.tolist(), ranked.id_bits.tolist()
+        for t, group in enumerate(groups):
+            if t in spelled_out:
+                coder.number(tokens[t], model.token_bits)
+                continue
+            for g in range(min(group + 1, model.last_group)):
+                coder.bit(model.in_group(g, buckets[t][g]), g == group)
+            coder.number(ranks[t] - model.starts[group], index_bits(group))
+            if coder.bit(model.near(group), id_bits[t] > 0):
+                coder.any_number(id_bits[t] - 1)
+                coder.number(tokens[t] & ((1 << id_bits[t]) - 1), id_bits[t])
+
+    def _choose_shift(self, ranked: Ranked, groups: list[int]) -> tuple[int, list[int]]:
+        """The cheapest shift, and the positions whose confidences come too near to a border with it."""
+        model = self._model
+        counts = np.minimum(np.array(groups) + 1, model.last_group)  # decisions of each token
+        is_asked = np.arange(ranked.confidence.shape[1]) < counts[:, None]  # (T, G)
+        reach = 2 * model.noise_bound * SLACK
+        is_asked &= np.abs(ranked.confidence) < LIMIT + model.width
+        position, group = np.nonzero(is_asked)
+        residue = ranked.confidence[position, group] % model.width
+        ordered = np.sort(np.concatenate([residue - model.width, residue, residue + model.width]))
+        border = _shifts(model.width) % model.width
+        hits = np.searchsorted(ordered, border + reach, "right") - np.searchsorted(ordered, border - reach, "left")
+        bits = 2 * np.floor(np.log2(np.arange(2**SHIFT_BITS) + 1)) + EXCEPTION_BITS * hits
+        index = int(bits.argmin())
+        distance = np.abs((residue - border[index] + model.width / 2) % model.width - model.width / 2)
+        return index, sorted(set(position[distance <= reach].tolist()))
+
+    def finish(self) -> bytes:
+        return self._coder.finish()
+
+
+class TokenDecoder:
+    """The inverse of TokenEncoder, token by token: what is coded depends on the tokens before."""
+
+    def __init__(self, data: Bytes, vocabulary_size: int, noise_bound: float):
+        self._model = _Probabilities(vocabulary_size, noise_bound)
+        self._vocabulary_size = vocabulary_size
+        self._coder = Decoder(data)
+        self._exceptions: set[int] = set()
+
+    def begin_chunk(self, n_tokens: int) -> float:
+        """Read what comes before the tokens of a chunk. Returns the shift of its buckets."""
+        index = self._coder.any_number()
+        n_exceptions = self._coder.any_number()
+        if index >= 2**SHIFT_BITS or n_exceptions > n_tokens:
+            raise DamagedFileError("content", f"corrections: shift {index}, {n_exceptions} exceptions")
+        self._model.shift = shift_of(index, self._model.width)
+        position_bits = (n_tokens - 1).bit_length()
+        positions = [self._coder.number(position_bits) for _ in range(n_exceptions)]
+        if any(after <= before for before, after in pairwise([-1, *positions, n_tokens])):
+            raise DamagedFileError("content", "corrections: positions of exceptions are out of order")
+        self._exceptions = set(positions)
+        return self._model.shift
+
+    def token(self, t: int, step: Step, row: int, buckets: list[int] | None = None) -> int:
+        """Token `t` of the chunk, from the logits in `row` of `step`.
+
+        `buckets` are those of the row's confidences; they are quicker to find for all rows at once.
+        """
+        model, coder = self._model, self._coder
+        step.require_decidable(row)
+        if t in self._exceptions:
+            token = coder.number(model.token_bits)
+            if token >= self._vocabulary_size:
+                raise DamagedFileError("content", f"corrections: token {token} of {self._vocabulary_size}")
+            return token
+        if buckets is None:
+            buckets = bucket(step.confidence[row], model.shift, model.width).tolist()
+        group = 0
+        while group < model.last_group:
+            if group == len(buckets):
+                buckets = bucket(step.deeper(row, group), model.shift, model.width).tolist()
+            if coder.bit(model.in_group(group, buckets[group])):
+                break
+            group += 1
+        rank = model.starts[group] + coder.number(index_bits(group))
+        if rank >= self._vocabulary_size:
+            raise DamagedFileError("content", f"corrections: rank {rank} of {self._vocabulary_size}")
+        if not coder.bit(model.near(group)):
+            return step.token(row, rank)
+        n_bits = coder.any_number() + 1
+        if n_bits > model.token_bits:
+            raise DamagedFileError("content", f"corrections: {n_bits} bits of an id, at most {model.token_bits}")
+        return step.token_near(row, rank, coder.number(n_bits), n_bits)
+
+    def finish(self) -> None:
+        self._coder.finish()

@@ -1,0 +1,177 @@
+"""The decoder: from vectors and corrections to tokens, for making files as for opening them.
+
+The model is asked for one token at a time. What it says is either taken as it is, the most likely token, or picked
+from by what the corrections say. Groups depend on nothing but themselves and go side by side; within one, a chunk sees
+the tokens before it. Knows nothing of how the vectors were found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..container.records import Parameters
+from ..container.wire import Bytes
+from ..errors import DamagedFileError
+from ..lm.frozen import FrozenLM
+from .corrections import TokenDecoder, bucket, bucket_width
+from .ranks import UNDECIDABLE, Step, is_decidable
+
+# By device: the most groups in one batch, and the most positions of all of them together (their cache takes memory).
+BATCH_LIMITS = {"cpu": (64, 2**16), "cuda": (512, 2**19), "mps": (128, 2**16)}
+
+Progress = Callable[[int], None]  # is told of tokens
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a group is decoded from: `mem` (M, D) of each chunk, if any; `corrections`, None for greedy decoding.
+
+    `after_start`: vectors stand after the start token.
+    """
+
+    n_tokens: int
+    mem: tuple[torch.Tensor, ...] = ()
+    corrections: Bytes | None = None
+    after_start: bool = False
+
+    @property
+    def n_vectors(self) -> int:
+        return len(self.mem[0]) if self.mem else 0
+
+
+def prefill(lm: FrozenLM, inputs: torch.Tensor) -> tuple[torch.Tensor, Any]:
+    """Logits (B, V) after the input embeddings (B, N, D), and the cache."""
+    return lm.step(inputs)
+
+
+def decode_one_token(lm: FrozenLM, tokens: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
+    """Logits (B, V) for the token after `tokens` (B,), and the cache."""
+    return lm.step(lm.embed(tokens[:, None]), cache)
+
+
+def batches(
+    lm: FrozenLM, recipes: Sequence[Recipe], parameters: Parameters, batch_size: int | None = None
+) -> Iterator[list[int]]:
+    """Indices of recipes that can be decoded together, those of similar length."""
+    most, positions = BATCH_LIMITS[lm.device]
+    each = parameters.chunk_tokens + parameters.context_tokens + 1
+
+    def key(index: int) -> tuple[int, bool, bool, int]:
+        recipe = recipes[index]
+        return recipe.n_vectors, recipe.after_start, recipe.corrections is None, recipe.n_tokens
+
+    batch: list[int] = []
+    for index in sorted(range(len(recipes)), key=lambda index: (key(index), index)):
+        length = min(recipes[index].n_tokens, each) + max(recipes[index].n_vectors, 1)
+        full = len(batch) >= (batch_size or most) or (len(batch) + 1) * length > positions
+        if batch and (full or key(index)[:3] != key(batch[0])[:3]):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def decode_all(
+    lm: FrozenLM,
+    recipes: Sequence[Recipe],
+    parameters: Parameters,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> list[list[int]]:
+    """The tokens of any groups, in batches. Raises DamagedFileError for corrections that cannot be."""
+    tokens: list[list[int]] = [[] for _ in recipes]
+    for batch in batches(lm, recipes, parameters, batch_size):
+        decoded = decode(lm, [recipes[index] for index in batch], parameters, progress)
+        for index, row in zip(batch, decoded, strict=True):
+            tokens[index] = row
+    return tokens
+
+
+@torch.inference_mode()
+def decode(
+    lm: FrozenLM, recipes: Sequence[Recipe], parameters: Parameters, progress: Progress | None = None
+) -> list[list[int]]:
+    """The tokens of groups that all have as many vectors in a chunk, decoded as one batch.
+
+    Halves that do not fit into memory together are decoded one after the other. `progress` is told how many tokens
+    more have been decoded.
+    """
+    try:
+        return _decode_batch(lm, recipes, parameters, progress)
+    except torch.OutOfMemoryError:
+        if len(recipes) == 1:
+            raise
+    torch.cuda.empty_cache()
+    half = len(recipes) // 2
+    return decode(lm, recipes[:half], parameters, progress) + decode(lm, recipes[half:], parameters, progress)
+
+
+def _decode_batch(
+    lm: FrozenLM, recipes: Sequence[Recipe], parameters: Parameters, progress: Progress | None
+) -> list[list[int]]:
+    decoders = [
+        TokenDecoder(recipe.corrections, lm.vocabulary_size, parameters.noise_bound)
+        for recipe in recipes
+        if recipe.corrections is not None
+    ]
+    assert len(decoders) in (0, len(recipes))
+    tokens: list[list[int]] = [[] for _ in recipes]
+    with lm.exact():
+        for first in range(0, max(recipe.n_tokens for recipe in recipes), parameters.chunk_tokens):
+            rows = [index for index, recipe in enumerate(recipes) if recipe.n_tokens > first]
+            lengths = [min(parameters.chunk_tokens, recipes[index].n_tokens - first) for index in rows]
+            chunk = first // parameters.chunk_tokens
+            mem = [recipes[index].mem[chunk] for index in rows if recipes[index].mem]
+            seen = [tokens[index][max(0, first - parameters.context_tokens) :] for index in rows]
+            context = torch.tensor(seen, dtype=torch.long, device=lm.device)
+            before = lm.prefix(mem, len(rows), parameters.start_token, after_start=recipes[0].after_start)
+            inputs = torch.cat([before, lm.embed(context)], dim=1)
+            own = [decoders[index] for index in rows if decoders]
+            decoded = _decode_chunk(lm, inputs, lengths, own, parameters, progress)
+            for index, new in zip(rows, decoded, strict=True):
+                tokens[index] += new
+    for decoder in decoders:
+        decoder.finish()
+    return tokens
+
+
+def _decode_chunk(
+    lm: FrozenLM,
+    inputs: torch.Tensor,
+    lengths: list[int],
+    decoders: list[TokenDecoder],
+    parameters: Parameters,
+    progress: Progress | None,
+) -> list[list[int]]:
+    """The next `lengths` tokens of every row after `inputs` (B, N, D)."""
+    shifts = np.array([[decoder.begin_chunk(length)] for decoder, length in zip(decoders, lengths, strict=False)])
+    width = bucket_width(parameters.noise_bound)
+    decoded: list[list[int]] = []
+    logits, cache = prefill(lm, inputs)
+    for t in range(max(lengths)):
+        if decoders:
+            step = Step(logits, parameters.noise_bound)
+            buckets = bucket(step.confidence, shifts, width).tolist()
+            picked = [
+                decoder.token(t, step, row, buckets[row]) if t < lengths[row] else lm.start
+                for row, decoder in enumerate(decoders)
+            ]
+            chosen = torch.tensor(picked, device=lm.device)
+        else:
+            going = torch.tensor([length > t for length in lengths], device=lm.device)
+            if not bool((is_decidable(logits) | ~going).all()):
+                raise DamagedFileError("content", UNDECIDABLE)
+            chosen = logits.argmax(dim=-1)  # the first of equals: the lowest id
+            picked = chosen.tolist()
+        decoded.append(picked)
+        if progress:
+            progress(sum(length > t for length in lengths))
+        if t + 1 < max(lengths):
+            logits, cache = decode_one_token(lm, chosen, cache)
+    return [[picked[row] for picked in decoded[:length]] for row, length in enumerate(lengths)]

@@ -1,0 +1,1 @@
+"""The `.cram` container: bytes to facts and back. Knows nothing of models."""

@@ -1,0 +1,121 @@
+"""What a `.cram` file consists of, and what its vectors bought. Needs no model, and no torch."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+from . import opened as payload
+from .records import Entry, Header, Kind, n_chunks
+from .wire import Bytes
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a file says and what it consists of: sizes in bytes."""
+
+    header: Header
+    entries: tuple[Entry, ...]
+    file_size: int
+    header_bytes: int  # with the table
+    vector_bytes: int
+    correction_bytes: int
+    stored_bytes: int
+
+    @property
+    def original_size(self) -> int:
+        return self.header.original_size
+
+    @property
+    def ratio(self) -> float:
+        """Original bytes / file bytes."""
+        return self.original_size / self.file_size
+
+    @property
+    def bits_per_byte(self) -> float:
+        return 8 * self.file_size / self.original_size if self.original_size else math.nan
+
+    @property
+    def kinds(self) -> dict[Kind, int]:
+        """How many groups there are of each kind."""
+        return dict(sorted(Counter(entry.kind for entry in self.entries).items()))
+
+    @property
+    def modelled(self) -> list[Entry]:
+        """The groups that need the model."""
+        return [entry for entry in self.entries if not entry.kind.is_stored]
+
+    @property
+    def n_groups(self) -> int:
+        return len(self.entries)
+
+    @property
+    def n_modelled(self) -> int:
+        return len(self.modelled)
+
+    @property
+    def n_stored(self) -> int:
+        return self.n_groups - self.n_modelled
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of modelled groups."""
+        return sum(entry.n_tokens for entry in self.modelled)
+
+    @property
+    def n_chunks(self) -> int:
+        """Chunks of modelled groups."""
+        return sum(n_chunks(entry, self.header.parameters) for entry in self.modelled)
+
+    @property
+    def n_vectors(self) -> int:
+        return sum(n_chunks(entry, self.header.parameters) * entry.n_vectors for entry in self.modelled)
+
+    @property
+    def vectors_per_chunk(self) -> tuple[int, int]:
+        """Fewest and most; 0 where there are none."""
+        found = [entry.n_vectors for entry in self.modelled if entry.kind.has_vectors]
+        return min(found, default=0), max(found, default=0)
+
+    @property
+    def tokens_per_vector(self) -> float:
+        told = sum(entry.n_tokens for entry in self.modelled if entry.kind.has_vectors)
+        return told / self.n_vectors if self.n_vectors else math.nan
+
+    @property
+    def vector_bits(self) -> int:
+        """Bits spent on vectors."""
+        return 8 * self.vector_bytes
+
+    @property
+    def vector_gain(self) -> int | None:
+        """Bits that vectors took off the corrections; None where that is not known."""
+        return self.header.vectors.gain if self.header.vectors else None
+
+    @property
+    def vector_balance(self) -> int | None:
+        """Bits by which vectors made the file smaller; negative where they made it larger."""
+        return None if self.vector_gain is None else self.vector_gain - self.vector_bits
+
+
+def describe(blob: Bytes) -> Description:
+    """Take a file apart as far as that needs no model. Raises DamagedFileError."""
+    file = payload.check(blob)
+    vector_bytes = correction_bytes = stored_bytes = 0
+    for group in file:
+        if group.entry.kind.is_stored:
+            stored_bytes += len(group.payload)
+        else:
+            vectors, corrections = payload.split(group, file.header)
+            vector_bytes += len(vectors)
+            correction_bytes += len(corrections)
+    return Description(
+        header=file.header,
+        entries=file.entries,
+        file_size=len(file.blob),
+        header_bytes=file.overhead,
+        vector_bytes=vector_bytes,
+        correction_bytes=correction_bytes,
+        stored_bytes=stored_bytes,
+    )

@@ -1,0 +1,18 @@
+"""The numbers that writing and reading have in common: magic, flags and limits of formats/cram.md."""
+
+from __future__ import annotations
+
+MAGIC = b"\x9dCZ"
+VERSION = 1
+GENOMICS_MAGIC = b"CRAM"
+HAS_NAME, HAS_MODEL, BUILTIN, IS_STANDARD, HAS_VECTORS, RESERVED_FLAGS = 0x01, 0x02, 0x04, 0x08, 0x10, 0x80
+AFTER_START = 0x08  # of Vector_Coding
+HASH_SHIFT = 5  # bits 5 and 6 say which of HASH_SIZES it is
+CHECK_SIZE = 4
+MAX_TOKENS = 2**16
+MAX_VECTORS = 2**12
+MAX_WIDTH = 2**14
+MAX_VOCABULARY = 2**24
+MAX_GAIN = 2**48
+NOISE_EXPONENTS = (0, 15)
+MIN_ENTRY_SIZE = 7  # of a raw group

@@ -1,0 +1,246 @@
+"""The bytes of a file to header, table and payloads.
+
+Knows nothing of models and imports no torch. Every limit and the order of checks are those of
+formats/cram.md; parsing allocates nothing that the input has not paid for in bytes.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import NoReturn
+
+from ..errors import DamagedFileError
+from .layout import (
+    AFTER_START,
+    BUILTIN,
+    CHECK_SIZE,
+    GENOMICS_MAGIC,
+    HAS_MODEL,
+    HAS_NAME,
+    HAS_VECTORS,
+    HASH_SHIFT,
+    IS_STANDARD,
+    MAGIC,
+    MAX_GAIN,
+    MAX_TOKENS,
+    MAX_VECTORS,
+    MAX_VOCABULARY,
+    MAX_WIDTH,
+    MIN_ENTRY_SIZE,
+    NOISE_EXPONENTS,
+    RESERVED_FLAGS,
+    VERSION,
+)
+from .records import (
+    DIGEST_SIZE,
+    HASH_SIZES,
+    STANDARD,
+    BuiltinModel,
+    Coding,
+    Entry,
+    Group,
+    Header,
+    Kind,
+    OutsideModel,
+    Parameters,
+    Vectors,
+    n_chunks,
+    name_fault,
+)
+from .wire import MAX_CHUNK_SIZE, Bytes, Cursor
+
+_MODEL_ID = re.compile(r"(hf|local):.+", re.DOTALL)
+
+
+def check_content(entry: Entry, content: bytes) -> None:
+    """Refuse `content` unless its size and CRC are those of the table."""
+    if len(content) != entry.size:
+        _damaged("content", f"Size: the group has {entry.size} bytes, decoding gives {len(content)}")
+    if entry.content_crc is not None and (found := zlib.crc32(content)) != entry.content_crc:
+        _damaged("content", f"Content_CRC: expected {entry.content_crc:08x}, found {found:08x}")
+
+
+@dataclass(frozen=True)
+class Container:
+    """A parsed file. Iterating gives its groups; their payloads are views into the file."""
+
+    header: Header
+    entries: tuple[Entry, ...]
+    blob: memoryview
+    overhead: int  # bytes of header and table
+
+    def __iter__(self) -> Iterator[Group]:
+        position = self.overhead
+        for entry in self.entries:
+            yield Group(entry, self.blob[position : position + entry.payload_size])
+            position += entry.payload_size
+
+    @property
+    def offsets(self) -> list[int]:
+        """Where each group begins in the original; one more for its end."""
+        return list(accumulate((entry.size for entry in self.entries), initial=0))
+
+
+def read(blob: Bytes) -> Container:
+    """Parse and check a file as far as its bytes alone allow: stages `magic` to `payload`."""
+    container = read_table(blob)
+    for index, group in enumerate(container):
+        expected = group.entry.payload_crc
+        if expected is not None and (found := zlib.crc32(group.payload)) != expected:
+            _damaged("payload", f"Payload_CRC of group {index}: expected {expected:08x}, found {found:08x}")
+    return container
+
+
+def read_table(blob: Bytes) -> Container:
+    """Like `read`, without looking at the payloads of several groups: stages `magic` to `length`."""
+    blob = memoryview(blob)
+    _check_magic(blob)
+    cursor = Cursor(blob, "header", len(MAGIC) + 1)
+    header, n_groups = _parse_header(cursor)
+    cursor.stage = "table"
+    if n_groups > 1 and n_groups * MIN_ENTRY_SIZE > cursor.remaining:
+        cursor.fail(f"Group_Count: {n_groups} do not fit into {cursor.remaining} bytes")
+    entries: tuple[Entry, ...]
+    if n_groups == 1:
+        entries = (_read_only_entry(cursor, header),)
+    else:
+        entries = tuple(read_entry(cursor) for _ in range(n_groups))
+    covered = blob[: cursor.position]
+    expected = cursor.u32()
+    found = zlib.crc32(covered)
+    if n_groups == 1:
+        found = zlib.crc32(blob[cursor.position :], found)
+    if found != expected:
+        cursor.fail(f"Check: expected {expected:08x}, found {found:08x}")
+    _check_header(header)
+    _check_entries(entries, header)
+    end = cursor.position + sum(entry.payload_size for entry in entries)
+    if end != len(blob):
+        problem = "truncated" if len(blob) < end else "trailing bytes"
+        _damaged("length", f"{problem}: expected {end} bytes, found {len(blob)}")
+    return Container(header, entries, blob, overhead=cursor.position)
+
+
+def _check_magic(blob: memoryview) -> None:
+    if bytes(blob[:4]) == GENOMICS_MAGIC:
+        _damaged("magic", "this is a genomics CRAM file (samtools opens it), not a cramzip file")
+    if (found := bytes(blob[: len(MAGIC)])) != MAGIC:
+        _damaged("magic", f"not a cramzip file: expected {MAGIC.hex(' ')}, found {found.hex(' ')}")
+    if (version := bytes(blob[len(MAGIC) : len(MAGIC) + 1])) != bytes([VERSION]):
+        _damaged("version", f"this cramzip reads version {VERSION}, found {version[0] if version else 'the end'}")
+
+
+def _parse_header(cursor: Cursor) -> tuple[Header, int]:
+    """The header and the number of groups; their values are checked once the checksum is known to be right."""
+    flags = cursor.u8()
+    original_size = cursor.varint()
+    original_hash = cursor.take(HASH_SIZES[flags >> HASH_SHIFT & 3])
+    if flags & RESERVED_FLAGS or (flags & (BUILTIN | IS_STANDARD | HAS_VECTORS) and not flags & HAS_MODEL):
+        cursor.fail(f"Flags: {flags:#04x} is reserved")
+    name = cursor.string() if flags & HAS_NAME else None
+    model: BuiltinModel | OutsideModel | None = None
+    if flags & BUILTIN:
+        model = BuiltinModel(cursor.take(DIGEST_SIZE))
+    elif flags & HAS_MODEL:
+        model = OutsideModel(cursor.string(), cursor.string(), cursor.take(32), cursor.take(32))
+    parameters = STANDARD
+    if flags & HAS_MODEL and not flags & IS_STANDARD:
+        parameters = Parameters(cursor.u8(), cursor.varint(), cursor.varint(), cursor.varint())
+        if parameters == STANDARD:
+            cursor.fail("Flags: bit 3 is not set, but the parameters are the standard ones")
+    vectors = None
+    if flags & HAS_VECTORS:
+        code = cursor.u8()
+        coding = code & ~AFTER_START
+        if coding not in tuple(Coding):
+            cursor.fail(f"Vector_Coding: {code} is reserved")
+        width, gain = cursor.varint(), cursor.varint()
+        vectors = Vectors(Coding(coding), width, gain - 1 if gain else None, coding != code)
+    return Header(original_size, original_hash, name, model, parameters, vectors), cursor.varint()
+
+
+def _check_header(header: Header) -> None:
+    parameters, vectors = header.parameters, header.vectors
+    limits = [
+        ("Noise_Exponent", parameters.noise_exponent, *NOISE_EXPONENTS),
+        ("Chunk_Tokens", parameters.chunk_tokens, 1, MAX_TOKENS),
+        ("Context_Tokens", parameters.context_tokens, 0, MAX_TOKENS),
+        ("Start_Token", parameters.start_token, 0, MAX_VOCABULARY - 1),
+    ]
+    if vectors:
+        limits += [("Vector_Width", vectors.width, 1, MAX_WIDTH), ("Vector_Gain", vectors.gain or 0, 0, MAX_GAIN)]
+    for field, value, low, high in limits:
+        if not low <= value <= high:
+            _damaged("header", f"{field}: {value} is not in {low} to {high}")
+    if header.name is not None and (fault := name_fault(header.name)):
+        _damaged("header", f"Name: {fault}")
+    if isinstance(header.model, OutsideModel) and not _MODEL_ID.fullmatch(header.model.model_id):
+        _damaged("header", "Model_ID: expected hf: or local: and a name")
+
+
+def _check_entries(entries: Sequence[Entry], header: Header) -> None:
+    total = sum(entry.size for entry in entries)
+    if total != header.original_size:
+        _damaged("table", f"Size: groups have {total} bytes, the original {header.original_size}")
+    if any(not entry.kind.is_stored for entry in entries) != (header.model is not None):
+        _damaged("table", "the model block is there without groups that need it, or missing with them")
+    if any(entry.kind.has_vectors for entry in entries) != (header.vectors is not None):
+        _damaged("table", "the vector block is there without vectors, or missing with them")
+    for entry in entries:
+        if entry.kind.has_vectors:
+            assert header.vectors is not None
+            vector_bytes = n_chunks(entry, header.parameters) * entry.n_vectors * header.vectors.size
+            too_small, exact = entry.payload_size < vector_bytes, entry.kind is Kind.RECITED
+            if too_small or (exact and entry.payload_size != vector_bytes):
+                _damaged("table", f"Payload_Size: {entry.payload_size} with {vector_bytes} bytes of vectors")
+
+
+def _read_only_entry(cursor: Cursor, header: Header) -> Entry:
+    """The entry of a file's only group: what it leaves out follows from the size of file and original."""
+    start = cursor.position
+    kind = _kind(cursor)
+    n_tokens = 0 if kind.is_stored else cursor.varint()
+    n_vectors = cursor.varint() if kind.has_vectors else 0
+    payload_size = cursor.remaining - CHECK_SIZE
+    if payload_size < 0:
+        cursor.fail(f"truncated: {cursor.remaining} bytes left (entry at byte {start})")
+    return _checked(cursor, Entry(kind, header.original_size, payload_size, None, None, n_tokens, n_vectors))
+
+
+def read_entry(cursor: Cursor) -> Entry:
+    """One entry of the table of several groups, with its limits checked."""
+    kind = _kind(cursor)
+    size, payload_size, payload_crc = cursor.varint(), cursor.varint(), cursor.u32()
+    content_crc = payload_crc if kind is Kind.RAW else cursor.u32()
+    n_tokens = 0 if kind.is_stored else cursor.varint()
+    n_vectors = cursor.varint() if kind.has_vectors else 0
+    return _checked(cursor, Entry(kind, size, payload_size, payload_crc, content_crc, n_tokens, n_vectors))
+
+
+def _kind(cursor: Cursor) -> Kind:
+    code = cursor.u8()
+    if code not in tuple(Kind):
+        cursor.fail(f"Kind: {code} is reserved")
+    return Kind(code)
+
+
+def _checked(cursor: Cursor, entry: Entry) -> Entry:
+    if not 1 <= entry.size <= MAX_CHUNK_SIZE:
+        cursor.fail(f"Size: {entry.size} is not in 1 to {MAX_CHUNK_SIZE}")
+    if entry.kind is Kind.RAW and entry.payload_size != entry.size:
+        cursor.fail(f"Payload_Size: raw group of {entry.size} bytes has {entry.payload_size}")
+    if entry.kind is Kind.ZSTD and not 1 <= entry.payload_size < entry.size:
+        cursor.fail(f"Payload_Size: zstd group of {entry.size} bytes has {entry.payload_size}")
+    if not entry.kind.is_stored and not 1 <= entry.n_tokens <= min(entry.size, MAX_TOKENS):
+        cursor.fail(f"Token_Count: {entry.n_tokens} is not in 1 to {min(entry.size, MAX_TOKENS)}")
+    if entry.kind.has_vectors and not 1 <= entry.n_vectors <= MAX_VECTORS:
+        cursor.fail(f"Vector_Count: {entry.n_vectors} is not in 1 to {MAX_VECTORS}")
+    return entry
+
+
+def _damaged(stage: str, message: str) -> NoReturn:
+    raise DamagedFileError(stage, message)

@@ -1,0 +1,177 @@
+"""What a `.cram` file is made of: header, table entries, groups. Facts alone; their bytes are made in `container`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import IntEnum
+
+from ..errors import UsageError
+from .wire import CONTROL_CHARACTER, MAX_STRING, Bytes
+
+HASH_SIZES = (4, 8, 16, 32)  # bytes that are kept of the SHA-256 of the original
+DIGEST_SIZE = 4  # bytes of the fingerprint of a built-in model
+
+
+class Kind(IntEnum):
+    RAW = 0
+    ZSTD = 1
+    RECITED = 2  # from vectors alone
+    CORRECTED = 3  # from vectors and corrections
+    PREDICTED = 4  # from corrections alone
+
+    @property
+    def is_stored(self) -> bool:
+        return self in (Kind.RAW, Kind.ZSTD)
+
+    @property
+    def has_vectors(self) -> bool:
+        return self in (Kind.RECITED, Kind.CORRECTED)
+
+
+class Coding(IntEnum):
+    """How vectors are stored; the numbers are those of the format."""
+
+    SIGNS = 1  # 1 bit per dimension
+    TERNARY = 2  # 1.6 bits: five to a byte
+    TWO_BITS = 3
+    THREE_BITS = 4
+    FOUR_BITS = 5
+    EIGHT_BITS = 6
+    FLOAT16 = 7  # no scale, no rotation
+
+    @property
+    def levels(self) -> int:
+        return {1: 2, 2: 3, 3: 4, 4: 8, 5: 16, 6: 256, 7: 0}[self]
+
+    @property
+    def bits(self) -> float:
+        """Bits per dimension; of a ternary code its information, 1.58."""
+        return math.log2(self.levels) if self.levels else 16.0
+
+    @property
+    def name_of_bits(self) -> str:
+        return f"{self.bits:.3g}"
+
+    def vector_size(self, width: int) -> int:
+        """Bytes of one vector."""
+        if self is Coding.FLOAT16:
+            return 2 * width
+        if self is Coding.TERNARY:
+            return 1 + -(-width // 5)
+        return 1 + -(-width * int(self.bits) // 8)
+
+
+BITS = {coding.name_of_bits: coding for coding in Coding}
+
+
+def coding_of(bits: str) -> Coding:
+    """The coding of so many bits per dimension, as users write it. Raises UsageError."""
+    if bits not in BITS:
+        raise UsageError(f"bits: expected one of {', '.join(BITS)}, found {bits}")
+    return BITS[bits]
+
+
+@dataclass(frozen=True)
+class BuiltinModel:
+    """A model that comes with cramzip, named by the first 4 bytes of its `digest`."""
+
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class OutsideModel:
+    """Any other model, and where it was found (section 4)."""
+
+    model_id: str
+    revision: str
+    fingerprint: bytes
+    tokenizer_hash: bytes
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """How groups are decoded: the noise that they withstand, 2^-`noise_exponent`, and how they are cut and seen.
+
+    `start_token` stands before a chunk that has no vectors, and before vectors if the file says so.
+    """
+
+    noise_exponent: int = 14
+    chunk_tokens: int = 768
+    context_tokens: int = 255
+    start_token: int = 0
+
+    @property
+    def noise_bound(self) -> float:
+        """Largest error of any logit under which the file still decodes to the same tokens."""
+        return 2.0**-self.noise_exponent
+
+
+STANDARD = Parameters()
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """How the vectors of a file are stored, and what they did: `gain` bits fewer corrections, if that is known.
+
+    They stand at the beginning, or `after_start`, after the start token.
+    """
+
+    coding: Coding
+    width: int
+    gain: int | None = None
+    after_start: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes of one vector."""
+        return self.coding.vector_size(self.width)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself. `original_hash` is the SHA-256 of the original, or its first 4, 8 or 16 bytes."""
+
+    original_size: int
+    original_hash: bytes
+    name: str | None = None
+    model: BuiltinModel | OutsideModel | None = None
+    parameters: Parameters = Parameters()
+    vectors: Vectors | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One group in the table; sizes in bytes. Checksums are None in a file of one group, which needs none."""
+
+    kind: Kind
+    size: int
+    payload_size: int
+    payload_crc: int | None
+    content_crc: int | None
+    n_tokens: int = 0
+    n_vectors: int = 0  # of each chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A part of the original that is decoded on its own."""
+
+    entry: Entry
+    payload: Bytes
+
+
+def n_chunks(entry: Entry, parameters: Parameters) -> int:
+    """How many chunks, each with its own vectors, a group consists of."""
+    return -(-entry.n_tokens // parameters.chunk_tokens)
+
+
+def name_fault(name: str) -> str | None:
+    """Why `name` cannot be a header's Name, or None if it can."""
+    if not 1 <= len(name.encode("utf-8", "surrogateescape")) <= MAX_STRING:
+        return f"must have 1 to {MAX_STRING} bytes"
+    if name in (".", "..") or "/" in name or "\\" in name:
+        return "must be a base name, not a path"
+    if CONTROL_CHARACTER.search(name):
+        return "must have no control characters"
+    return None

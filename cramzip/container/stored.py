@@ -1,0 +1,71 @@
+"""Parts of the original that no model is needed for: raw, or packed by zstd."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+import zstandard
+
+from ..errors import DamagedFileError
+from .reading import check_content
+from .records import (
+    Entry,
+    Group,
+    Kind,
+)
+from .wire import MAX_CHUNK_SIZE, Bytes
+
+MAX_ZSTD_WINDOW = 2**23
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+ZSTD_ZERO_BITS = 0b11011  # of Frame_Header_Descriptor: the number of a dictionary, and what is reserved or unused
+
+
+def stored_group(content: Bytes) -> Group:
+    """`content` (1 to MAX_CHUNK_SIZE bytes) as zstd, or raw where that is no smaller."""
+    crc = zlib.crc32(content)
+    packed = zstandard.ZstdCompressor(level=19).compress(content)
+    if len(packed) < len(content):
+        return Group(Entry(Kind.ZSTD, len(content), len(packed), zlib.crc32(packed), crc), packed)
+    return Group(Entry(Kind.RAW, len(content), len(content), crc, crc), bytes(content))
+
+
+def stored_groups(content: Bytes) -> Iterator[Group]:
+    """All of `content` stored, in as few groups as the format allows."""
+    return (stored_group(content[i : i + MAX_CHUNK_SIZE]) for i in range(0, len(content), MAX_CHUNK_SIZE))
+
+
+def stored_content(group: Group) -> bytes:
+    """The original bytes of a raw or zstd group.
+
+    Raises DamagedFileError (stage `content`) before anything larger than the group is allocated.
+    """
+    entry = group.entry
+    content = bytes(group.payload) if entry.kind is Kind.RAW else _unpack_zstd(group)
+    check_content(entry, content)
+    return content
+
+
+def _unpack_zstd(group: Group) -> bytes:
+    begin = bytes(group.payload[: len(ZSTD_MAGIC) + 1])
+    if not begin.startswith(ZSTD_MAGIC):
+        raise DamagedFileError("content", f"zstd frame: expected {ZSTD_MAGIC.hex(' ')}, found {begin[:4].hex(' ')}")
+    if begin[4:] and begin[4] & ZSTD_ZERO_BITS:
+        raise DamagedFileError(
+            "content", f"zstd frame: its descriptor {begin[4]:#04x} is reserved, or names a dictionary"
+        )
+    try:
+        frame = zstandard.get_frame_parameters(group.payload)
+        if frame.content_size != group.entry.size:
+            raise DamagedFileError(
+                "content", f"zstd frame: content size is not the {group.entry.size} bytes of the group"
+            )
+        if frame.window_size > MAX_ZSTD_WINDOW:
+            raise DamagedFileError(
+                "content", f"zstd frame: a window of {frame.window_size} bytes, at most {MAX_ZSTD_WINDOW} allowed"
+            )
+        return zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW).decompress(
+            group.payload, max_output_size=group.entry.size, allow_extra_data=False
+        )
+    except zstandard.ZstdError as error:
+        raise DamagedFileError("content", f"zstd frame: {error}") from None

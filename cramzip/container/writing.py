@@ -1,0 +1,99 @@
+"""Header, table and payloads to the bytes of a file."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import BinaryIO
+
+from .layout import (
+    AFTER_START,
+    BUILTIN,
+    CHECK_SIZE,
+    HAS_MODEL,
+    HAS_NAME,
+    HAS_VECTORS,
+    HASH_SHIFT,
+    IS_STANDARD,
+    MAGIC,
+    VERSION,
+)
+from .records import (
+    HASH_SIZES,
+    STANDARD,
+    BuiltinModel,
+    Entry,
+    Group,
+    Header,
+    Kind,
+)
+from .wire import Bytes, pack_string, pack_varint
+
+
+def modelled_group(kind: Kind, content: Bytes, n_tokens: int, n_vectors: int, payload: bytes) -> Group:
+    """A group whose `payload` (vectors, then corrections) gives `content`."""
+    crc = zlib.crc32(content)
+    return Group(Entry(kind, len(content), len(payload), zlib.crc32(payload), crc, n_tokens, n_vectors), payload)
+
+
+def pack_entry(entry: Entry, *, alone: bool = False) -> bytes:
+    """One entry of the table (section 5); of a file's only group what the header does not say."""
+    out = bytes([entry.kind])
+    if not alone:
+        assert entry.payload_crc is not None
+        assert entry.content_crc is not None
+        out += pack_varint(entry.size) + pack_varint(entry.payload_size)
+        out += entry.payload_crc.to_bytes(4, "little")
+        if entry.kind is not Kind.RAW:
+            out += entry.content_crc.to_bytes(4, "little")
+    if not entry.kind.is_stored:
+        out += pack_varint(entry.n_tokens)
+    if entry.kind.has_vectors:
+        out += pack_varint(entry.n_vectors)
+    return out
+
+
+def pack_header(header: Header, n_groups: int) -> bytes:
+    """The header (sections 3 and 4), up to the table."""
+    model, parameters, vectors = header.model, header.parameters, header.vectors
+    flags = HASH_SIZES.index(len(header.original_hash)) << HASH_SHIFT
+    flags |= (HAS_NAME if header.name is not None else 0) | (HAS_VECTORS if vectors else 0)
+    flags |= HAS_MODEL if model else 0
+    flags |= BUILTIN if isinstance(model, BuiltinModel) else 0
+    flags |= IS_STANDARD if model and parameters == STANDARD else 0
+    out = MAGIC + bytes([VERSION, flags]) + pack_varint(header.original_size) + header.original_hash
+    if header.name is not None:
+        out += pack_string(header.name)
+    if isinstance(model, BuiltinModel):
+        out += model.digest
+    elif model:
+        out += pack_string(model.model_id) + pack_string(model.revision) + model.fingerprint + model.tokenizer_hash
+    if model and not flags & IS_STANDARD:
+        out += bytes([parameters.noise_exponent])
+        out += pack_varint(parameters.chunk_tokens) + pack_varint(parameters.context_tokens)
+        out += pack_varint(parameters.start_token)
+    if vectors:
+        out += bytes([vectors.coding | (AFTER_START if vectors.after_start else 0)]) + pack_varint(vectors.width)
+        out += pack_varint(0 if vectors.gain is None else vectors.gain + 1)
+    return out + pack_varint(n_groups)
+
+
+def file_size(header: Header, entries: Sequence[Entry]) -> int:
+    """Bytes of a whole file."""
+    table = sum(len(pack_entry(entry, alone=len(entries) == 1)) + entry.payload_size for entry in entries)
+    return len(pack_header(header, len(entries))) + table + CHECK_SIZE
+
+
+def write(sink: BinaryIO, header: Header, groups: Iterable[Group]) -> int:
+    """Write a whole file and return its size in bytes; `groups` is walked twice."""
+    entries = [group.entry for group in groups]
+    front = pack_header(header, len(entries))
+    front += b"".join(pack_entry(entry, alone=len(entries) == 1) for entry in entries)
+    checked = zlib.crc32(front)
+    if len(entries) == 1:
+        (only,) = groups
+        checked = zlib.crc32(only.payload, checked)
+    size = sink.write(front) + sink.write(checked.to_bytes(4, "little"))
+    for group in groups:
+        size += sink.write(group.payload)
+    return size

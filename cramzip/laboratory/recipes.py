@@ -1,0 +1,185 @@
+"""Solutions: vectors for texts, by the optimiser of cramzip or by the paper's recipe as published."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from ..coding.cram import LEARNING_RATE, CramConfig, Task, cram
+from ..coding.encode import choose_parameters
+from ..coding.quantize import dequantize
+from ..lm.frozen import FrozenLM, pad
+
+OURS, PAPER = "cramzip", "paper"
+RECIPES = (OURS, PAPER)
+
+# The recipe of Kuratov et al. 2025 as their code has it, but for the half precision of the larger models.
+PAPER_RATE, PAPER_BETAS, PAPER_DECAY = 1e-2, (0.9, 0.9), 0.01
+PAPER_STEPS, PAPER_PATIENCE = 5000, 2000
+
+# By device: the most texts in a batch, so that not much is lost with a process that is killed, and their logits.
+LARGEST_BATCH = {"cpu": 16, "cuda": 128, "mps": 16}
+MOST_LOGITS = {"cpu": 2**26, "cuda": 2**29, "mps": 2**27}
+
+Progress = Callable[[float], None]  # is told of tokens of text, each with a share of its steps
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How vectors are found. `exact`: every token is to be right, or else: the text is to be as likely as possible.
+
+    `learning_rate` is in units of the embedding scale. It, `bits` and `exact` are of no account in the paper's recipe.
+    """
+
+    recipe: str = OURS
+    vectors: int = 1
+    bits: str = "16"
+    steps: int = 300
+    seed: int = 0
+    exact: bool = True
+    learning_rate: float = LEARNING_RATE
+
+    def after_start(self, lm: FrozenLM) -> bool:
+        """Whether the start token stands before the vectors; in the paper it never does."""
+        return self.recipe == OURS and lm.vectors_after_start
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Vectors (M, D), float32, on the CPU; the steps they took, and their part of the seconds of their batch."""
+
+    mem: torch.Tensor
+    steps: int
+    seconds: float
+
+
+def optimise(
+    lm: FrozenLM,
+    tasks: Sequence[Task],
+    setting: Setting,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> list[Solution]:
+    """A solution for every task, all of them in as few batches as `batch_size` allows."""
+    start = time.perf_counter()
+    solve = _as_published if setting.recipe == PAPER else _as_cramzip
+    solved = solve(lm, tasks, setting, batch_size, progress or (lambda _: None))
+    elapsed = time.perf_counter() - start
+    work = [steps * len(task.tokens) for task, (_, steps) in zip(tasks, solved, strict=True)]
+    shares = [one / max(1, sum(work)) for one in work]
+    return [Solution(mem, steps, share * elapsed) for (mem, steps), share in zip(solved, shares, strict=True)]
+
+
+def slots(lm: FrozenLM, n_tokens: int, batch_size: int | None) -> int:
+    """How many tasks of `n_tokens` tokens are optimised at once."""
+    by_memory = MOST_LOGITS[lm.device] // (max(1, n_tokens) * lm.vocabulary_size)
+    return batch_size or max(1, min(LARGEST_BATCH[lm.device], by_memory))
+
+
+Solved = list[tuple[torch.Tensor, int]]
+
+
+def _as_cramzip(
+    lm: FrozenLM, tasks: Sequence[Task], setting: Setting, batch_size: int | None, progress: Progress
+) -> Solved:
+    config = CramConfig(
+        vectors=setting.vectors,
+        exact=setting.exact,
+        bits=setting.bits,
+        seed=setting.seed,
+        dtype="float32",
+        max_steps=setting.steps,
+        learning_rate=setting.learning_rate,
+    )
+    noise_bound = choose_parameters(lm, config).noise_bound
+
+    def tell(index: int, share: float) -> None:
+        progress(share * len(tasks[index].tokens))
+
+    n_slots = slots(lm, max(task.length for task in tasks), batch_size)
+    results = cram(lm, tasks, config, noise_bound, n_slots=n_slots, seed=setting.seed, progress=tell)
+    return [(dequantize(result.mem), result.steps) for result in results]
+
+
+def _as_published(
+    lm: FrozenLM, tasks: Sequence[Task], setting: Setting, batch_size: int | None, progress: Progress
+) -> Solved:
+    """The paper's recipe, text by text, in batches that change nothing: every text has an optimiser of its own.
+
+    It differs from the published code in one thing, to its advantage: what is kept are the vectors that were
+    measured, and not those after the step that followed.
+    """
+    n_slots = slots(lm, max(task.length for task in tasks), batch_size)
+    order = sorted(range(len(tasks)), key=lambda index: len(tasks[index].tokens))
+    solved: dict[int, tuple[torch.Tensor, int]] = {}
+    for first in range(0, len(order), n_slots):
+        batch = order[first : first + n_slots]
+        found = _Published(lm, [tasks[index] for index in batch], setting).run(progress)
+        solved |= dict(zip(batch, found, strict=True))
+    return [solved[index] for index in range(len(tasks))]
+
+
+class _Published:
+    """One batch of the paper's recipe. Rows that are finished are left out of the next step."""
+
+    def __init__(self, lm: FrozenLM, tasks: Sequence[Task], setting: Setting):
+        self.lm, self.tasks, self.setting = lm, tasks, setting
+        self.mems = [self._initial(index).to(lm.device).requires_grad_(True) for index in range(len(tasks))]
+        self.optimiser = torch.optim.AdamW(self.mems, PAPER_RATE, PAPER_BETAS, weight_decay=PAPER_DECAY)
+        self.best = [mem.detach().clone() for mem in self.mems]
+        self.best_right = [-1] * len(tasks)
+        self.best_step = [0] * len(tasks)
+
+    def _initial(self, index: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(hash((self.setting.seed, *self.tasks[index].tokens[:8])) % 2**63)
+        return torch.randn(self.setting.vectors, self.lm.width, generator=generator) * self.lm.embedding_scale
+
+    def run(self, progress: Progress) -> Solved:
+        active = list(range(len(self.tasks)))
+        taken = [0] * len(self.tasks)
+        for step in range(1, self.setting.steps + 1):
+            self._step(active, step)
+            for index in active:
+                taken[index] = step
+                progress(len(self.tasks[index].tokens) / self.setting.steps)
+            active = [index for index in active if self._goes_on(index, step)]
+            if not active:
+                break
+        for index, task in enumerate(self.tasks):
+            progress(len(task.tokens) * (1 - taken[index] / self.setting.steps))
+        return [(best.cpu(), steps) for best, steps in zip(self.best, taken, strict=True)]
+
+    def _goes_on(self, index: int, step: int) -> bool:
+        all_right = self.best_right[index] >= len(self.tasks[index].tokens) - 1
+        return not all_right and step - self.best_step[index] < PAPER_PATIENCE
+
+    def _step(self, active: list[int], step: int) -> None:
+        """Measure and move the active rows. The loss is the mean cost of all tokens of a text but the first."""
+        tasks = [self.tasks[index] for index in active]
+        seen = [[*task.context, *task.tokens] for task in tasks]
+        ids = pad(seen, max(map(len, seen))).to(self.lm.device)  # (B, T)
+        begins = torch.tensor([[len(task.context)] for task in tasks], device=self.lm.device)
+        ends = torch.tensor([[len(one)] for one in seen], device=self.lm.device)
+        place = torch.arange(ids.shape[1], device=self.lm.device)
+        counted = ((place > begins) & (place < ends))[:, 1:]  # (B, T - 1): not the first token
+        mem = torch.stack([self.mems[index] for index in active])
+        n_last = ids.shape[1] - 1
+        if not n_last:  # first tokens alone: nothing to learn
+            self.best_right = [0] * len(self.tasks)
+            return
+        inputs = torch.cat([mem, self.lm.embed(ids[:, :-1])], dim=1)
+        logits = self.lm.logits(inputs, n_last).float()  # (B, T - 1, V)
+        cost = functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+        loss = (cost.view_as(counted) * counted).sum(1) / counted.sum(1).clamp(min=1)  # (B,)
+        right = ((logits.detach().argmax(-1) == ids[:, 1:]) & counted).sum(1).tolist()
+        for row, index in enumerate(active):
+            if right[row] > self.best_right[index]:
+                self.best_right[index], self.best_step[index] = right[row], step
+                self.best[index] = self.mems[index].detach().clone()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.sum().backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()

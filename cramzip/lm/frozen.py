@@ -1,0 +1,291 @@
+"""A frozen causal language model, asked for embeddings, logits and costs. Computing is float32 with TF32 off.
+
+Any decoder-only model of transformers that accepts `inputs_embeds`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from ..errors import ModelError, WrongModelError, first_line
+from .isolation import transformers_alone
+from .loading import load_model, load_tokenizer
+from .source import ModelSource, find
+from .speed.cache import with_room
+from .speed.linear import pack_layers
+from .speed.llama import LlamaStep
+from .speed.memory import keep_freed_memory
+
+SCALE_SAMPLE = 4096  # rows of the embedding table that its scale is measured on
+NOISE_TOKENS = 128
+DEAFNESS_SAMPLE, DEAFNESS_SCALE = 32, 4.0  # random vectors, and their scale in units of the embedding scale
+PROBE_TEXT = (
+    b"The quick brown fox jumps over the lazy dog. In 1897, on a cold evening, she read the letter twice; then she "
+    b"folded it, put it back into the drawer, and said nothing to anyone about it until the spring.\n\n"
+    b'def area(width, height):\n    return width * height\n\n{"name": "Ada", "born": 1815, "tags": ["a", "b"]}\n'
+)
+PROBE_TOKENS = 5
+PROBE_TOLERANCE = 1e-2  # of the logits' standard deviation: far more than rounding, far less than another answer
+
+# Positions encoded by the length of the whole sequence: a cache then holds what is no longer true.
+_LENGTH_DEPENDENT = re.compile(r'"(rope_)?type": "(dynamic|longrope)"')
+
+
+def load(
+    model: str | None = None, *, revision: str | None = None, device: str = "auto", download: bool = False
+) -> FrozenLM:
+    """Find and load a model; see `find` for what `model` can be. Raises ModelError."""
+    return FrozenLM(find(model, revision=revision, download=download), device)
+
+
+class FrozenLM:
+    """A causal language model in float32 that nothing will train.
+
+    `width` D is the width of an input embedding, `vocabulary_size` V the number of logits, `context`
+    the most positions it can see (None: no limit), `embedding_scale` the standard deviation of its
+    input embeddings, `start` the token that stands before a text.
+    """
+
+    def __init__(self, source: ModelSource, device: str = "auto"):
+        self.source = source
+        self.model_id, self.revision = source.model_id, source.revision
+        self.fingerprint, self.weight_bytes = source.fingerprint, source.weight_bytes
+        self.device = _pick_device(device)
+        self._model = load_model(source).to(self.device).eval().requires_grad_(False)
+        self.n_parameters = sum(parameter.numel() for parameter in self._model.parameters())
+        self._embed = self._model.get_input_embeddings()
+        if self.device == "cpu":
+            keep_freed_memory()
+            pack_layers(self._model)
+        self._llama = LlamaStep.of(self._model)
+        accepted = inspect.signature(self._model.forward).parameters
+        self._cache_name = "cache_params" if "cache_params" in accepted else "past_key_values"
+        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+
+        config = self._model.config.get_text_config()
+        if _LENGTH_DEPENDENT.search(config.to_json_string()):
+            raise ModelError(f"{self.model_id} encodes positions by the length of the text: not supported")
+        self.context: int | None = getattr(config, "max_position_embeddings", None)
+        self.n_layers: int = getattr(config, "num_hidden_layers", 0)
+        with (
+            transformers_alone()
+        ):  # some models look for kernels, and report on those they lack, when they are first run
+            self.vocabulary_size, self.width = self._probe()
+        self.tokenizer = load_tokenizer(source, self.vocabulary_size)
+        self.tokenizer_hash = self.tokenizer.hash
+        self.embedding_scale = self._measure_scale()
+        self.start = self._start_token(config)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "auto") -> FrozenLM:
+        """The model in a local folder or GGUF file."""
+        return load(str(path), device=device)
+
+    def require(self, fingerprint: bytes, tokenizer_hash: bytes) -> None:
+        """Raise WrongModelError unless this is the model and the tokenizer that a file asks for."""
+        self.source.require(fingerprint)
+        if tokenizer_hash != self.tokenizer_hash:
+            raise WrongModelError(
+                f"Tokenizer_Hash: the file needs {tokenizer_hash.hex()}, {self.model_id} here has "
+                f"{self.tokenizer_hash.hex()}; pass the right model with -m"
+            )
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """Input embeddings (..., D) of token ids (...), as the model itself looks them up."""
+        embedded: torch.Tensor = self._embed(ids)
+        return embedded
+
+    def prefix(self, mem: Sequence[torch.Tensor], n_rows: int, start_token: int, *, after_start: bool) -> torch.Tensor:
+        """What chunks begin with (B, N, D): their vectors (M, D), if any; the start token before these, or alone."""
+        start = self.embed(torch.full((n_rows, 1), start_token, device=self.device))
+        if not mem:
+            return start
+        vectors = torch.stack(list(mem)).to(self.device)
+        return torch.cat([start, vectors], dim=1) if after_start else vectors
+
+    def logits(self, inputs: torch.Tensor, n_last: int = 0) -> torch.Tensor:
+        """Logits (B, N, V) at the last `n_last` positions of input embeddings (B, ., D), or at all; differentiable."""
+        keep = {"logits_to_keep": n_last} if n_last and self._last_only else {}
+        logits: torch.Tensor = self._model(inputs_embeds=inputs, use_cache=False, **keep).logits
+        return logits[:, -n_last:]
+
+    def hidden(self, inputs: torch.Tensor, n_last: int) -> torch.Tensor:
+        """What `head` makes the last `n_last` logits of: (B, n_last, H); differentiable.
+
+        Logits take much memory, and need not all be there at once.
+        """
+        if not self._has_plain_head:
+            return self.logits(inputs, n_last)
+        states: torch.Tensor = self._model.base_model(inputs_embeds=inputs, use_cache=False).last_hidden_state
+        return states[:, -n_last:]
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits (..., V) of hidden states (..., H); differentiable."""
+        if not self._has_plain_head:
+            return hidden
+        logits: torch.Tensor = self._model.get_output_embeddings()(hidden)
+        return logits
+
+    def step(self, inputs: torch.Tensor, cache: Any = None) -> tuple[torch.Tensor, Any]:
+        """Logits (B, V) after the last of the input embeddings (B, N, D), and the cache that goes on."""
+        if self._llama and cache is not None and inputs.shape[1] == 1:
+            return self._llama(inputs[:, 0], cache).float(), cache
+        output = self._model(inputs_embeds=inputs, use_cache=True, **{self._cache_name: cache}, **self._last_only)
+        after = getattr(output, self._cache_name)
+        return output.logits[:, -1].float(), with_room(after) if cache is None else after
+
+    @torch.inference_mode()
+    def score(self, rows: Sequence[Sequence[int]], contexts: Sequence[Sequence[int]] = ()) -> list[np.ndarray]:
+        """Cost in nats of each token of each row, given the tokens before it: those of its context, then of the row.
+
+        Before them stands the start token.
+        """
+        costs: list[np.ndarray] = []
+        for index, row in enumerate(rows):
+            context = list(contexts[index]) if contexts else []
+            ids = torch.tensor([[self.start, *context, *row[:-1]]], device=self.device)
+            with self.exact():
+                logits = self.logits(self.embed(ids), len(row)).float()
+            targets = torch.tensor([row], device=self.device)
+            costs.append(token_costs(logits, targets)[0].cpu().numpy())
+        return costs
+
+    @cached_property
+    @torch.inference_mode()
+    def vectors_after_start(self) -> bool:
+        """Whether a vector says more when the start token stands before it.
+
+        Many models treat position 0 in a way of their own, whatever is there: a vector there hardly moves the first
+        token. Measured as the information that the token has of random vectors, in nats.
+        """
+        generator = torch.Generator().manual_seed(0)
+        vectors = torch.randn(DEAFNESS_SAMPLE, 1, self.width, generator=generator).to(self.device)
+        vectors = vectors * (DEAFNESS_SCALE * self.embedding_scale)
+        start = self.embed(torch.full((DEAFNESS_SAMPLE, 1), self.start, device=self.device))
+        with self.exact():
+            alone, after = self.logits(vectors, 1), self.logits(torch.cat([start, vectors], dim=1), 1)
+        return _information(after[:, 0].float()) > _information(alone[:, 0].float())
+
+    @cached_property
+    def noise(self) -> float:
+        """What `measure_noise` once found."""
+        return self.measure_noise()
+
+    @torch.inference_mode()
+    def measure_noise(self) -> float:
+        """By how much a logit was seen to change when a text is read token by token, and not at once."""
+        pieces = self.tokenizer.encode(PROBE_TEXT)
+        ids = [token for piece in pieces for token in piece.ids or []][:NOISE_TOKENS] or [self.start]
+        ids = ids[: (self.context or NOISE_TOKENS) - 1]
+        embeddings = self.embed(torch.tensor([[self.start, *ids]], device=self.device))  # (1, N, D)
+        with self.exact():
+            whole = self.logits(embeddings)[0].float()
+            cache, largest = None, 0.0
+            for n in range(embeddings.shape[1]):
+                last, cache = self.step(embeddings[:, n : n + 1], cache)
+                largest = max(largest, float((last[0] - whole[n]).abs().max()))
+        return largest
+
+    def _probe(self) -> tuple[int, int]:
+        """V and D, found by running the model: on embeddings, causally, with a cache that changes nothing."""
+        try:
+            with torch.inference_mode(), self.exact():
+                embeddings = self.embed(torch.arange(PROBE_TOKENS, device=self.device)[None])  # (1, N, D)
+                whole = self.logits(embeddings)[0]  # (N, V)
+                last, cache = self.step(embeddings[:, :2])
+                stepwise = [last]
+                for n in range(2, PROBE_TOKENS):
+                    last, cache = self.step(embeddings[:, n : n + 1], cache)
+                    stepwise.append(last)
+        except Exception as error:
+            raise ModelError(f"{self.model_id} cannot be run on input embeddings: {first_line(error)}") from error
+        if not torch.isfinite(whole).all():
+            raise ModelError(f"{self.model_id} gives logits that are not finite")
+        difference = (torch.cat(stepwise) - whole[1:]).abs().max()
+        if difference > PROBE_TOLERANCE * whole.std():
+            raise ModelError(f"{self.model_id} is not causal, or its cache changes its output: not supported")
+        self._has_plain_head = self._finds_plain_head(embeddings, whole)
+        return whole.shape[-1], embeddings.shape[-1]
+
+    @torch.inference_mode()
+    def _finds_plain_head(self, embeddings: torch.Tensor, whole: torch.Tensor) -> bool:
+        """Whether logits are nothing but the output layer applied to what the layers before it give."""
+        head, base = self._model.get_output_embeddings(), self._model.base_model
+        if head is None or base is self._model:
+            return False
+        with self.exact():
+            found = head(base(inputs_embeds=embeddings, use_cache=False).last_hidden_state)[0]
+        return found.shape == whole.shape and bool((found - whole).abs().max() <= PROBE_TOLERANCE * whole.std())
+
+    @contextmanager
+    def exact(self) -> Iterator[None]:
+        """Plain float32, whatever the program around has set: no TF32, no autocast."""
+        precision = torch.get_float32_matmul_precision()
+        convolutions = torch.backends.cudnn.allow_tf32
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
+        try:
+            with torch.autocast(self.device, enabled=False):
+                yield
+        finally:
+            torch.set_float32_matmul_precision(precision)
+            torch.backends.cudnn.allow_tf32 = convolutions
+
+    def _start_token(self, config: Any) -> int:
+        """What the configuration says that texts begin with, or else end with, or else token 0."""
+        for value in (config.bos_token_id, config.eos_token_id):
+            token = value[0] if isinstance(value, list) and value else value
+            if isinstance(token, int) and 0 <= token < self.vocabulary_size:
+                return token
+        return 0
+
+    @torch.inference_mode()
+    def _measure_scale(self) -> float:
+        n_rows = min(self.vocabulary_size, len(self.tokenizer.table))
+        sample = torch.linspace(0, n_rows - 1, min(n_rows, SCALE_SAMPLE), device=self.device).long()
+        return float(self.embed(sample).float().std())
+
+
+def prefix_length(lm: FrozenLM, n_vectors: int) -> int:
+    """Positions that a chunk begins with when `n_vectors` are made for it."""
+    return n_vectors + lm.vectors_after_start if n_vectors else 1
+
+
+def _information(logits: torch.Tensor) -> float:
+    """How much a token drawn from logits (B, V) tells of the row that it was drawn from, in nats."""
+    log_p = logits.log_softmax(1)
+    p = log_p.exp()
+    return float((p * (log_p - p.mean(0).log())).nan_to_num().sum(1).mean())
+
+
+def token_costs(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """-log p of `targets` (B, T) under `logits` (B, T, V), in nats: (B, T)."""
+    costs = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    return costs.view(targets.shape)
+
+
+def pad(rows: Sequence[Sequence[int]], length: int, value: int = 0) -> torch.Tensor:
+    """Rows of ids as one tensor (B, length), filled up with `value` on the right."""
+    padded = torch.full((len(rows), length), value, dtype=torch.long)
+    for index, row in enumerate(rows):
+        padded[index, : len(row)] = torch.tensor(row, dtype=torch.long)
+    return padded
+
+
+def _pick_device(device: str) -> str:
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return next(name for name in ("cuda", "mps", "cpu") if available[name])
+    if not available.get(device):
+        raise ModelError(f"device {device} is not available here")
+    return device

@@ -1,0 +1,90 @@
+"""A model and its tokenizer, loaded with transformers: safetensors or GGUF, never pickles, never code.
+
+Knows nothing of what a model computes.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+from ..errors import ModelError
+from .gguf_file import GgufFile, read_gguf
+from .isolation import GGUF_NAME, transformers_alone, view
+from .source import ModelSource, explained
+from .strict_json import parse_object
+from .tokens import ByteExactTokenizer, TokenTable, byte_level_table, gguf_token_table, read_tokenizer
+
+
+def load_model(source: ModelSource) -> Any:
+    """The transformers model in float32. Raises ModelError, also where a weight is missing from the files."""
+    from transformers import AutoModelForCausalLM
+
+    def load() -> tuple[Any, dict[str, Any]]:
+        with view(source.path) as folder:
+            loaded: tuple[Any, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
+                folder,
+                **_gguf_argument(source),
+                dtype="float32",
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+            return loaded
+
+    with transformers_alone():
+        model, report = explained(f"{source.model_id} cannot be loaded", load)
+    for problem in ("missing_keys", "mismatched_keys"):
+        if report[problem]:
+            names = ", ".join(sorted(map(str, report[problem]))[:3])
+            raise ModelError(f"{source.model_id}: weights are not in its files ({problem}: {names}, ...)")
+    return model
+
+
+def load_tokenizer(source: ModelSource, vocabulary_size: int) -> ByteExactTokenizer:
+    """The tokenizer of a model with so many logits. Raises ModelError.
+
+    What transformers makes of other files than tokenizer.json depends on its version, so it may say how text is cut,
+    but not what tokens stand for.
+    """
+
+    def load() -> ByteExactTokenizer:
+        return ByteExactTokenizer(_backend(source), vocabulary_size, _table(source))
+
+    with transformers_alone():
+        return explained(f"the tokenizer of {source.model_id} cannot be loaded", load)
+
+
+def _backend(source: ModelSource) -> Any:
+    """A tokenizer of the tokenizers library."""
+    from transformers import AutoTokenizer
+
+    if not source.is_gguf and (source.path / "tokenizer.json").is_file():
+        return read_tokenizer((source.path / "tokenizer.json").read_bytes())
+    with ExitStack() as stack:
+        folder = stack.enter_context(view(source.path)) if source.is_gguf else source.path
+        return AutoTokenizer.from_pretrained(
+            folder, **_gguf_argument(source), local_files_only=True, trust_remote_code=False
+        ).backend_tokenizer
+
+
+def _gguf_argument(source: ModelSource) -> dict[str, str]:
+    return {"gguf_file": GGUF_NAME} if source.is_gguf else {}
+
+
+def _table(source: ModelSource) -> TokenTable | None:
+    """What the tokens stand for by what the files say; None where tokenizer.json says it."""
+    if source.is_gguf:
+        return _gguf_table(read_gguf(source.path))
+    if (source.path / "tokenizer.json").is_file():
+        return None
+    if not (source.path / "vocab.json").is_file():
+        raise ModelError(f"{source.path}: neither tokenizer.json nor vocab.json")
+    return byte_level_table(parse_object((source.path / "vocab.json").read_bytes(), "vocab.json"))
+
+
+def _gguf_table(content: GgufFile) -> TokenTable:
+    kind, entries = (content.plain(f"tokenizer.ggml.{key}") for key in ("model", "tokens"))
+    types = content.plain("tokenizer.ggml.token_type") if "tokenizer.ggml.token_type" in content.fields else None
+    return gguf_token_table(kind, entries, types)

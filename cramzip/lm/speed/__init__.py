@@ -1,0 +1,1 @@
+"""The same answers of a model, sooner."""

@@ -1,0 +1,1 @@
+"""Who shares the work. Knows nothing of what the work is."""
