@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .codec import compress, decompress, read
-    from .coding.cram import CramConfig
+    from .config import CramConfig
     from .errors import CramError
     from .lm.frozen import FrozenLM, load
 
@@ -23,7 +23,7 @@ __version__ = "0.1.0"
 __all__ = ["CramConfig", "CramError", "FrozenLM", "compress", "decompress", "load", "read"]
 
 _HOMES = {
-    "CramConfig": "coding.cram",
+    "CramConfig": "config",
     "CramError": "errors",
     "FrozenLM": "lm.frozen",
     "compress": "codec",

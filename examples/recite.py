@@ -8,10 +8,11 @@ The same few calls work with any model: cramzip.load("meta-llama/Llama-3.2-1B").
 import sys
 
 import cramzip
-from cramzip.coding.cram import Task, cram
+from cramzip.coding.cram import cram
 from cramzip.coding.decode import Recipe, decode
+from cramzip.coding.encode import Writer
 from cramzip.coding.quantize import dequantize
-from cramzip.container.records import Parameters
+from cramzip.coding.view import Chunk
 
 SENTENCE = "The rain had stopped."
 
@@ -20,16 +21,15 @@ def main(sentence: str) -> None:
     lm = cramzip.load()
     (piece,) = lm.tokenizer.encode(sentence.encode())
     n_tokens = len(piece.ids)
-    parameters = Parameters(chunk_tokens=n_tokens, context_tokens=0, start_token=lm.start)
-    config = cramzip.CramConfig(vectors=1, effort=7, exact=True)
+    goal = Writer(lm, cramzip.CramConfig(vectors=1, effort=7, exact=True)).goal
     print(f"{lm.model_id}: {lm.n_parameters:,} frozen parameters, vectors of {lm.width} dimensions")
     print(f"to cram: {n_tokens} tokens that cost {lm.score([piece.ids])[0].sum():.1f} nats without a vector")
 
-    (result,) = cram(lm, [Task(piece.ids)], config, parameters.noise_bound)
+    (result,) = cram(goal, [Chunk(piece.ids)])
     print(f"after {result.steps} steps {n_tokens - result.wrong} of {n_tokens} tokens are right")
 
     mem = dequantize(result.mem)  # (1, D): the only input that the decoder gets
-    (tokens,) = decode(lm, [Recipe(n_tokens, (mem,), None, lm.vectors_after_start)], parameters)
+    (tokens,) = decode(lm, [Recipe(n_tokens, (mem,))], goal.view, goal.noise_bound)
     print("recited:", lm.tokenizer.decode(tokens).decode(errors="replace"))
 
 

@@ -30,7 +30,7 @@ def never_stored(monkeypatch):
     def size(groups):
         return sum(len(group.payload) + 2**32 * group.entry.kind.is_stored * group.entry.size for group in groups)
 
-    monkeypatch.setattr("cramzip.coding.encode._size", size)
+    monkeypatch.setattr("cramzip.container.writing.groups_size", size)
     monkeypatch.setattr("cramzip.container.writing.file_size", lambda header, entries: 0)
 
 

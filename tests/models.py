@@ -151,3 +151,18 @@ def make_gguf(path, kind="gpt2", alphabet=None, entries=GGUF_ENTRIES, types=GGUF
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def segments_of(data, lm, config, **how):
+    """The segments of a text, as they are found one after the other."""
+    from cramzip.coding.encode import Writer
+
+    return list(Writer(lm, config).segments(data, **how))
+
+
+def restored(blob, lm, **how):
+    """The contents of a file's groups, as they come; `how` is what a Runner has besides a model."""
+    from cramzip.coding.restore import Runner, restore
+    from cramzip.container import reading
+
+    return restore(reading.read(blob), Runner(lm, **how))

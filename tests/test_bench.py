@@ -8,7 +8,7 @@ from models import TINY_MODEL, recital
 
 from cramzip.app import bench
 from cramzip.app.bench import CRAMZIP, RIVALS, Measurement, config_of, settings_for, totals
-from cramzip.coding.cram import CramConfig
+from cramzip.config import CramConfig
 
 OURS = {"default": "cramzip", "smallest": "cramzip --smallest", "exact": "cramzip --exact"}
 PPMD = "ppmd -o6"
@@ -43,7 +43,7 @@ def test_every_codec_measures_every_text_and_vectors_alone_the_small_ones(texts,
 
 def test_all_are_exact_and_take_time(texts, measurements):
     for one in measurements:
-        assert one.exact
+        assert one.intact
         assert one.original_bytes == len(texts[one.file])
         assert one.compressed_bytes > 0
         assert one.compress_seconds > 0
@@ -153,25 +153,25 @@ def test_a_codec_that_lies_is_found_out(cramzip, folder, monkeypatch, decompress
 
 
 def test_measures_of_a_hand_computed_case():
-    one = Measurement("a", CRAMZIP, 1000, 250, 2.0, 1.0, exact=True, entropy_bound=1500.0)
+    one = Measurement("a", CRAMZIP, 1000, 250, 2.0, 1.0, intact=True, entropy_bound=1500.0)
     assert one.ratio == 4
     assert one.bits_per_byte == 2
     assert one.bound_share == 0.75
 
 
 def test_totals_add_up_sizes_times_and_bounds():
-    one = Measurement("a", CRAMZIP, 1000, 250, 2.0, 1.0, exact=True, setting="default", entropy_bound=1500.0)
-    two = Measurement("b", CRAMZIP, 3000, 750, 4.0, 3.0, exact=False, setting="default", entropy_bound=500.0)
-    rivals = [Measurement(file, "gzip -9", 1000, 400, 0.5, 0.25, exact=True) for file in "ab"]
+    one = Measurement("a", CRAMZIP, 1000, 250, 2.0, 1.0, intact=True, setting="default", entropy_bound=1500.0)
+    two = Measurement("b", CRAMZIP, 3000, 750, 4.0, 3.0, intact=False, setting="default", entropy_bound=500.0)
+    rivals = [Measurement(file, "gzip -9", 1000, 400, 0.5, 0.25, intact=True) for file in "ab"]
     assert totals([one, *rivals, two]) == [
-        Measurement("total", CRAMZIP, 4000, 1000, 6.0, 4.0, exact=False, setting="default", entropy_bound=2000.0),
-        Measurement("total", "gzip -9", 2000, 800, 1.0, 0.5, exact=True),
+        Measurement("total", CRAMZIP, 4000, 1000, 6.0, 4.0, intact=False, setting="default", entropy_bound=2000.0),
+        Measurement("total", "gzip -9", 2000, 800, 1.0, 0.5, intact=True),
     ]
 
 
 def test_there_is_no_total_of_what_was_not_measured_everywhere():
-    files = [Measurement(file, "gzip -9", 1000, 400, 0.5, 0.25, exact=True) for file in "ab"]
-    exact = Measurement("a", OURS["exact"], 1000, 400, 0.5, 0.25, exact=True, setting="exact")
+    files = [Measurement(file, "gzip -9", 1000, 400, 0.5, 0.25, intact=True) for file in "ab"]
+    exact = Measurement("a", OURS["exact"], 1000, 400, 0.5, 0.25, intact=True, setting="exact")
     assert [one.codec for one in totals([*files, exact])] == ["gzip -9"]
 
 

@@ -10,6 +10,7 @@ from models import ROOT
 
 import cramzip
 from cramzip import CramConfig
+from cramzip.container import reading
 from cramzip.container.description import describe
 from cramzip.container.records import BuiltinModel
 from cramzip.container.stored import stored_group
@@ -94,19 +95,19 @@ def test_the_smallest_file_is_hardly_larger_than_what_is_stored_and_never_than_t
 
 @pytest.mark.parametrize("name", ["prose", "code", "JSON", "CSV", "log", "markdown"])
 def test_what_people_write_is_modelled_and_smaller_than_zstd_makes_it(there_and_back, name):
-    described = describe(there_and_back["--smallest", name][0])
+    described = describe(reading.read(there_and_back["--smallest", name][0]))
     assert described.n_modelled == described.n_groups == 1
     assert described.correction_bytes < 0.75 * len(stored_group(SAMPLES[name]).payload)
 
 
 def test_the_overhead_of_a_stripped_file_of_one_group_is_small(lm):
-    described = describe(cramzip.compress(TEXT, lm, CramConfig(vectors=0), strip=True))
+    described = describe(reading.read(cramzip.compress(TEXT, lm, CramConfig(vectors=0), strip=True)))
     assert described.n_modelled == described.n_groups == 1
     assert described.header_bytes <= STRIPPED_OVERHEAD
 
 
 def test_the_overhead_of_a_file_with_vectors_and_a_name_is_at_most_48_bytes(lm):
-    described = describe(cramzip.compress(TEXT, lm, CramConfig(effort=1), name="chapter-01.txt"))
+    described = describe(reading.read(cramzip.compress(TEXT, lm, CramConfig(effort=1), name="chapter-01.txt")))
     assert described.vector_bytes > 0
     assert described.header_bytes <= 48
 
@@ -117,7 +118,7 @@ def test_it_is_found_without_a_name_and_its_digest_is_in_the_file(lm, blob):
 
 
 def test_a_text_comes_back(lm, blob):
-    assert describe(blob).n_modelled > 0
+    assert describe(reading.read(blob)).n_modelled > 0
     assert cramzip.decompress(blob, lm) == TEXT
 
 

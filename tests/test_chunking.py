@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cramzip.coding.chunking import cut, is_inside_character, looks_like_text, next_segment, prior_capacity
-from cramzip.container.wire import MAX_CHUNK_SIZE
+from cramzip.container.wire import MAX_GROUP_SIZE
 
 LINES = [f"It was a dark and stormy night — number {i * i * 7919} of {i**3}.\n" for i in range(400)]
 TEXT = "".join(LINES).encode()
@@ -87,7 +87,7 @@ def test_what_terminals_are_sent_is_text():
 
 
 def test_other_data_goes_into_large_segments_up_to_the_limit_of_the_format():
-    assert next_segment(bytes(3 * MAX_CHUNK_SIZE), 0, 4096) == (MAX_CHUNK_SIZE, False)
+    assert next_segment(bytes(3 * MAX_GROUP_SIZE), 0, 4096) == (MAX_GROUP_SIZE, False)
 
 
 def test_other_data_ends_where_text_begins():

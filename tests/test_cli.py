@@ -254,7 +254,7 @@ def test_help_of_compress_shows_the_levels_once(cramzip):
 
 
 def test_help_names_the_defaults(cramzip):
-    from cramzip.coding.cram import DEFAULT_BITS, EXACT_BITS, CramConfig
+    from cramzip.config import DEFAULT_BITS, EXACT_BITS, CramConfig
 
     shown = " ".join(cramzip("c", "--help").stdout.split())
     for fact in (
@@ -291,7 +291,7 @@ def test_without_vectors_there_are_corrections_alone(cramzip, text):
 
 
 def test_exact_files_have_no_corrections(cramzip, text):
-    from cramzip.coding.cram import EXACT_BITS
+    from cramzip.config import EXACT_BITS
 
     one = described(cramzip, cramzip("c", *FAST, "--exact", stdin=text[:20]).stdout_bytes)
     assert "recited" in one["groups"]

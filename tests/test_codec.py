@@ -10,16 +10,21 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from models import PROSE, ROOT, TINY_MODEL, recital
+from models import PROSE, ROOT, TINY_MODEL, recital, restored, segments_of
 from test_tokens import AWKWARD
 
 import cramzip
 from cramzip import CramConfig, codec
-from cramzip.coding import encode
+from cramzip.coding import corrected, restore
+from cramzip.coding.original import Original
+from cramzip.coding.parameters import choose_parameters
+from cramzip.coding.restore import Runner
+from cramzip.coding.view import View
 from cramzip.container import reading, stored, writing
 from cramzip.container.description import describe
 from cramzip.container.records import BITS, BuiltinModel, Kind, OutsideModel, Parameters
 from cramzip.errors import CramError, DamagedFileError, UsageError, VerificationError, WrongModelError
+from cramzip.lm.devices import DEVICES
 from cramzip.lm.frozen import FrozenLM
 
 RNG = random.Random(0)
@@ -71,8 +76,8 @@ def blob(lm, text):
 
 @pytest.fixture
 def small_groups(monkeypatch):
-    monkeypatch.setattr(encode, "GROUP_TOKENS", 40)
-    monkeypatch.setattr(encode, "SEGMENT_BYTES", 90)
+    monkeypatch.setattr(corrected, "GROUP_TOKENS", 40)
+    monkeypatch.setitem(DEVICES, "cpu", replace(DEVICES["cpu"], segment_bytes=90))
 
 
 # -- any bytes -------------------------------------------------------------------------------------
@@ -143,7 +148,7 @@ def test_text_after_other_data_is_predicted_and_the_rest_stored(lm, text):
 
 
 def test_a_file_that_the_model_makes_no_smaller_is_stored_whole(lm, monkeypatch):
-    monkeypatch.setattr(encode, "SEGMENT_BYTES", 20)
+    monkeypatch.setitem(DEVICES, "cpu", replace(DEVICES["cpu"], segment_bytes=20))
     blob = cramzip.compress(PROSE * 3, lm, FAST)
     (entry,) = cramzip.read(blob).entries
     assert entry.kind is Kind.ZSTD
@@ -168,11 +173,15 @@ def test_a_machine_that_does_not_get_the_same_twice_makes_no_file(lm, text, neve
         cramzip.compress(text, lm, replace(CONFIGS["no vectors"], noise_exponent=14))
 
 
+def verify(blob, original, lm):
+    restore.verify(reading.read(blob), original, Runner(lm))
+
+
 def test_what_is_verified_is_the_original(lm, blob, text):
-    codec.verify(blob, text, lm)
+    verify(blob, text, lm)
     for other in (text[:-1], text + b"a", b"X" + text[1:], text[:-1] + b"\0"):
         with pytest.raises(VerificationError):
-            codec.verify(blob, other, lm)
+            verify(blob, other, lm)
 
 
 # -- the model -------------------------------------------------------------------------------------
@@ -239,7 +248,7 @@ def test_the_name_is_kept_unless_stripped(lm):
 
 def test_the_gain_of_vectors_is_told_unless_stripped(lm, never_stored):
     config = replace(CONFIGS["default"], effort=4, vectors=4)
-    (segment,) = encode.encode(PROSE, lm, config, encode.choose_parameters(lm, config))
+    (segment,) = segments_of(PROSE, lm, config)
     told, stripped = (cramzip.read(cramzip.compress(PROSE, lm, config, strip=strip)).header for strip in (False, True))
     assert told.vectors.gain == max(0, round(segment.gain)) > 0
     assert stripped == replace(told, original_hash=told.original_hash[:4], vectors=replace(told.vectors, gain=None))
@@ -248,7 +257,7 @@ def test_the_gain_of_vectors_is_told_unless_stripped(lm, never_stored):
 def test_a_header_names_the_model_and_how_groups_are_decoded(lm, blob):
     header = cramzip.read(blob).header
     assert header.model == OutsideModel("local:model", "", lm.fingerprint, lm.tokenizer_hash)
-    assert header.parameters == encode.choose_parameters(lm, FAST)
+    assert header.parameters == choose_parameters(lm, FAST)
     assert header.vectors is None
 
 
@@ -271,7 +280,7 @@ def test_groups_without_vectors_have_none(blob):
 
 def test_sizes_in_a_description_add_up(lm, text, small_groups, never_stored):
     blob = cramzip.compress(text + b"\0" * 50, lm, CONFIGS["default"])
-    about = describe(blob)
+    about = describe(reading.read(blob))
     parts = (about.header_bytes, about.vector_bytes, about.correction_bytes, about.stored_bytes)
     assert min(parts) > 0
     assert sum(parts) == about.file_size == len(blob)
@@ -281,32 +290,35 @@ def test_sizes_in_a_description_add_up(lm, text, small_groups, never_stored):
 # -- how near to the best --------------------------------------------------------------------------
 
 
+def entropy_bound(blob, lm):
+    file = reading.read(blob)
+    return codec.entropy_bound(View.of(file.header), Runner(lm).recited(file), lm)
+
+
 def test_the_entropy_bound_is_the_cost_of_the_chunks_under_the_model(lm, text, never_stored):
     blob = cramzip.compress(text, lm, CONFIGS["no vectors"])
     ids, bits = lm.tokenizer.encode(text)[0].ids, 0.0
     for first in range(0, len(ids), 24):
         bits += lm.score([ids[first : first + 24]], [ids[max(0, first - 10) : first]])[0].sum() / math.log(2)
-    assert codec.entropy_bound(blob, lm) == pytest.approx(bits, rel=1e-5)
+    assert entropy_bound(blob, lm) == pytest.approx(bits, rel=1e-5)
 
 
 def test_the_entropy_bound_of_stored_groups_is_their_size(lm):
     data = random.Random(0).randbytes(5000)
-    assert codec.entropy_bound(cramzip.compress(data, lm), lm) == 8 * 5000
+    assert entropy_bound(cramzip.compress(data, lm), lm) == 8 * 5000
 
 
 def test_corrections_come_near_to_the_entropy_bound():
     lm, config = cramzip.load(), FAST
     data = b"".join(path.read_bytes() for path in sorted((ROOT / "examples" / "texts").iterdir()))
-    parameters = encode.choose_parameters(lm, config)
-    (segment,) = encode.encode(data, lm, config, parameters)
-    sink = io.BytesIO()
-    codec.write(sink, data, segment.groups, hashlib.sha256(data).digest(), lm, config, parameters, 0.0)
+    parameters = choose_parameters(lm, config)
+    blob = codec.unverified(Original(data, hashlib.sha256(data).digest()), lm, config)
     ids, bits = lm.tokenizer.encode(data)[0].ids, 0.0
     for first in range(0, len(ids), parameters.chunk_tokens):
         chunk = ids[first : first + parameters.chunk_tokens]
         bits += lm.score([chunk], [ids[max(0, first - parameters.context_tokens) : first]])[0].sum() / math.log(2)
-    assert isinstance(cramzip.read(sink.getvalue()).header.model, BuiltinModel)
-    assert bits / 8 > 0.85 * len(sink.getvalue())
+    assert isinstance(cramzip.read(blob).header.model, BuiltinModel)
+    assert bits / 8 > 0.85 * len(blob)
 
 
 # -- parts -----------------------------------------------------------------------------------------
@@ -338,9 +350,9 @@ def test_any_part_can_be_decoded_alone(lm, text, small_groups, never_stored, mod
 def test_only_the_groups_that_a_part_touches_are_decoded(lm, text, small_groups, never_stored, monkeypatch):
     blob = cramzip.compress(text, lm, CONFIGS["no vectors"])
     offsets = reading.read(blob).offsets
-    recite, decoded = codec.recite, []
+    recite, decoded = restore.recite, []
     monkeypatch.setattr(
-        codec, "recite", lambda file, groups, *how: decoded.append(len(groups)) or recite(file, groups, *how)
+        restore, "recite", lambda file, groups, *how: decoded.append(len(groups)) or recite(file, groups, *how)
     )
     cramzip.decompress(blob, lm, start=offsets[1], stop=offsets[3])
     cramzip.decompress(blob, lm, start=offsets[1] - 1, stop=offsets[1])
@@ -360,14 +372,14 @@ def test_a_part_that_begins_outside_the_file_is_a_usage_error(lm, blob, start):
 
 def test_groups_that_are_not_decoded_together_give_the_same(lm, text, small_groups, never_stored, monkeypatch):
     blob = cramzip.compress(text, lm, CONFIGS["default"])
-    monkeypatch.setattr(codec, "WINDOW_BYTES", 50)
-    assert b"".join(codec.decode(blob, lm, batch_size=2)) == text
+    monkeypatch.setattr(restore, "WINDOW_BYTES", 50)
+    assert b"".join(restored(blob, lm, batch_size=2)) == text
 
 
 def test_progress_is_told_while_tokens_are_decoded_and_comes_to_the_whole(lm, text, small_groups, never_stored):
     blob = cramzip.compress(text, lm, CONFIGS["default"])
     told = []
-    for _ in codec.decode(blob, lm, progress=told.append):
+    for _ in restored(blob, lm, progress=told.append):
         assert sum(told) > len(text) // 2  # all groups are decoded before the first is given out
     assert sum(told) == len(text)
     assert min(told) >= 0
@@ -376,14 +388,14 @@ def test_progress_is_told_while_tokens_are_decoded_and_comes_to_the_whole(lm, te
 
 def test_progress_never_exceeds_the_whole_where_tokens_are_decoded_again(lm, text, never_stored, monkeypatch):
     blob = cramzip.compress(text, lm, CONFIGS["default"])
-    recite, told = codec.recite, []
+    recite, told = restore.recite, []
 
     def twice(header, groups, lm, batch_size, progress):
         recite(header, groups, lm, batch_size, progress)
         return recite(header, groups, lm, batch_size, progress)
 
-    monkeypatch.setattr(codec, "recite", twice)
-    assert b"".join(codec.decode(blob, lm, progress=told.append)) == text
+    monkeypatch.setattr(restore, "recite", twice)
+    assert b"".join(restored(blob, lm, progress=told.append)) == text
     assert sum(told) == len(text)
 
 
@@ -404,7 +416,7 @@ def file_to_damage(request, lm, text, monkeypatch, never_stored):
     if mode == "one stored group":
         monkeypatch.undo()
         return cramzip.compress(PROSE, lm, FAST), PROSE
-    monkeypatch.setattr(encode, "GROUP_TOKENS", 10**6 if mode == "one group" else 40)
+    monkeypatch.setattr(corrected, "GROUP_TOKENS", 10**6 if mode == "one group" else 40)
     data = text[:50] if mode == "exact" else text
     blob = cramzip.compress(data, lm, CONFIGS.get(mode, CONFIGS["default"]))
     assert (len(cramzip.read(blob).entries) == 1) is (mode == "one group")

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cramzip.container import layout, reading, records, stored, writing
-from cramzip.container import opened as payload
+from cramzip.container import layout, opened, reading, records, stored, writing
 from cramzip.container.layout import MAX_TOKENS, MAX_VECTORS, MAX_WIDTH
 from cramzip.container.records import (
     HASH_SIZES,
@@ -219,11 +218,11 @@ def test_the_parts_of_a_payload_are_told_apart():
     groups = [crammed(n_tokens=5, body=packed + b"fix"), predicted(), stored_group(b"abc")]
     header = header_of(groups, parameters=Parameters(14, 2, 0))
     found = reading.read(write(header, groups))
-    parts = [tuple(map(bytes, payload.split(group, header))) for group in found]
+    parts = [tuple(map(bytes, opened.split(group, header))) for group in found]
     assert parts == [(packed, b"fix"), (b"", b"\x12\x34"), (b"", b"abc")]
-    assert [[mem.codes.shape for mem in payload.vectors(group, header)] for group in found] == [[(2, 7)] * 3, [], []]
-    assert [payload.corrections(group, header) is None for group in found] == [False] * 3
-    assert payload.corrections(crammed(Kind.RECITED), header) is None
+    assert [[mem.codes.shape for mem in opened.vectors(group, header)] for group in found] == [[(2, 7)] * 3, [], []]
+    assert [opened.corrections(group, header) is None for group in found] == [False] * 3
+    assert opened.corrections(crammed(Kind.RECITED), header) is None
 
 
 # -- size ------------------------------------------------------------------------------------------
@@ -529,9 +528,9 @@ def test_wrong_content_is_refused():
 def test_codes_that_the_coding_does_not_have_are_damage(n_groups):
     groups = [crammed(body=b"\x80\xff\xff" * 2)] * n_groups
     blob = write(header_of(groups), groups)
-    assert reading.read(blob)
+    assert reading.read_table(blob)
     with pytest.raises(DamagedFileError) as caught:
-        payload.check(blob)
+        reading.read(blob)
     assert caught.value.stage == "vectors"
 
 

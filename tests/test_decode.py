@@ -6,15 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from models import PROSE, TINY_MODEL, recital
+from models import PROSE, TINY_MODEL, recital, restored
 
-from cramzip import CramConfig, codec, compress, decompress, read
-from cramzip.coding import corrections, encode, ranks
+from cramzip import CramConfig, compress, decompress, read
+from cramzip.coding import corrected as corrected_groups
+from cramzip.coding import corrections, ranks
+from cramzip.coding import decode as decoder
 from cramzip.coding.corrections import TokenEncoder
-from cramzip.coding.decode import BATCH_LIMITS, Recipe, batches, decode
+from cramzip.coding.decode import Recipe
 from cramzip.coding.ranks import rank
+from cramzip.coding.view import View
 from cramzip.container.records import Kind, Parameters
 from cramzip.errors import DamagedFileError
+from cramzip.lm.devices import DEVICES
 from cramzip.lm.frozen import FrozenLM
 from cramzip.lm.source import find
 
@@ -24,6 +28,18 @@ PARAMETERS = Parameters(noise_exponent=10, chunk_tokens=12, context_tokens=7, st
 @pytest.fixture(scope="module")
 def lm():
     return FrozenLM.load(TINY_MODEL)
+
+
+def view_of(parameters, after_start=False):
+    return View(parameters.chunk_tokens, parameters.context_tokens, parameters.start_token, after_start)
+
+
+def decode(lm, recipes, parameters, after_start=False):
+    return decoder.decode(lm, recipes, view_of(parameters, after_start), parameters.noise_bound)
+
+
+def batches(lm, recipes, parameters, *batch_size):
+    return decoder.batches(lm, recipes, view_of(parameters), *batch_size)
 
 
 def vectors(lm, n_chunks, n_vectors, seed=0):
@@ -114,7 +130,7 @@ def test_vectors_may_stand_after_the_start_token_of_the_file(lm):
         parameters = replace(PARAMETERS, start_token=start)
         inputs = torch.cat([lm.embed(torch.tensor([start])), mem])
         expected = lm.logits(inputs[None])[0, -1].argmax().item()
-        assert decode(lm, [Recipe(1, (mem,), None, True)], parameters) == [[expected]]
+        assert decode(lm, [Recipe(1, (mem,))], parameters, after_start=True) == [[expected]]
 
 
 def test_without_vectors_token_0_is_predicted_by_the_start_token_of_the_file(lm):
@@ -156,7 +172,7 @@ def test_batches_hold_every_group_once_within_their_limits(lm):
     parameters = Parameters(chunk_tokens=2000, context_tokens=1000)
     found = list(batches(lm, recipes, parameters))
     assert sorted(index for batch in found for index in batch) == list(range(len(lengths)))
-    rows, positions = BATCH_LIMITS["cpu"]
+    rows, positions = DEVICES["cpu"].groups, DEVICES["cpu"].cached_positions
     for batch in found:
         assert len(batch) <= rows
         assert len(batch) == 1 or len(batch) * (1 + min(3000, max(lengths[index] for index in batch))) <= positions
@@ -185,7 +201,7 @@ every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.k
 
 @pytest.fixture
 def small_groups(monkeypatch):
-    monkeypatch.setattr(encode, "GROUP_TOKENS", 70)
+    monkeypatch.setattr(corrected_groups, "GROUP_TOKENS", 70)
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +228,7 @@ def test_a_file_opens_with_any_batch_size(lm, text, config):
     blob = compress(text, lm, config)
     assert_worth_decoding(blob, config)
     for batch_size in (1, 3, 32):
-        assert b"".join(codec.decode(blob, lm, batch_size=batch_size)) == text
+        assert b"".join(restored(blob, lm, batch_size=batch_size)) == text
 
 
 # -- noise -----------------------------------------------------------------------------------------
@@ -312,7 +328,9 @@ def without_exceptions(patch):
 
 
 def without_looking_for_near_tokens(patch):
-    patch.setattr(encode, "rank", lambda *given: replace(rank(*given), id_bits=np.zeros(len(given[1]), np.int64)))
+    patch.setattr(
+        corrected_groups, "rank", lambda *given: replace(rank(*given), id_bits=np.zeros(len(given[1]), np.int64))
+    )
 
 
 def without_margins(patch):

@@ -7,16 +7,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from models import PROSE, TINY_MODEL, recital
+from models import PROSE, TINY_MODEL, recital, segments_of
 
 from cramzip import CramConfig
-from cramzip.coding import encode
-from cramzip.coding.encode import choose_parameters, expected
+from cramzip.coding import corrected, encode, recited
+from cramzip.coding.encode import Writer
+from cramzip.coding.parameters import choose_parameters, expected
 from cramzip.coding.quantize import dequantize, quantize
-from cramzip.container import opened as payload
+from cramzip.coding.view import Chunk
+from cramzip.container import opened
 from cramzip.container.records import STANDARD, Header, Kind, OutsideModel, Vectors
 from cramzip.container.stored import stored_content
 from cramzip.errors import UsageError
+from cramzip.lm.devices import DEVICES
 from cramzip.lm.frozen import FrozenLM
 
 NOISE = random.Random(0).randbytes(2**16)
@@ -41,12 +44,8 @@ def text(lm):
 @pytest.fixture
 def small_segments(monkeypatch, never_stored):
     """Small ones, all of whose text needs the model."""
-    monkeypatch.setattr(encode, "SEGMENT_BYTES", 60)
+    monkeypatch.setitem(DEVICES, "cpu", replace(DEVICES["cpu"], segment_bytes=60))
     monkeypatch.setattr(encode, "EXACT_SEGMENT_BYTES", (60, 60))
-
-
-def segments_of(data, lm, config, **how):
-    return list(encode.encode(data, lm, config, choose_parameters(lm, config), **how))
 
 
 def groups_of(data, lm, config, **how):
@@ -160,7 +159,7 @@ def test_groups_are_in_order_and_cover_all_bytes(lm, text, small_segments, confi
 
 
 def test_text_is_cut_into_groups_of_equal_length(lm, text, monkeypatch, never_stored):
-    monkeypatch.setattr(encode, "GROUP_TOKENS", 60)
+    monkeypatch.setattr(corrected, "GROUP_TOKENS", 60)
     entries = [group.entry for group in groups_of(text, lm, replace(CONFIGS["no vectors"], chunk_tokens=30))]
     assert [entry.n_tokens for entry in entries] == [50, 50, 50]
     assert {entry.kind for entry in entries} == {Kind.PREDICTED}
@@ -171,7 +170,7 @@ def test_every_chunk_has_its_vectors(lm, text, never_stored):
     assert (group.entry.kind, group.entry.n_vectors) == (Kind.CORRECTED, 3)
     parameters = choose_parameters(lm, CONFIGS["default"])
     header = Header(len(text), b"", None, OutsideModel("", "", b"", b""), parameters)
-    mem = payload.vectors(group, replace(header, vectors=Vectors(CONFIGS["default"].coding, lm.width)))
+    mem = opened.vectors(group, replace(header, vectors=Vectors(CONFIGS["default"].coding, lm.width)))
     assert [chunk.codes.shape for chunk in mem] == [(3, lm.width)] * -(-150 // 24)
 
 
@@ -189,7 +188,7 @@ def test_text_that_the_model_makes_larger_is_stored(lm, name):
 
 
 def test_neighbouring_stored_groups_are_one(lm, monkeypatch):
-    monkeypatch.setattr(encode, "GROUP_TOKENS", 20)
+    monkeypatch.setattr(corrected, "GROUP_TOKENS", 20)
     (group,) = groups_of(PROSE * 2, lm, CONFIGS["no vectors"])
     assert stored_content(group) == PROSE * 2
 
@@ -237,7 +236,7 @@ def test_segments_of_one_file_are_of_equal_size(lm, small_segments, n_bytes, siz
 @every_config
 @pytest.mark.parametrize("group_tokens", [13, 4096])
 def test_progress_adds_up_to_the_size_of_the_data(lm, text, monkeypatch, never_stored, config, group_tokens):
-    monkeypatch.setattr(encode, "GROUP_TOKENS", group_tokens)
+    monkeypatch.setattr(corrected, "GROUP_TOKENS", group_tokens)
     data = NOISE + (PROSE[:20] if config.exact else text + PROSE)
     told = []
     segments_of(data, lm, config, progress=told.append)
@@ -252,7 +251,7 @@ def test_a_segment_says_what_its_vectors_saved(lm, text, never_stored):
     parameters = choose_parameters(lm, config)
     header = Header(len(text), b"", vectors=Vectors(config.coding, lm.width), parameters=parameters)
     ids, bits = lm.tokenizer.encode(text)[0].ids, 0.0
-    for index, mem in enumerate(payload.vectors(group, header)):
+    for index, mem in enumerate(opened.vectors(group, header)):
         first = index * parameters.chunk_tokens
         chunk, context = ids[first : first + parameters.chunk_tokens], ids[max(0, first - 10) : first]
         inputs = torch.cat([dequantize(mem)[None], lm.embed(torch.tensor([[*context, *chunk[:-1]]]).long())], dim=1)
@@ -289,7 +288,7 @@ def test_what_the_first_vectors_were_found_to_hold_decides_on_all_later_chunks(l
 
 
 def test_text_that_cannot_be_recited_is_stored(lm, monkeypatch):
-    monkeypatch.setattr("cramzip.coding.encode._Encoder._faults", lambda self, tokens, mem: list(range(len(tokens))))
+    monkeypatch.setattr(recited, "faults", lambda goal, chunk, mem: list(range(len(chunk.tokens))))
     (group,) = groups_of(b"Call me Ishmael.", lm, CONFIGS["exact"])
     assert stored_content(group) == b"Call me Ishmael."
 
@@ -297,7 +296,6 @@ def test_text_that_cannot_be_recited_is_stored(lm, monkeypatch):
 @pytest.mark.parametrize("exponent", [14, 3, 0])
 def test_faults_are_where_noise_could_change_the_most_likely_token(lm, exponent):
     config = replace(CONFIGS["exact"], noise_exponent=exponent)
-    encoder = encode._Encoder(lm, config, choose_parameters(lm, config), 1.0, lambda _: None)
     generator = torch.Generator().manual_seed(0)
     mem = quantize(torch.randn(2, lm.width, generator=generator), config.coding)
     tokens = []  # as recited, but for every fifth
@@ -310,7 +308,7 @@ def test_faults_are_where_noise_could_change_the_most_likely_token(lm, exponent)
         others = torch.cat([logits[: tokens[t]], logits[tokens[t] + 1 :]])
         if logits[tokens[t]] - others.max() <= 2 * 2.0**-exponent:
             faults.append(t)
-    assert encoder._faults(tokens, mem) == faults
+    assert recited.faults(Writer(lm, config).goal, Chunk(tokens), dequantize(mem)) == faults
     assert len(faults) >= 8 + (exponent == 0)
 
 
@@ -322,7 +320,7 @@ def all_attempts(job, faults_of, n_vectors=1):
 
 
 def test_a_chunk_that_fails_is_split_and_then_given_more_vectors():
-    job = encode._Job(3, 10, list(range(16)), 1, 0)
+    job = recited._Job(3, 10, list(range(16)), 1, 0)
     attempts = list(all_attempts(job, lambda job: list(range(len(job.tokens)))))
     assert {attempt.row for attempt in attempts} == {3}
     assert all(
@@ -331,19 +329,19 @@ def test_a_chunk_that_fails_is_split_and_then_given_more_vectors():
     )
     for token in range(16):
         alone = [attempt.n_vectors for attempt in attempts if attempt.tokens == [token]]
-        assert alone == list(range(1, encode.EXACT_VECTORS + 1))
+        assert alone == list(range(1, recited.MOST_VECTORS + 1))
     assert all(attempt.n_vectors == 1 for attempt in attempts if len(attempt.tokens) > 1)
 
 
 def test_a_chunk_that_is_nearly_exact_is_tried_again_before_it_is_split():
-    job = encode._Job(0, 0, list(range(16)), 1, 0)
+    job = recited._Job(0, 0, list(range(16)), 1, 0)
     whole = [attempt for attempt in all_attempts(job, lambda _: [7]) if len(attempt.tokens) == 16]
-    assert [attempt.attempt for attempt in whole] == list(range(encode.EXACT_RESTARTS + 1))
+    assert [attempt.attempt for attempt in whole] == list(range(recited.RESTARTS + 1))
 
 
 @pytest.mark.parametrize(("fault", "middle"), [(0, 4), (2, 4), (7, 7), (15, 12)])
 def test_a_chunk_is_split_at_its_first_fault_into_parts_that_are_not_tiny(fault, middle):
-    job = encode._Job(0, 0, list(range(16)), 1, encode.EXACT_RESTARTS)
+    job = recited._Job(0, 0, list(range(16)), 1, recited.RESTARTS)
     first, second = job.after_failure([fault], 1)
     assert (first.first, len(first.tokens)) == (0, middle)
     assert (second.first, second.tokens[0]) == (middle, middle)

@@ -274,7 +274,7 @@ def test_reference_reader_decodes_recitals_of_the_library(lm, never_stored):
 
 
 def test_reference_reader_decodes_several_groups_of_the_library(text, lm, never_stored, monkeypatch):
-    monkeypatch.setattr("cramzip.coding.encode.GROUP_TOKENS", 20)
+    monkeypatch.setattr("cramzip.coding.corrected.GROUP_TOKENS", 20)
     blob = cramzip.compress(text, lm, CramConfig(vectors=0))
     assert len(cramzip.read(blob).entries) > 2
     assert reader.read(blob, MODEL) == text

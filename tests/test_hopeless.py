@@ -7,14 +7,16 @@ from models import ROOT, TINY_MODEL
 
 import cramzip
 from cramzip import CramConfig
-from cramzip.coding import encode
 from cramzip.coding.chunking import PROBE_PLACES, PROBE_TOKENS, WORTH_PROBING, probes
-from cramzip.container.records import Kind, Parameters
+from cramzip.coding.encode import Writer
+from cramzip.coding.hopeless import is_hopeless
+from cramzip.container.records import Kind
+from cramzip.lm.devices import DEVICES
 from cramzip.lm.frozen import NOISE_TOKENS, FrozenLM
 
 DRAW = random.Random(5)
 WORDS = ["".join(DRAW.choices("aeioubcdfglmnprst", k=DRAW.randint(3, 8))) for _ in range(60)]
-N_SEGMENTS = -(-300_000 // encode.CPU_SEGMENT_BYTES)
+N_SEGMENTS = -(-300_000 // DEVICES["cpu"].segment_bytes)
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +64,10 @@ def test_one_letter_200000_times_is_not_shown_to_the_model(tiny, positions):
 
 def test_prose_is_tried_at_one_place_and_found_worth_it(positions):
     lm = cramzip.load()
-    encoder = encode._Encoder(lm, CramConfig(vectors=0), Parameters(), 1.0, lambda _: None)
+    goal = Writer(lm, CramConfig(vectors=0)).goal
     content = (ROOT / "README.md").read_bytes() + (ROOT / "formats" / "cram.md").read_bytes()
     positions.clear()
-    assert not encoder._is_hopeless(content, lm.tokenizer.encode(content))
+    assert not is_hopeless(goal, content, lm.tokenizer.encode(content))
     assert sum(positions) <= 256 + PROBE_TOKENS
 
 

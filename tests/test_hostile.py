@@ -9,10 +9,10 @@ from models import ROOT
 
 import cramzip
 from cramzip import CramConfig
-from cramzip.coding import encode
+from cramzip.coding import corrected
 from cramzip.coding.corrections import TokenDecoder
 from cramzip.coding.ranks import Step
-from cramzip.container import opened as payload
+from cramzip.container import opened
 from cramzip.container.rangecoder import Bit, Encoder
 from cramzip.container.records import Kind
 from cramzip.errors import DamagedFileError
@@ -151,7 +151,7 @@ def decoded_by_reference(data, logits):
 def test_too_many_tokens_for_their_corrections_are_refused_before_the_model_is_asked(monkeypatch):
     blob = (FORMATS / "vectors" / "content-corrections-too-few.cram").read_bytes()
     (entry,) = cramzip.read(blob).entries
-    assert (entry.n_tokens, entry.payload_size) == (payload.TOKENS_PER_BYTE + 1, 1)
+    assert (entry.n_tokens, entry.payload_size) == (opened.TOKENS_PER_BYTE + 1, 1)
     lm, asked = FrozenLM.load(FORMATS / "model"), []
     step = lm.step
     monkeypatch.setattr(lm, "step", lambda *inputs: asked.append(1) or step(*inputs))
@@ -164,4 +164,4 @@ def test_too_many_tokens_for_their_corrections_are_refused_before_the_model_is_a
 
 
 def test_the_groups_that_are_written_have_few_enough_tokens_for_any_corrections():
-    assert max(encode.GROUP_TOKENS, encode.CRAMMED_GROUP_TOKENS) <= payload.TOKENS_PER_BYTE
+    assert max(corrected.GROUP_TOKENS, corrected.CRAMMED_GROUP_TOKENS) <= opened.TOKENS_PER_BYTE

@@ -12,9 +12,11 @@ from models import TINY_MODEL, recital
 from cramzip.app import jobs
 from cramzip.app.console import Console
 from cramzip.app.jobs import Destination
-from cramzip.coding.cram import CramConfig
+from cramzip.coding.parameters import Expectation
+from cramzip.config import CramConfig
 from cramzip.container import reading
 from cramzip.errors import InputOutputError, VerificationError
+from cramzip.lm.devices import DEVICES
 from cramzip.lm.frozen import load
 
 TEXT = b"the cat sat on the mat.\n"
@@ -47,7 +49,7 @@ def interrupt():
 
 
 def compress(model, console, config=CONFIG, *, strip=False, **options):
-    return jobs.compress("a", Destination(**options), lambda: model, config, console, strip=strip)
+    return jobs.Compression(Destination(**options), lambda: model, config, console, strip=strip).run("a")
 
 
 @pytest.fixture
@@ -103,7 +105,7 @@ def test_an_interrupted_job_goes_on_and_gives_the_same_file(folder, model, capsy
 @pytest.mark.usefixtures("never_stored")
 @pytest.mark.parametrize("config", [CONFIG, CramConfig(vectors=0)], ids=["vectors", "corrections alone"])
 def test_modelled_groups_are_continued_as_if_nothing_had_happened(folder, model, capsys, monkeypatch, config):
-    monkeypatch.setattr("cramzip.coding.encode.SEGMENT_BYTES", 80)  # several segments of a short text
+    monkeypatch.setitem(DEVICES, "cpu", replace(DEVICES["cpu"], segment_bytes=80))  # several segments of a short text
     text = recital(model, 300)
     Path("a").write_bytes(text)
     compress(model, Console(), config, output=Path("uninterrupted"))
@@ -120,7 +122,7 @@ def test_modelled_groups_are_continued_as_if_nothing_had_happened(folder, model,
 
 @pytest.mark.usefixtures("never_stored")
 def test_what_vectors_gained_is_added_up_over_interruptions(folder, model, monkeypatch):
-    monkeypatch.setattr("cramzip.coding.encode.SEGMENT_BYTES", 80)
+    monkeypatch.setitem(DEVICES, "cpu", replace(DEVICES["cpu"], segment_bytes=80))
     monkeypatch.setattr("cramzip.coding.encode.Segment.gain", property(lambda segment: 10.0))
     Path("a").write_bytes(recital(model, 300))
     with pytest.raises(KeyboardInterrupt):
@@ -140,22 +142,22 @@ def test_the_journal_serves_a_job_that_is_stripped_or_not(folder, model, capsys,
 
 
 @pytest.mark.parametrize(
-    ("changed", "vectors", "starts_anew"),
+    ("changed", "to", "vectors", "starts_anew"),
     [
-        ("torch.get_num_threads", 1, True),
-        ("cramzip.app.jobs.version", 1, True),
-        ("cramzip.app.jobs.expected", 1, True),
-        ("cramzip.app.jobs.expected", 0, False),
+        ("torch.get_num_threads", 99, 1, True),
+        ("cramzip.app.jobs.version", "99", 1, True),
+        ("cramzip.coding.encode.expected", Expectation(99.0, None, None), 1, True),
+        ("cramzip.coding.encode.expected", Expectation(99.0, None, None), 0, False),
     ],
 )
 def test_a_job_is_continued_only_where_no_other_groups_could_come_out(
-    folder, model, capsys, monkeypatch, changed, vectors, starts_anew
+    folder, model, capsys, monkeypatch, changed, to, vectors, starts_anew
 ):
     config = replace(CONFIG, vectors=vectors)
     Path("a").write_bytes(SEVERAL_GROUPS)
     with pytest.raises(KeyboardInterrupt):
         compress(model, Meddler("a", interrupt, 2**22), config)
-    monkeypatch.setattr(changed, lambda *_: 99)
+    monkeypatch.setattr(changed, lambda *_: to)
     compress(model, Console(), config)
     assert ("starting anew" in capsys.readouterr().err) == starts_anew
 

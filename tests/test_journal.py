@@ -1,6 +1,7 @@
 """The journal: what is in it is found again, and work that goes on from it gives the same file."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,12 @@ from models import TINY_MODEL, recital
 from cramzip import CramConfig
 from cramzip.app.journal import Journal
 from cramzip.coding import encode
-from cramzip.coding.encode import Segment, choose_parameters
+from cramzip.coding.encode import Segment
 from cramzip.container.records import Kind
 from cramzip.container.stored import stored_group
 from cramzip.container.writing import modelled_group
 from cramzip.errors import InputOutputError
+from cramzip.lm.devices import DEVICES
 from cramzip.lm.frozen import FrozenLM
 
 IDENTITY, OTHER = bytes(32), bytes(range(32))
@@ -160,14 +162,14 @@ def test_without_a_path_it_works_the_same():
     ids=["no vectors", "default", "exact"],
 )
 def test_work_that_is_interrupted_after_any_segment_gives_the_same_groups(path, monkeypatch, config):
-    monkeypatch.setattr(encode, "SEGMENT_BYTES", 30)
+    monkeypatch.setitem(DEVICES, "cpu", replace(DEVICES["cpu"], segment_bytes=30))
     monkeypatch.setattr(encode, "EXACT_SEGMENT_BYTES", (30, 30))
     lm = FrozenLM.load(TINY_MODEL)
-    data, parameters = recital(lm, 60), choose_parameters(lm, config)
-    whole = list(encode.encode(data, lm, config, parameters))
+    data, writer = recital(lm, 60), encode.Writer(lm, config)
+    whole = list(writer.segments(data))
     assert len(whole) > 2
     while len(done := resume(path)) < len(whole):  # a run for each segment, killed after it
         journal = Journal(path, IDENTITY)
-        journal.append(next(encode.encode(data, lm, config, parameters, finished=journal.segments)))
+        journal.append(next(writer.segments(data, finished=journal.segments)))
         journal.close(remove=False)
     assert done == whole

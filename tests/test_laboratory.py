@@ -16,11 +16,13 @@ import torch
 from models import TINY_MODEL
 
 from cramzip.app import capacity as command
-from cramzip.coding.cram import LEARNING_RATE, Task
+from cramzip.coding.cram import LEARNING_RATE
+from cramzip.coding.view import Chunk, View
 from cramzip.errors import InputOutputError, UsageError
-from cramzip.laboratory import experiments, figures, measures, tables, texts
-from cramzip.laboratory import recipes as optimise
-from cramzip.laboratory.experiments import EXPERIMENTS, Laboratory, Plan, Trial
+from cramzip.laboratory import experiments, figures, measures, recipes, tables, texts
+from cramzip.laboratory import lab as lab_module
+from cramzip.laboratory.experiments import EXPERIMENTS
+from cramzip.laboratory.lab import Laboratory, Plan, Trial
 from cramzip.laboratory.measures import Outcome
 from cramzip.laboratory.published import PAPER_LENGTHS, PUBLISHED
 from cramzip.laboratory.recipes import PAPER, Setting
@@ -30,6 +32,8 @@ from cramzip.lm.frozen import FrozenLM
 
 PLAN = Plan(samples=2, lengths=(2, 3, 4, 6, 8), vectors=(1, 2), steps=30, paper_steps=10)
 FAST = ("--samples", 2, "--lengths", "2,3,4,6,8", "--vectors", "1,2", "--steps", 30, "--paper-steps", 10)
+
+VIEW = View(2**16, 0, 272)  # of the tiny model
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +92,8 @@ def test_the_paper_does_not_count_the_first_token():
 def test_capacities_are_those_of_the_longest_text():
     some = [outcome(8, 8, exact=True), outcome(16, 16), outcome(32, 31), outcome(4, 4, exact=True)]
     assert measures.decoding_capacity(some) == 16
-    assert measures.exact_capacity(some) == 8
-    assert measures.exact_capacity([]) == measures.decoding_capacity([]) == 0
+    assert measures.recited_capacity(some) == 8
+    assert measures.recited_capacity([]) == measures.decoding_capacity([]) == 0
 
 
 def test_gains_are_differences():
@@ -125,14 +129,14 @@ def test_cosines():
 
 
 def test_what_a_model_says_of_a_text_is_what_its_logits_say(lm):
-    task, mem = Task([80, 81, 82], [70]), torch.randn(2, lm.width)
+    chunk, mem = Chunk([80, 81, 82], [70]), torch.randn(2, lm.width)
     inputs = torch.cat([mem, lm.embed(torch.tensor([70, 80, 81]))])
     logits = lm.logits(inputs[None])[0, -3:]
-    reading = measures.read(lm, task, mem)
-    expected = -logits.log_softmax(-1)[range(3), task.tokens]
+    reading = measures.read(lm, VIEW, chunk, mem)
+    expected = -logits.log_softmax(-1)[range(3), chunk.tokens]
     np.testing.assert_allclose(reading.nats, expected.numpy(), rtol=1e-4)
     assert reading.right.tolist() == (logits.argmax(-1) == torch.tensor([80, 81, 82])).tolist()
-    without = measures.read(lm, task, None)
+    without = measures.read(lm, VIEW, chunk, None)
     assert without.nats.sum() == pytest.approx(lm.score([[80, 81, 82]], [[70]])[0].sum(), rel=1e-4)
 
 
@@ -142,7 +146,11 @@ def test_recited_is_what_greedy_decoding_says(lm):
     for _ in range(4):
         inputs = torch.cat([mem, lm.embed(torch.tensor(said))])
         said.append(int(lm.logits(inputs[None])[0, -1].argmax()))
-    assert measures.recited(lm, [said, [*said[:-1], said[-1] ^ 1], said[:2]], [mem, mem, mem]) == [True, False, True]
+    assert measures.recited(lm, VIEW, [said, [*said[:-1], said[-1] ^ 1], said[:2]], [mem, mem, mem]) == [
+        True,
+        False,
+        True,
+    ]
 
 
 # -- texts -----------------------------------------------------------------------------------------
@@ -183,15 +191,15 @@ def test_what_is_shipped_is_long_enough_for_small_models(lm):
 # -- solutions -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("recipe", optimise.RECIPES)
+@pytest.mark.parametrize("recipe", recipes.RECIPES)
 def test_both_recipes_lower_the_cost_of_a_text(lm, recipe):
-    tasks = [Task([90, 91, 92, 93]), Task([100, 101])]
+    chunks = [Chunk([90, 91, 92, 93]), Chunk([100, 101])]
     setting = Setting(recipe, vectors=2, steps=60, exact=False)
-    for task, solution in zip(tasks, optimise.optimise(lm, tasks, setting), strict=True):
+    for chunk, solution in zip(chunks, recipes.optimise(lm, chunks, setting), strict=True):
         assert solution.mem.shape == (2, lm.width)
         start = torch.randn(2, lm.width, generator=torch.Generator().manual_seed(0)) * lm.embedding_scale
         after_first = slice(1, None)
-        before, after = (measures.read(lm, task, mem).nats[after_first].sum() for mem in (start, solution.mem))
+        before, after = (measures.read(lm, VIEW, chunk, mem).nats[after_first].sum() for mem in (start, solution.mem))
         assert after < before
         assert 0 < solution.steps <= 60
         assert solution.seconds > 0
@@ -199,15 +207,15 @@ def test_both_recipes_lower_the_cost_of_a_text(lm, recipe):
 
 def test_a_text_by_the_papers_recipe_does_not_depend_on_its_batch(lm):
     setting = Setting(PAPER, steps=20)
-    tasks = [Task([90, 91, 92, 93]), Task([100, 101])]
-    together = optimise.optimise(lm, tasks, setting)
-    alone = [optimise.optimise(lm, [task], setting)[0] for task in tasks]
+    chunks = [Chunk([90, 91, 92, 93]), Chunk([100, 101])]
+    together = recipes.optimise(lm, chunks, setting)
+    alone = [recipes.optimise(lm, [chunk], setting)[0] for chunk in chunks]
     for one, other in zip(together, alone, strict=True):
         torch.testing.assert_close(one.mem, other.mem, rtol=1e-3, atol=1e-4)
 
 
 def test_the_papers_recipe_does_not_learn_the_first_token(lm):
-    one, more = (optimise.optimise(lm, [Task([80])], Setting(PAPER, steps=steps))[0] for steps in (1, 50))
+    one, more = (recipes.optimise(lm, [Chunk([80])], Setting(PAPER, steps=steps))[0] for steps in (1, 50))
     assert one.steps == more.steps == 1
     assert torch.equal(one.mem, more.mem)
 
@@ -215,8 +223,8 @@ def test_the_papers_recipe_does_not_learn_the_first_token(lm):
 def test_the_papers_recipe_stops_when_all_that_it_counts_is_right(lm):
     mem = torch.randn(1, lm.width, generator=torch.Generator().manual_seed(1))
     token = int(lm.logits(torch.cat([mem, lm.embed(torch.tensor([80]))])[None])[0, -1].argmax())
-    (solution,) = optimise.optimise(lm, [Task([80, token])], Setting(PAPER, steps=500))
-    reading = measures.read(lm, Task([80, token]), solution.mem)
+    (solution,) = recipes.optimise(lm, [Chunk([80, token])], Setting(PAPER, steps=500))
+    reading = measures.read(lm, VIEW, Chunk([80, token]), solution.mem)
     assert solution.steps < 500
     assert reading.right[1]
 
@@ -282,7 +290,7 @@ def test_only_one_process_measures_into_a_folder(tmp_path):
 @pytest.mark.parametrize("limit", [0, 1, 7, 30, 99])
 def test_a_search_finds_the_longest_length_that_passes(begin, limit):
     lengths = [1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 80]
-    search, asked = experiments._Search(lengths, begin), []
+    search, asked = lab_module._Search(lengths, begin), []
     while (length := search.next()) is not None:
         asked.append(length)
         search.answer(length, passed=length <= limit)
@@ -291,7 +299,7 @@ def test_a_search_finds_the_longest_length_that_passes(begin, limit):
 
 
 def test_a_search_without_lengths_ends():
-    search = experiments._Search([], 3)
+    search = lab_module._Search([], 3)
     assert search.next() is None
     assert search.found == 0
 
@@ -310,18 +318,18 @@ def test_capacity_is_what_the_trials_say(lab, some_texts):
         exact = [
             record["key"]["tokens"]
             for record in lab.store
-            if record["key"]["text"] == text.digest and record["outcome"]["exact"]
+            if record["key"]["text"] == text.digest and record["outcome"]["recited"]
         ]
-        assert row["exact_capacity"] == max(exact, default=0)
-        assert row["decoding_capacity"] >= row["exact_capacity"]
-        assert row["decoding_capacity_after_first"] >= row["exact_capacity"]
+        assert row["recited_capacity"] == max(exact, default=0)
+        assert row["decoding_capacity"] >= row["recited_capacity"]
+        assert row["decoding_capacity_after_first"] >= row["recited_capacity"]
         assert row["digest"] == text.digest
-    assert any(row["exact_capacity"] for row in lab.capacities(some_texts, PLAN.setting))
+    assert any(row["recited_capacity"] for row in lab.capacities(some_texts, PLAN.setting))
 
 
 def test_nothing_is_measured_twice(lab, monkeypatch):
     rows = EXPERIMENTS["capacity"](lab)
-    monkeypatch.setattr(experiments, "optimise", lambda *arguments: pytest.fail("measured again"))
+    monkeypatch.setattr(lab_module, "optimise", lambda *arguments: pytest.fail("measured again"))
     again = Laboratory(lab.lm, lab.texts, PLAN, lab.store)
     assert EXPERIMENTS["capacity"](again) == rows
     assert len(EXPERIMENTS["utilisation"](again)) == len(rows)
@@ -339,20 +347,20 @@ def test_another_setting_is_another_trial(lab, some_texts, change):
 def test_vectors_that_are_kept_are_those_that_were_measured(lab, some_texts):
     trial = Trial(some_texts[0], 2, PLAN.setting, keeps_vectors=True)
     (one,), (mem,) = lab.outcomes([trial]), lab.solutions([trial])
-    assert measures.read(lab.lm, trial.task, mem).nats.sum() == pytest.approx(one.nats, abs=1e-3)
+    assert measures.read(lab.lm, VIEW, trial.chunk, mem).nats.sum() == pytest.approx(one.nats, abs=1e-3)
 
 
 def test_context_is_what_stands_right_before(some_texts):
     trial = Trial(some_texts[0], 3, PLAN.setting, n_context=4)
-    assert trial.task == Task(some_texts[0].ids[:3], some_texts[0].before[-4:])
-    assert replace(trial, n_context=0).task.context == ()
+    assert trial.chunk == Chunk(some_texts[0].ids[:3], some_texts[0].before[-4:])
+    assert replace(trial, n_context=0).chunk.context == ()
 
 
 def test_an_interrupted_experiment_goes_on_where_it_was(lm, some_texts, tmp_path, monkeypatch):
     with Store(tmp_path / "whole.jsonl") as store:
         rows = EXPERIMENTS["vectors"](Laboratory(lm, some_texts, PLAN, store))
         n_trials = len(list(store))
-    real, counts = optimise.optimise, {"left": 1, "done": 0}
+    real, counts = recipes.optimise, {"left": 1, "done": 0}
 
     def interrupted(*arguments):
         if not counts["left"]:
@@ -362,7 +370,7 @@ def test_an_interrupted_experiment_goes_on_where_it_was(lm, some_texts, tmp_path
         counts["done"] += len(solved)
         return solved
 
-    monkeypatch.setattr(experiments, "optimise", interrupted)
+    monkeypatch.setattr(lab_module, "optimise", interrupted)
     path = tmp_path / "part.jsonl"
     with Store(path) as store, pytest.raises(KeyboardInterrupt):
         EXPERIMENTS["vectors"](Laboratory(lm, some_texts, PLAN, store))
@@ -407,9 +415,9 @@ def test_the_best_rate_is_the_default_unless_another_is_noticeably_better():
 
 def test_bits_per_vector_are_of_the_first_kind_of_text():
     rows = [
-        {"kind": "books", "exact_nats": 10 * math.log(2), "vectors": 1},
-        {"kind": "books", "exact_nats": 60 * math.log(2), "vectors": 2},
-        {"kind": "random words", "exact_nats": 1000, "vectors": 1},
+        {"kind": "books", "recited_nats": 10 * math.log(2), "vectors": 1},
+        {"kind": "books", "recited_nats": 60 * math.log(2), "vectors": 2},
+        {"kind": "random words", "recited_nats": 1000, "vectors": 1},
     ]
     assert experiments.bits_per_vector(rows) == pytest.approx(20)
 
@@ -463,7 +471,7 @@ def test_without_matplotlib_figures_are_a_usage_error(tmp_path, monkeypatch):
 
 
 def capacity_row(kind, decoded, recited, gain, nats):
-    names = ("decoding_capacity_after_first", "exact_capacity", "token_gain", "information_gain")
+    names = ("decoding_capacity_after_first", "recited_capacity", "token_gain", "information_gain")
     return {"kind": kind, "at_least": recited == 60, **dict(zip(names, (decoded, recited, gain, nats), strict=True))}
 
 
@@ -539,7 +547,7 @@ def test_a_killed_command_goes_on_where_it_was(folder):
 
 
 def test_a_profile_is_saved_and_then_used(cramzip, folder, lm, monkeypatch):
-    from cramzip.coding.encode import expected
+    from cramzip.coding.parameters import expected
 
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "home"))
     measured = ("--experiment", "capacity,learning-rate", "-o", "lab", "--save-profile")
@@ -552,7 +560,7 @@ def test_a_profile_is_saved_and_then_used(cramzip, folder, lm, monkeypatch):
     assert expected(lm).capacity == profile.bits_per_vector
     with Store(Path("lab/trials.jsonl"), read_only=True) as trials:
         lessons = [one for one in trials if one["key"]["keeps_vectors"]]
-    mems = [experiments._unpacked(one["mem"], lm.width)[0] for one in lessons if one["outcome"]["exact"]]
+    mems = [lab_module._unpacked(one["mem"], lm.width)[0] for one in lessons if one["outcome"]["recited"]]
     assert len(lessons) == experiments.LESSONS
     assert len(mems) >= experiments.LEAST_LESSONS
     assert profile.origin == pytest.approx((torch.stack(mems).mean(0) / lm.embedding_scale).tolist(), abs=1e-2)

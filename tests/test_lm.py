@@ -396,7 +396,7 @@ def test_decoding_is_plain_float32_whatever_the_program_around_has_set():
     lm = FrozenLM.load(TINY_MODEL)
     torch.set_float32_matmul_precision("medium")
     try:
-        with lm.exact():
+        with lm.plain_float32():
             assert torch.get_float32_matmul_precision() == "highest"
         assert torch.get_float32_matmul_precision() == "medium"
     finally:

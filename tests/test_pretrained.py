@@ -10,10 +10,11 @@ import os
 import pytest
 
 from cramzip import CramConfig, compress, decompress, read
-from cramzip.coding.cram import Task, cram
+from cramzip.coding.cram import cram
 from cramzip.coding.decode import Recipe, decode
-from cramzip.coding.encode import choose_parameters
+from cramzip.coding.encode import Writer
 from cramzip.coding.quantize import dequantize
+from cramzip.coding.view import Chunk
 from cramzip.container.records import Kind
 from cramzip.lm.frozen import load
 
@@ -53,9 +54,9 @@ def test_a_file_without_vectors_is_smaller_than_that_of_xz(lm):
 def test_one_vector_recites_a_sentence(lm):
     config = CramConfig(effort=7, exact=True, bits="16")
     ids = lm.tokenizer.encode(b"The quick brown fox jumps over the lazy dog.")[0].ids
-    parameters = choose_parameters(lm, config)
-    (result,) = cram(lm, [Task(ids)], config, parameters.noise_bound)
-    assert decode(lm, [Recipe(len(ids), (dequantize(result.mem),), None, lm.vectors_after_start)], parameters) == [ids]
+    goal = Writer(lm, config).goal
+    (result,) = cram(goal, [Chunk(ids)])
+    assert decode(lm, [Recipe(len(ids), (dequantize(result.mem),))], goal.view, goal.noise_bound) == [ids]
 
 
 def test_a_known_sentence_costs_little(lm):

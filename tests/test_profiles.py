@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from models import TINY_MODEL
+from models import TINY_MODEL, segments_of
 
 from cramzip import CramConfig
-from cramzip.coding import encode
+from cramzip.coding import corrected, recited
 from cramzip.coding.chunking import prior_capacity
+from cramzip.coding.parameters import expected
 from cramzip.errors import InputOutputError
 from cramzip.lm import profiles
 from cramzip.lm.frozen import FrozenLM
@@ -66,7 +67,7 @@ def test_the_origin_is_kept_to_half_precision(lm):
 def test_an_origin_that_does_not_fit_is_none(lm, origin):
     path = profiles.save(profile_of(lm))
     path.write_text(json.dumps(json.loads(path.read_text()) | {"origin": origin}))
-    assert encode.expected(lm).origin is None
+    assert expected(lm).origin is None
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"fingerprint": 1}', "\0"])
@@ -89,30 +90,36 @@ def test_a_profile_that_cannot_be_written_is_an_error(lm, home):
 
 
 def test_without_a_profile_the_capacity_is_the_published_one_or_a_guess(lm):
-    assert encode.expected(lm).capacity == prior_capacity(lm.width, lm.vocabulary_size, lm.n_layers)
-    assert encode.expected(lm).learning_rate is None
+    assert expected(lm).capacity == prior_capacity(lm.width, lm.vocabulary_size, lm.n_layers)
+    assert expected(lm).learning_rate is None
 
 
 def test_chunks_are_cut_by_the_profile_of_the_model(lm):
     profiles.save(profile_of(lm))
-    assert encode.expected(lm).capacity == 123
+    assert expected(lm).capacity == 123
 
 
 @pytest.fixture
 def crammed_with(monkeypatch):
     """The configurations that chunks are crammed with from now on."""
-    configs, cram = [], encode.cram
+    configs = []
 
-    def spy(lm, tasks, config, *arguments, **options):
-        configs.append(config)
-        return cram(lm, tasks, config, *arguments, **options)
+    def spied(module):
+        cram = module.cram
 
-    monkeypatch.setattr(encode, "cram", spy)
+        def spy(goal, chunks, **options):
+            configs.append(goal.config)
+            return cram(goal, chunks, **options)
+
+        monkeypatch.setattr(module, "cram", spy)
+
+    spied(corrected)
+    spied(recited)
     return configs
 
 
 def encode_a_sentence(lm, config):
-    list(encode.encode(b"the cat sat", lm, config, encode.choose_parameters(lm, config)))
+    segments_of(b"the cat sat", lm, config)
 
 
 @pytest.mark.parametrize(("given", "used"), [(None, 2.5), (1.5, 1.5)])

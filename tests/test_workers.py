@@ -14,15 +14,15 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from models import PROSE, TINY_MODEL, make_model, recital
+from models import PROSE, TINY_MODEL, make_model, recital, restored, segments_of
 from test_encode import CONFIGS, every_config
 
 from cramzip import codec
-from cramzip.coding import encode
-from cramzip.coding.encode import choose_parameters
-from cramzip.container import reading
+from cramzip.coding import corrected, encode, restore
+from cramzip.container import reading, writing
 from cramzip.container.records import Entry, Group, Kind
 from cramzip.errors import CramError, DamagedFileError, InputOutputError, MissingModelError, UsageError, WrongModelError
+from cramzip.lm.devices import DEVICES
 from cramzip.lm.frozen import FrozenLM
 from cramzip.workers import base as workers
 from cramzip.workers import processes
@@ -84,11 +84,11 @@ def encode_after_a_death(mark, lm, part):
 def encode_never_stored(lm, part):
     """A segment, all of whose text needs the model."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encode, "_size", lambda groups: sum(group.entry.kind.is_stored for group in groups))
+        patch.setattr(writing, "groups_size", lambda groups: sum(group.entry.kind.is_stored for group in groups))
         return encode_part(lm, part)
 
 
-encode_part = encode._encode_part
+encode_part = encode._encode_share
 
 
 # -- results ---------------------------------------------------------------------------------------
@@ -174,21 +174,20 @@ def test_a_model_that_is_not_where_the_worker_is_is_an_error(two, lm):
 
 @pytest.fixture
 def small_segments(monkeypatch):
-    monkeypatch.setattr(encode, "SEGMENT_BYTES", 300)
+    monkeypatch.setitem(DEVICES, "cpu", replace(DEVICES["cpu"], segment_bytes=300))
     monkeypatch.setattr(encode, "EXACT_SEGMENT_BYTES", (40, 40))
 
 
 @every_config
 def test_any_number_of_workers_makes_the_same_file(two, lm, text, small_segments, never_stored, monkeypatch, config):
-    monkeypatch.setattr(encode, "_encode_part", encode_never_stored)
+    monkeypatch.setattr(encode, "_encode_share", encode_never_stored)
     data = text[:160] if config.exact else text
     told = []
     alone = codec.compress(data, lm, config)
-    parameters = choose_parameters(lm, config)
-    segments = list(encode.encode(data, lm, config, parameters, workers=two, progress=told.append))
+    segments = segments_of(data, lm, config, workers=two, progress=told.append)
     assert len(segments) > 2
     assert any(group.entry.n_tokens for group in segments[-1].groups)
-    assert segments == list(encode.encode(data, lm, config, parameters))
+    assert segments == segments_of(data, lm, config)
     assert sum(told) == len(data)
     assert codec.compress(data, lm, config, workers=two) == alone
 
@@ -196,22 +195,20 @@ def test_any_number_of_workers_makes_the_same_file(two, lm, text, small_segments
 @every_config
 def test_work_that_goes_on_with_workers_gives_the_same_groups(two, lm, text, small_segments, config):
     data = text[:160] if config.exact else text
-    parameters = choose_parameters(lm, config)
-    segments = list(encode.encode(data, lm, config, parameters))
+    segments = segments_of(data, lm, config)
     for done in (1, 2, len(segments)):
-        rest = encode.encode(data, lm, config, parameters, finished=segments[:done], workers=two)
-        assert list(rest) == segments[done:]
+        assert segments_of(data, lm, config, finished=segments[:done], workers=two) == segments[done:]
 
 
 @pytest.mark.parametrize("window", [2**22, 400])
 def test_groups_are_recited_by_workers(two, lm, text, small_segments, never_stored, monkeypatch, window):
-    monkeypatch.setattr(codec, "WINDOW_BYTES", window)
-    monkeypatch.setattr(encode, "GROUP_TOKENS", 70)
+    monkeypatch.setattr(restore, "WINDOW_BYTES", window)
+    monkeypatch.setattr(corrected, "GROUP_TOKENS", 70)
     stored = bytes(range(256)) * 256
     blob = codec.compress(text + stored + PROSE, lm, CONFIGS["no vectors"])
     told, recited = [], []
-    monkeypatch.setattr(codec, "recite", lambda *what: recited.append(what))
-    assert b"".join(codec.decode(blob, lm, workers=two, progress=told.append)) == text + stored + PROSE
+    monkeypatch.setattr(restore, "recite", lambda *what: recited.append(what))
+    assert b"".join(restored(blob, lm, workers=two, progress=told.append)) == text + stored + PROSE
     assert not recited  # here
     assert sum(told) == len(text + stored + PROSE)
 
@@ -219,14 +216,14 @@ def test_groups_are_recited_by_workers(two, lm, text, small_segments, never_stor
 def test_data_of_one_segment_and_files_of_one_group_start_no_worker(lm, text):
     with LocalWorkers(2) as idle:
         blob = codec.compress(text[:200], lm, CONFIGS["no vectors"], workers=idle)
-        assert b"".join(codec.decode(blob, lm, workers=idle)) == text[:200]
+        assert b"".join(restored(blob, lm, workers=idle)) == text[:200]
         assert idle._pool is None
 
 
 @pytest.mark.parametrize(("sizes", "n", "most"), [([5, 4, 3, 2, 1, 1], 2, 1), ([9], 4, 0), ([1] * 7, 3, 1)])
 def test_groups_are_dealt_evenly(sizes, n, most):
     groups = [group_of(size) for size in [0, *sizes, 0]]
-    dealt = codec._deal(groups, n)
+    dealt = restore._deal(groups, n)
     assert sorted(index for indices in dealt for index in indices) == list(range(1, len(sizes) + 1))
     assert max(map(len, dealt)) - min(map(len, dealt)) <= most
     assert len(dealt) == min(n, len(sizes))
@@ -249,7 +246,7 @@ def test_a_worker_that_is_killed_changes_nothing_in_the_file(
     two, lm, text, small_segments, never_stored, monkeypatch, tmp_path
 ):
     alone = codec.compress(text, lm, CONFIGS["default"])
-    monkeypatch.setattr(encode, "_encode_part", partial(encode_after_a_death, tmp_path / "died"))
+    monkeypatch.setattr(encode, "_encode_share", partial(encode_after_a_death, tmp_path / "died"))
     assert codec.compress(text, lm, CONFIGS["default"], workers=two) == alone
     assert (tmp_path / "died").exists()
 
@@ -355,7 +352,7 @@ def started(pid, n, seconds=30):
 def test_files_of_any_number_of_jobs_are_the_same_and_open_with_any(
     cramzip, lm, text, small_segments, never_stored, monkeypatch
 ):
-    monkeypatch.setattr(encode, "_encode_part", encode_never_stored)
+    monkeypatch.setattr(encode, "_encode_share", encode_never_stored)
     data = text * 2
     Path("a").write_bytes(data)
     for jobs, name in ((1, "one.cram"), (2, "two.cram")):
@@ -431,7 +428,7 @@ def test_a_worker_of_ray_that_is_killed_changes_nothing_in_the_file(
     ray_workers, lm, text, small_segments, never_stored, monkeypatch, tmp_path, capfd
 ):
     alone = codec.compress(text, lm, CONFIGS["default"])
-    monkeypatch.setattr(encode, "_encode_part", partial(encode_after_a_death, tmp_path / "died"))
+    monkeypatch.setattr(encode, "_encode_share", partial(encode_after_a_death, tmp_path / "died"))
     assert codec.compress(text, lm, CONFIGS["default"], workers=ray_workers) == alone
     assert (tmp_path / "died").exists()
     assert capfd.readouterr().out == ""

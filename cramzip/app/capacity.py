@@ -21,13 +21,11 @@ from ..laboratory.experiments import (
     LEARNING_RATES,
     LESSONS,
     PAPER_VECTORS,
-    Laboratory,
-    Plan,
-    Row,
     best_rate,
     bits_per_vector,
     origin,
 )
+from ..laboratory.lab import Laboratory, Plan, Row
 from ..laboratory.published import PAPER_LENGTHS
 from ..laboratory.store import Record, Store
 from ..laboratory.tables import capacity_tables

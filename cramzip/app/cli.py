@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from .. import __version__
 from ..errors import InputOutputError, UsageError, VerificationError
 from .console import Console
 from .files import STDIN, example_texts, inside, is_compressed
+from .models import model_finder, model_loader
 from .options import (
     batch_option,
     cramming_options,
@@ -36,8 +36,7 @@ from .shell import EXIT_USAGE, Commands, each
 from .streams import descriptor_of
 
 if TYPE_CHECKING:
-    from ..coding.cram import CramConfig
-    from ..lm.frozen import FrozenLM
+    from ..config import CramConfig
     from ..workers.base import Workers
     from .jobs import Destination
     from .report import Listed
@@ -51,7 +50,7 @@ def _console(given: dict[str, Any]) -> Console:
 
 
 def _config(given: dict[str, Any], *, smallest: bool = False, exact: bool = False) -> CramConfig:
-    from ..coding.cram import CramConfig
+    from ..config import CramConfig
 
     vectors = given["vectors"]
     if smallest and exact:
@@ -113,21 +112,6 @@ def _expand(verb: str, wanted: Callable[[Path], bool], *, recursive: bool) -> Ca
     return expand
 
 
-def _model(given: dict[str, Any], console: Console) -> Callable[[], FrozenLM]:
-    """Loads the chosen model at the first call. What users name themselves may be downloaded."""
-
-    @cache
-    def load() -> FrozenLM:
-        from ..lm import frozen as lm
-
-        name = given["model"]
-        model = lm.load(name, revision=given["revision"], device=given["device"], download=name is not None)
-        console.detail(f"model {model.model_id}, {model.n_parameters:,} parameters, on {model.device}")
-        return model
-
-    return load
-
-
 def _workers(given: dict[str, Any]) -> AbstractContextManager[Workers | None]:
     """What to share the work with; nothing is started before there is work."""
     n = given["jobs"]
@@ -183,14 +167,13 @@ def compress(files: tuple[str, ...], **given: Any) -> int:
     files = files or (STDIN,)
     config = _config(given, smallest=given["smallest"], exact=given["exact"])
     destination, console = _destination(given, len(files)), _console(given)
-    load = _model(given, console)
+    load = model_loader(given["model"], given["revision"], given["device"], console)
     if destination.stdout and (len(files) > 1 or given["recursive"]):
         raise UsageError("a .cram file holds one original: --stdout takes one file, not several")
     keeps_name, strip = not given["no_name"], given["strip"] or given["smallest"]
 
     def work(file: str) -> None:
-        how = {"keeps_name": keeps_name, "strip": strip, "workers": workers}
-        described = jobs.compress(file, destination, load, config, console, **how)
+        described = jobs.Compression(destination, load, config, console, keeps_name, strip, workers).run(file)
         if given["verbose"]:
             for line in details(described):
                 console.detail(line)
@@ -219,10 +202,10 @@ def decompress(files: tuple[str, ...], **given: Any) -> int:
 
     files = files or (STDIN,)
     destination, console = _destination(given, len(files)), _console(given)
-    find = jobs.model_finder(given["model"], given["device"], console, download=given["download"])
+    find = model_finder(given["model"], given["device"], console, download=given["download"])
 
     def work(file: str) -> None:
-        jobs.decompress(file, destination, find, console, batch_size=given["batch_size"], workers=workers)
+        jobs.Decompression(find, console, given["batch_size"], workers).run(file, destination)
 
     expand = _expand("decompresses", is_compressed, recursive=given["recursive"])
     with _workers(given) as workers:
@@ -243,10 +226,10 @@ def test(files: tuple[str, ...], **given: Any) -> int:
     from . import jobs
 
     console = _console(given)
-    find = jobs.model_finder(given["model"], given["device"], console, download=given["download"])
+    find = model_finder(given["model"], given["device"], console, download=given["download"])
 
     def work(file: str) -> None:
-        jobs.check(file, find, console, batch_size=given["batch_size"], workers=workers)
+        jobs.Decompression(find, console, given["batch_size"], workers).check(file)
 
     expand = _expand("tests", is_compressed, recursive=given["recursive"])
     with _workers(given) as workers:
@@ -259,13 +242,14 @@ def test(files: tuple[str, ...], **given: Any) -> int:
 @loudness_options
 def list_(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
     """Describe .cram files; needs no model."""
+    from ..container import reading
     from ..container.description import describe
     from .files import label, read
 
     listed: list[Listed] = []
 
     def work(file: str) -> None:
-        listed.append((label(file), describe(read(file).data)))
+        listed.append((label(file), describe(reading.read(read(file).data))))
 
     code = each(files or (STDIN,), work, debug=given["debug"])
     if as_json:
@@ -294,7 +278,7 @@ def bench(files: tuple[str, ...], as_json: bool, settings: tuple[str, ...], **gi
     from .files import label, read
 
     config, console = _config(given), _console(given)
-    load = _model(given, console)
+    load = model_loader(given["model"], given["revision"], given["device"], console)
     texts: list[tuple[str, bytes]] = []
 
     def work(file: str) -> None:
@@ -310,7 +294,7 @@ def bench(files: tuple[str, ...], as_json: bool, settings: tuple[str, ...], **gi
     else:
         several = len({one.file for one in measurements}) > 1
         print_bench([*measurements, *(totals(measurements) if several else [])], load())
-    return 0 if all(one.exact for one in measurements if one.setting) else VerificationError.exit_code
+    return 0 if all(one.intact for one in measurements if one.setting) else VerificationError.exit_code
 
 
 @commands.command()
@@ -332,7 +316,7 @@ def capacity(files: tuple[str, ...], **given: Any) -> int:
     only_plot = given["plot"] and not (given["model"] or given["experiments"] or given["save_profile"])
     if not only_plot:
         command.measure(
-            _model(given, console),
+            model_loader(given["model"], given["revision"], given["device"], console),
             given["experiments"] or ("capacity",),
             command.plan_of(given),
             command.Sources(given["books"], given["new"], files, given["kinds"]),

@@ -15,33 +15,31 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from .. import __version__, codec
-from ..coding.cram import CramConfig
-from ..coding.encode import choose_parameters, encode, expected
-from ..container import opened as payload
-from ..container.description import Description
-from ..container.description import describe as take_apart
-from ..container.records import BuiltinModel, OutsideModel, Parameters, name_fault
-from ..errors import DamagedFileError, InputOutputError, MissingModelError, UsageError, VerificationError
-from ..lm.frozen import FrozenLM
-from ..lm.source import ModelSource, as_commit, find, find_digest, find_named
-from ..workers.base import Workers
-from . import bench as measure
+from .. import __version__
+from ..coding.original import Original
+from ..coding.restore import Runner, restore, verify
+from ..config import CramConfig
+from ..container import reading
+from ..container.description import Description, describe
+from ..container.opened import Opened
+from ..container.records import name_fault
+from ..errors import DamagedFileError, InputOutputError, UsageError, VerificationError
 from . import files
-from .bench import Measurement
 from .console import Console, at_terminal, closing_line, count
 from .files import Output, Source, label
 from .journal import Journal
+from .models import FindModel, LoadModel
+
+if TYPE_CHECKING:
+    from ..coding.encode import Writer
+    from ..lm.frozen import FrozenLM
+    from ..workers.base import Workers
+    from .bench import Measurement
 
 STDOUT_LABEL = "(stdout)"
 DECIDED_BY = ("numpy", "tokenizers", "transformers", "zstandard")  # packages, besides torch, that groups depend on
-
-LoadModel = Callable[[], FrozenLM]
-ModelReference = BuiltinModel | OutsideModel
-FindModel = Callable[[ModelReference], FrozenLM]
 
 
 @dataclass(frozen=True)
@@ -64,95 +62,78 @@ class Destination:
             raise UsageError(f"--rm is for results that are kept in a file, and {path} is none")
 
 
-def model_finder(where: str | None, device: str, console: Console, *, download: bool) -> FindModel:
-    """A function that loads the model a file needs, from `where` if the user says so, and keeps the last one.
-
-    Nothing is downloaded unless `download` says so, or the user does when asked. Raises ModelError.
-    """
-
-    def locate(needed: ModelReference, may_download: bool) -> ModelSource:
-        if isinstance(needed, BuiltinModel):
-            return find_digest(needed.digest) if where is None else find(where, download=may_download)
-        if where is None:
-            return find_named(needed.model_id, needed.revision, download=may_download)
-        return find(where, download=may_download, commit=as_commit(needed.revision))
-
-    kept: dict[ModelReference, FrozenLM] = {}
-
-    def find_model(needed: ModelReference) -> FrozenLM:
-        if needed in kept:
-            return kept[needed]
-        try:
-            source = locate(needed, download)
-        except MissingModelError as missing:
-            if not console.ask(f"model {missing.model_id} is not on this machine; download it from Hugging Face?"):
-                raise
-            source = locate(needed, True)
-        wanted = needed.digest if isinstance(needed, BuiltinModel) else needed.fingerprint
-        source.require(wanted)  # before anything is loaded
-        kept.clear()
-        kept[needed] = FrozenLM(source, device)
-        return kept[needed]
-
-    return find_model
-
-
 # -- compress --------------------------------------------------------------------------------------
 
 
-def compress(
-    argument: str,
-    destination: Destination,
-    load_model: LoadModel,
-    config: CramConfig,
-    console: Console,
-    *,
-    keeps_name: bool = True,
-    strip: bool = False,
-    workers: Workers | None = None,
-) -> Description:
-    """Make a `.cram` file of one input, decode it again and compare, and only then put it in its place."""
-    start = time.perf_counter()
-    to_stdout = destination.output is None and (destination.stdout or argument == files.STDIN)
-    if to_stdout and at_terminal(sys.stdout) and not destination.force:
-        raise UsageError("compressed data is not for terminals: redirect it, name a file with -o, or use -f")
-    source = files.read(argument)
-    name = source.name if keeps_name and not strip and source.name and not name_fault(source.name) else None
-    whole_name = name is None or destination.whole_names
-    path = _target(source, destination, lambda path: files.compressed_path(path, whole_name=whole_name))
-    overwrite = _may_write(path, source, destination, console)
-    model = load_model()
-    parameters = choose_parameters(model, config)
-    with _journal(path, source, _identity(source, model, config, parameters, workers), console) as journal:
-        with console.progress(label(argument), source.size, done=journal.resumed_bytes) as progress:
-            finished = journal.segments
-            for segment in encode(
-                source.data, model, config, parameters, finished=finished, progress=progress, workers=workers
-            ):
-                journal.append(segment)
-        with Output(path, overwrite=overwrite) as output:
-            codec.write(
-                output.file,
-                source.data,
-                journal,
-                source.sha256,
-                model,
-                config,
-                parameters,
-                journal.gain,
-                name=name,
-                strip=strip,
-            )
-            blob = files.map_file(output.file)
-            with console.progress("verifying", source.size) as progress:
-                codec.verify(blob, source.data, model, batch_size=config.batch_size, progress=progress, workers=workers)
-            described = take_apart(blob)
-            source.check_unchanged("nothing was written")
-            output.commit(source.status)
-    _finish(path, output, source, destination)
-    seconds = time.perf_counter() - start
-    console.say(f"{label(argument)} -> {_place(path)}: {closing_line(described, seconds)}")
-    return described
+@dataclass(frozen=True)
+class Compression:
+    """What `c` does with each of its inputs. `keeps_name` and `strip`: what of the optional is in the file."""
+
+    destination: Destination
+    load_model: LoadModel
+    config: CramConfig
+    console: Console
+    keeps_name: bool = True
+    strip: bool = False
+    workers: Workers | None = None
+
+    def run(self, argument: str) -> Description:
+        """Make a `.cram` file of one input, decode it again and compare, and only then put it in its place."""
+        start = time.perf_counter()
+        destination, console = self.destination, self.console
+        to_stdout = destination.output is None and (destination.stdout or argument == files.STDIN)
+        if to_stdout and at_terminal(sys.stdout) and not destination.force:
+            raise UsageError("compressed data is not for terminals: redirect it, name a file with -o, or use -f")
+        source = files.read(argument)
+        name = source.name if self.keeps_name and not self.strip else None
+        name = None if name is None or name_fault(name) else name
+        whole_name = name is None or destination.whole_names
+        path = _target(source, destination, lambda path: files.compressed_path(path, whole_name=whole_name))
+        overwrite = _may_write(path, source, destination, console)
+        from ..coding.encode import Writer
+
+        writer = Writer(self.load_model(), self.config)
+        with _journal(path, source, self._identity(source, writer), console) as journal:
+            with console.progress(label(argument), source.size, done=journal.resumed_bytes) as progress:
+                for segment in writer.segments(
+                    source.data, finished=journal.segments, progress=progress, workers=self.workers
+                ):
+                    journal.append(segment)
+            with Output(path, overwrite=overwrite) as output:
+                original = Original(source.data, source.sha256, name, self.strip)
+                writer.write(output.file, original, journal, journal.gain)
+                file = reading.read(files.map_file(output.file))
+                with console.progress("verifying", source.size) as progress:
+                    runner = Runner(writer.goal.lm, self.config.batch_size, self.workers, progress)
+                    verify(file, source.data, runner)
+                source.check_unchanged("nothing was written")
+                output.commit(source.status)
+        _finish(path, output, source, destination)
+        described = describe(file)
+        seconds = time.perf_counter() - start
+        console.say(f"{label(argument)} -> {_place(path)}: {closing_line(described, seconds)}")
+        return described
+
+    def _identity(self, source: Source, writer: Writer) -> bytes:
+        """A digest of everything that decides which groups come out."""
+        import torch
+
+        model = writer.goal.lm
+        facts = {
+            "source": source.sha256.hex(),
+            "model": model.fingerprint.hex(),
+            "tokenizer": model.tokenizer_hash.hex(),
+            "config": asdict(self.config),
+            "parameters": asdict(writer.parameters),
+            "device": model.device,
+            "cramzip": __version__,
+            "torch": torch.__version__,
+            "packages": {package: version(package) for package in DECIDED_BY},
+            "threads": torch.get_num_threads(),
+            "workers": self.workers.conditions if self.workers else None,
+            "expected": writer.expected if self.config.vectors else None,
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).digest()
 
 
 @contextmanager
@@ -178,75 +159,51 @@ def _journal(path: Path | None, source: Source, identity: bytes, console: Consol
     journal.close(remove=True)
 
 
-def _identity(
-    source: Source, model: FrozenLM, config: CramConfig, parameters: Parameters, workers: Workers | None
-) -> bytes:
-    """A digest of everything that decides which groups come out."""
-    facts = {
-        "source": source.sha256.hex(),
-        "model": model.fingerprint.hex(),
-        "tokenizer": model.tokenizer_hash.hex(),
-        "config": asdict(config),
-        "parameters": asdict(parameters),
-        "device": model.device,
-        "cramzip": __version__,
-        "torch": torch.__version__,
-        "packages": {package: version(package) for package in DECIDED_BY},
-        "threads": torch.get_num_threads(),
-        "workers": workers.conditions if workers else None,
-        "expected": expected(model) if config.vectors else None,
-    }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).digest()
+# -- decompress and test ---------------------------------------------------------------------------
 
 
-# -- decompress, test, list ------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Decompression:
+    """What `d` and `t` do with each of their inputs."""
 
+    find_model: FindModel
+    console: Console
+    batch_size: int | None = None
+    workers: Workers | None = None
 
-def decompress(
-    argument: str,
-    destination: Destination,
-    find_model: FindModel,
-    console: Console,
-    *,
-    batch_size: int | None = None,
-    workers: Workers | None = None,
-) -> None:
-    """Write the original of one `.cram` file; nothing appears unless all of it is right."""
-    start = time.perf_counter()
-    source = files.read(argument)
-    header = payload.check(source.data).header
-    path = _target(source, destination, lambda path: files.original_path(path, header.name))
-    overwrite = _may_write(path, source, destination, console)
-    model = find_model(header.model) if header.model else None
-    with Output(path, overwrite=overwrite) as output:
-        with console.progress(label(argument), header.original_size) as progress:
-            for content in codec.decode(source.data, model, batch_size=batch_size, progress=progress, workers=workers):
-                output.file.write(content)
-        source.check_unchanged("nothing was written")
-        output.commit(source.status)
-    _finish(path, output, source, destination)
-    seconds = time.perf_counter() - start
-    console.say(f"{label(argument)} -> {_place(path)}: {count(header.original_size, 'byte')}, {seconds:.1f} s")
+    def run(self, argument: str, destination: Destination) -> None:
+        """Write the original of one `.cram` file; nothing appears unless all of it is right."""
+        start = time.perf_counter()
+        source = files.read(argument)
+        file = reading.read(source.data)
+        path = _target(source, destination, lambda path: files.original_path(path, file.header.name))
+        overwrite = _may_write(path, source, destination, self.console)
+        model = self._model(file)
+        with Output(path, overwrite=overwrite) as output:
+            self._restore(argument, file, model, output.file.write)
+            source.check_unchanged("nothing was written")
+            output.commit(source.status)
+        _finish(path, output, source, destination)
+        self._say(f"{label(argument)} -> {_place(path)}: ", file, start)
 
+    def check(self, argument: str) -> None:
+        """Decode one `.cram` file and throw the result away. Raises DamagedFileError if `run` would."""
+        start = time.perf_counter()
+        file = reading.read(files.read(argument).data)
+        self._restore(argument, file, self._model(file), lambda _: None)
+        self._say(f"{label(argument)}: ok, ", file, start)
 
-def check(
-    argument: str,
-    find_model: FindModel,
-    console: Console,
-    *,
-    batch_size: int | None = None,
-    workers: Workers | None = None,
-) -> None:
-    """Decode one `.cram` file and throw the result away. Raises DamagedFileError if `decompress` would."""
-    start = time.perf_counter()
-    source = files.read(argument)
-    header = payload.check(source.data).header
-    model = find_model(header.model) if header.model else None
-    with console.progress(label(argument), header.original_size) as progress:
-        for _ in codec.decode(source.data, model, batch_size=batch_size, progress=progress, workers=workers):
-            pass
-    seconds = time.perf_counter() - start
-    console.say(f"{label(argument)}: ok, {count(header.original_size, 'byte')}, {seconds:.1f} s")
+    def _model(self, file: Opened) -> FrozenLM | None:
+        return self.find_model(file.header.model) if file.header.model else None
+
+    def _restore(self, argument: str, file: Opened, lm: FrozenLM | None, take: Callable[[bytes], object]) -> None:
+        with self.console.progress(label(argument), file.header.original_size) as progress:
+            for content in restore(file, Runner(lm, self.batch_size, self.workers, progress)):
+                take(content)
+
+    def _say(self, what: str, file: Opened, start: float) -> None:
+        seconds = time.perf_counter() - start
+        self.console.say(f"{what}{count(file.header.original_size, 'byte')}, {seconds:.1f} s")
 
 
 # -- bench -----------------------------------------------------------------------------------------
@@ -260,6 +217,8 @@ def bench(
     console: Console,
 ) -> list[Measurement]:
     """Measure some texts (name, content) in some of bench.SETTINGS, or in those that suit their sizes."""
+    from . import bench as measure
+
     sizes = [len(data) for _, data in texts]
     chosen = [measure.settings_for(size, settings) for size in sizes]
     if left_out := sum(measure.EXACT not in one for one in chosen if not settings):

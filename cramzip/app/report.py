@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from ..coding.cram import CramConfig
+    from ..config import CramConfig
     from ..container.description import Description
     from ..lm.frozen import FrozenLM
     from .bench import Measurement
@@ -236,7 +236,7 @@ def print_bench(measurements: Sequence[Measurement], model: FrozenLM) -> None:
         previous = one.file
         table.add_row(
             _text(f"{one.file} ({one.original_bytes:,})") if new else "",
-            one.codec if one.exact else f"{one.codec}: NOT EXACT",
+            one.codec if one.intact else f"{one.codec}: NOT EXACT",
             f"{one.compressed_bytes:,}",
             f"{one.ratio:.3f}",
             f"{one.bits_per_byte:.3f}",
@@ -284,7 +284,7 @@ def bench_record(
                 "bits_per_byte": one.bits_per_byte,
                 "compress_seconds": one.compress_seconds,
                 "decompress_seconds": one.decompress_seconds,
-                "exact": one.exact,
+                "exact": one.intact,
                 "entropy_bound_bits": one.entropy_bound,
                 "entropy_bound_share": one.bound_share,
                 "parts": description_record(one.parts) if one.parts else None,

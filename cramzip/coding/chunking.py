@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import zstandard
 
-from ..container.wire import MAX_CHUNK_SIZE, Bytes
+from ..container.wire import MAX_GROUP_SIZE, Bytes
 
 SAMPLE = 2**16  # bytes looked at to tell text from other data
 MAX_CONTROL_SHARE = 0.05
@@ -67,12 +67,12 @@ def next_segment(data: Bytes, start: int, size: int) -> tuple[int, bool]:
     """The end of the segment of `data` that begins at `start`, and whether it is text.
 
     A text segment has about `size` bytes and ends after a line, or else a word, or else a whole character. A
-    segment of other data goes on as far as samples look like other data, up to MAX_CHUNK_SIZE bytes.
+    segment of other data goes on as far as samples look like other data, up to MAX_GROUP_SIZE bytes.
     """
     if not looks_like_text(data[start : start + min(size, SAMPLE)]):
         end = start
-        while end - start < MAX_CHUNK_SIZE and end < len(data):
-            end = min(end + SAMPLE, start + MAX_CHUNK_SIZE, len(data))
+        while end - start < MAX_GROUP_SIZE and end < len(data):
+            end = min(end + SAMPLE, start + MAX_GROUP_SIZE, len(data))
             if looks_like_text(data[end : end + SAMPLE]):
                 break
         return end, False

@@ -14,30 +14,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..container.records import Parameters
 from ..container.wire import Bytes
 from ..errors import DamagedFileError
+from ..lm.devices import DEVICES
 from ..lm.frozen import FrozenLM
 from .corrections import TokenDecoder, bucket, bucket_width
 from .ranks import UNDECIDABLE, Step, is_decidable
-
-# By device: the most groups in one batch, and the most positions of all of them together (their cache takes memory).
-BATCH_LIMITS = {"cpu": (64, 2**16), "cuda": (512, 2**19), "mps": (128, 2**16)}
+from .view import View
 
 Progress = Callable[[int], None]  # is told of tokens
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a group is decoded from: `mem` (M, D) of each chunk, if any; `corrections`, None for greedy decoding.
-
-    `after_start`: vectors stand after the start token.
-    """
+    """What a group is decoded from: `mem` (M, D) of each chunk, if any; `corrections`, None for greedy decoding."""
 
     n_tokens: int
     mem: tuple[torch.Tensor, ...] = ()
     corrections: Bytes | None = None
-    after_start: bool = False
 
     @property
     def n_vectors(self) -> int:
@@ -54,22 +48,20 @@ def decode_one_token(lm: FrozenLM, tokens: torch.Tensor, cache: Any) -> tuple[to
     return lm.step(lm.embed(tokens[:, None]), cache)
 
 
-def batches(
-    lm: FrozenLM, recipes: Sequence[Recipe], parameters: Parameters, batch_size: int | None = None
-) -> Iterator[list[int]]:
+def batches(lm: FrozenLM, recipes: Sequence[Recipe], view: View, batch_size: int | None = None) -> Iterator[list[int]]:
     """Indices of recipes that can be decoded together, those of similar length."""
-    most, positions = BATCH_LIMITS[lm.device]
-    each = parameters.chunk_tokens + parameters.context_tokens + 1
+    device = DEVICES[lm.device]
+    most = batch_size or device.groups
 
-    def key(index: int) -> tuple[int, bool, bool, int]:
+    def key(index: int) -> tuple[int, bool, int]:
         recipe = recipes[index]
-        return recipe.n_vectors, recipe.after_start, recipe.corrections is None, recipe.n_tokens
+        return recipe.n_vectors, recipe.corrections is None, recipe.n_tokens
 
     batch: list[int] = []
     for index in sorted(range(len(recipes)), key=lambda index: (key(index), index)):
-        length = min(recipes[index].n_tokens, each) + max(recipes[index].n_vectors, 1)
-        full = len(batch) >= (batch_size or most) or (len(batch) + 1) * length > positions
-        if batch and (full or key(index)[:3] != key(batch[0])[:3]):
+        length = view.positions(recipes[index].n_tokens, recipes[index].n_vectors)
+        full = len(batch) >= most or (len(batch) + 1) * length > device.cached_positions
+        if batch and (full or key(index)[:2] != key(batch[0])[:2]):
             yield batch
             batch = []
         batch.append(index)
@@ -80,14 +72,15 @@ def batches(
 def decode_all(
     lm: FrozenLM,
     recipes: Sequence[Recipe],
-    parameters: Parameters,
+    view: View,
+    noise_bound: float,
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> list[list[int]]:
     """The tokens of any groups, in batches. Raises DamagedFileError for corrections that cannot be."""
     tokens: list[list[int]] = [[] for _ in recipes]
-    for batch in batches(lm, recipes, parameters, batch_size):
-        decoded = decode(lm, [recipes[index] for index in batch], parameters, progress)
+    for batch in batches(lm, recipes, view, batch_size):
+        decoded = decode(lm, [recipes[index] for index in batch], view, noise_bound, progress)
         for index, row in zip(batch, decoded, strict=True):
             tokens[index] = row
     return tokens
@@ -95,7 +88,7 @@ def decode_all(
 
 @torch.inference_mode()
 def decode(
-    lm: FrozenLM, recipes: Sequence[Recipe], parameters: Parameters, progress: Progress | None = None
+    lm: FrozenLM, recipes: Sequence[Recipe], view: View, noise_bound: float, progress: Progress | None = None
 ) -> list[list[int]]:
     """The tokens of groups that all have as many vectors in a chunk, decoded as one batch.
 
@@ -103,37 +96,34 @@ def decode(
     more have been decoded.
     """
     try:
-        return _decode_batch(lm, recipes, parameters, progress)
+        return _decode_batch(lm, recipes, view, noise_bound, progress)
     except torch.OutOfMemoryError:
         if len(recipes) == 1:
             raise
     torch.cuda.empty_cache()
     half = len(recipes) // 2
-    return decode(lm, recipes[:half], parameters, progress) + decode(lm, recipes[half:], parameters, progress)
+    return [row for part in (recipes[:half], recipes[half:]) for row in decode(lm, part, view, noise_bound, progress)]
 
 
 def _decode_batch(
-    lm: FrozenLM, recipes: Sequence[Recipe], parameters: Parameters, progress: Progress | None
+    lm: FrozenLM, recipes: Sequence[Recipe], view: View, noise_bound: float, progress: Progress | None
 ) -> list[list[int]]:
     decoders = [
-        TokenDecoder(recipe.corrections, lm.vocabulary_size, parameters.noise_bound)
+        TokenDecoder(recipe.corrections, lm.vocabulary_size, noise_bound)
         for recipe in recipes
         if recipe.corrections is not None
     ]
     assert len(decoders) in (0, len(recipes))
     tokens: list[list[int]] = [[] for _ in recipes]
-    with lm.exact():
-        for first in range(0, max(recipe.n_tokens for recipe in recipes), parameters.chunk_tokens):
+    with lm.plain_float32():
+        for first in range(0, max(recipe.n_tokens for recipe in recipes), view.chunk_tokens):
             rows = [index for index, recipe in enumerate(recipes) if recipe.n_tokens > first]
-            lengths = [min(parameters.chunk_tokens, recipes[index].n_tokens - first) for index in rows]
-            chunk = first // parameters.chunk_tokens
-            mem = [recipes[index].mem[chunk] for index in rows if recipes[index].mem]
-            seen = [tokens[index][max(0, first - parameters.context_tokens) :] for index in rows]
-            context = torch.tensor(seen, dtype=torch.long, device=lm.device)
-            before = lm.prefix(mem, len(rows), parameters.start_token, after_start=recipes[0].after_start)
-            inputs = torch.cat([before, lm.embed(context)], dim=1)
+            lengths = [min(view.chunk_tokens, recipes[index].n_tokens - first) for index in rows]
+            mem = [recipes[index].mem[first // view.chunk_tokens] for index in rows if recipes[index].mem]
+            context = torch.tensor([view.context(tokens[index]) for index in rows], dtype=torch.long, device=lm.device)
+            inputs = torch.cat([view.before(lm, mem, len(rows)), lm.embed(context)], dim=1)
             own = [decoders[index] for index in rows if decoders]
-            decoded = _decode_chunk(lm, inputs, lengths, own, parameters, progress)
+            decoded = _decode_chunk(lm, inputs, lengths, own, noise_bound, progress)
             for index, new in zip(rows, decoded, strict=True):
                 tokens[index] += new
     for decoder in decoders:
@@ -146,17 +136,17 @@ def _decode_chunk(
     inputs: torch.Tensor,
     lengths: list[int],
     decoders: list[TokenDecoder],
-    parameters: Parameters,
+    noise_bound: float,
     progress: Progress | None,
 ) -> list[list[int]]:
     """The next `lengths` tokens of every row after `inputs` (B, N, D)."""
     shifts = np.array([[decoder.begin_chunk(length)] for decoder, length in zip(decoders, lengths, strict=False)])
-    width = bucket_width(parameters.noise_bound)
+    width = bucket_width(noise_bound)
     decoded: list[list[int]] = []
     logits, cache = prefill(lm, inputs)
     for t in range(max(lengths)):
         if decoders:
-            step = Step(logits, parameters.noise_bound)
+            step = Step(logits, noise_bound)
             buckets = bucket(step.confidence, shifts, width).tolist()
             picked = [
                 decoder.token(t, step, row, buckets[row]) if t < lengths[row] else lm.start

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ..errors import DamagedFileError
+from ..lm.devices import summable
 
 SINGLE_RANKS = 8  # that are groups of their own; wider groups follow, two of each width
 TOP, DEEP = 132, 1028  # ranks looked up for all rows, and for one that needs more: ends of groups; next come all
@@ -100,11 +101,6 @@ def _telling_bits(token: int, similar: list[int]) -> int:
     return max((difference & -difference).bit_length() for difference in differences)
 
 
-def _summable(values: torch.Tensor) -> torch.Tensor:
-    """The same values where sums in float64 are to be had."""
-    return values.cpu() if values.device.type == "mps" else values
-
-
 class Step:
     """The logits (B, V) of one step of decoding, and the tokens that ranks among them stand for."""
 
@@ -123,7 +119,7 @@ class Step:
         top = logits.topk(min(depth, logits.shape[1]), dim=1)
         largest = top.values[:, :1]
         others = (logits - largest).exp().scatter(1, top.indices, 0.0)  # (B, V)
-        rest = _summable(others).sum(1, dtype=torch.float64).cpu().numpy()  # (B,)
+        rest = summable(others).sum(1, dtype=torch.float64).cpu().numpy()  # (B,)
         return top.indices, confidences((top.values - largest).exp().cpu().numpy(), rest, self._starts)
 
     def deeper(self, row: int, n_groups: int) -> np.ndarray:

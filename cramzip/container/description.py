@@ -6,9 +6,8 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from . import opened as payload
+from .opened import Opened, split
 from .records import Entry, Header, Kind, n_chunks
-from .wire import Bytes
 
 
 @dataclass(frozen=True)
@@ -99,15 +98,14 @@ class Description:
         return None if self.vector_gain is None else self.vector_gain - self.vector_bits
 
 
-def describe(blob: Bytes) -> Description:
-    """Take a file apart as far as that needs no model. Raises DamagedFileError."""
-    file = payload.check(blob)
+def describe(file: Opened) -> Description:
+    """Take a file apart."""
     vector_bytes = correction_bytes = stored_bytes = 0
     for group in file:
         if group.entry.kind.is_stored:
             stored_bytes += len(group.payload)
         else:
-            vectors, corrections = payload.split(group, file.header)
+            vectors, corrections = split(group, file.header)
             vector_bytes += len(vectors)
             correction_bytes += len(corrections)
     return Description(

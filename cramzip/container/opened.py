@@ -1,30 +1,57 @@
-"""The payload of a modelled group: the vectors of its chunks, then its corrections (section 6 of formats/cram.md)."""
+"""A file that was parsed and checked, once; all that follows works on this."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
 from ..errors import DamagedFileError
-from . import reading
-from .reading import Container
-from .records import Group, Header, Kind, n_chunks
-from .vectors import QuantizedMem
-from .vectors import pack as pack_codes
-from .vectors import unpack as unpack_codes
+from .records import Entry, Group, Header, Kind, n_chunks
+from .vectors import QuantizedMem, unpack
 from .wire import Bytes
 
 TOKENS_PER_BYTE = 2**12  # of corrections, at most: a short file cannot ask for hours of the model's work
 
 
-def pack(vectors: Sequence[QuantizedMem], corrections: bytes = b"") -> bytes:
-    """`vectors` are those of each chunk."""
-    return b"".join(map(pack_codes, vectors)) + corrections
+@dataclass(frozen=True)
+class Opened:
+    """Header, table and groups of a file; iterating gives the groups, whose payloads are views into the file."""
+
+    header: Header
+    entries: tuple[Entry, ...]
+    blob: memoryview
+    overhead: int  # bytes of header and table
+
+    def __iter__(self) -> Iterator[Group]:
+        position = self.overhead
+        for entry in self.entries:
+            yield Group(entry, self.blob[position : position + entry.payload_size])
+            position += entry.payload_size
+
+    @property
+    def offsets(self) -> list[int]:
+        """Where each group begins in the original; one more for its end."""
+        return list(accumulate((entry.size for entry in self.entries), initial=0))
+
+    def windows(self, size: int) -> Iterator[list[Group]]:
+        """The groups in order, in runs of about `size` bytes, of the original and of payloads."""
+        window: list[Group] = []
+        filled = 0
+        for group in self:
+            window.append(group)
+            filled += group.entry.size + group.entry.payload_size
+            if filled >= size:
+                yield window
+                window, filled = [], 0
+        if window:
+            yield window
 
 
 def split(group: Group, header: Header) -> tuple[Bytes, Bytes]:
-    """The bytes of the vectors, and those of the corrections."""
+    """The payload of a modelled group: the bytes of its vectors, and those of its corrections (section 6)."""
     size = 0
     if group.entry.kind.has_vectors:
         assert header.vectors is not None
@@ -33,14 +60,14 @@ def split(group: Group, header: Header) -> tuple[Bytes, Bytes]:
 
 
 def vectors(group: Group, header: Header) -> list[QuantizedMem]:
-    """The vectors of each chunk, none at all where the group has none. Raises DamagedFileError (stage `vectors`)."""
+    """The vectors of each chunk of a group; none at all where the group has none."""
     if not group.entry.kind.has_vectors:
         return []
     assert header.vectors is not None
     chunks, each = n_chunks(group.entry, header.parameters), group.entry.n_vectors
     packed, _ = split(group, header)
     coding = header.vectors.coding
-    whole = unpack_codes(packed, chunks * each, header.vectors.width, coding)
+    whole = unpack(packed, chunks * each, header.vectors.width, coding)
     parts = zip(np.split(whole.codes, chunks), np.split(whole.scales, chunks), strict=True)
     return [QuantizedMem(coding, codes, scales) for codes, scales in parts]
 
@@ -56,11 +83,3 @@ def corrections(group: Group, header: Header) -> Bytes | None:
     if n_tokens > TOKENS_PER_BYTE * len(found):
         raise DamagedFileError("content", f"{n_tokens} tokens are too many for {len(found)} bytes of corrections")
     return found
-
-
-def check(blob: Bytes) -> Container:
-    """A whole file, after every check that needs no model: stages `magic` to `vectors`."""
-    file = reading.read(blob)
-    for group in file:
-        vectors(group, file.header)
-    return file

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+from collections.abc import Sequence
 from typing import NoReturn
 
 from ..errors import DamagedFileError
+from . import vectors
 from .layout import (
     AFTER_START,
     BUILTIN,
@@ -35,6 +34,7 @@ from .layout import (
     RESERVED_FLAGS,
     VERSION,
 )
+from .opened import Opened, split
 from .records import (
     DIGEST_SIZE,
     HASH_SIZES,
@@ -42,7 +42,6 @@ from .records import (
     BuiltinModel,
     Coding,
     Entry,
-    Group,
     Header,
     Kind,
     OutsideModel,
@@ -51,7 +50,7 @@ from .records import (
     n_chunks,
     name_fault,
 )
-from .wire import MAX_CHUNK_SIZE, Bytes, Cursor
+from .wire import MAX_GROUP_SIZE, Bytes, Cursor
 
 _MODEL_ID = re.compile(r"(hf|local):.+", re.DOTALL)
 
@@ -64,38 +63,25 @@ def check_content(entry: Entry, content: bytes) -> None:
         _damaged("content", f"Content_CRC: expected {entry.content_crc:08x}, found {found:08x}")
 
 
-@dataclass(frozen=True)
-class Container:
-    """A parsed file. Iterating gives its groups; their payloads are views into the file."""
-
-    header: Header
-    entries: tuple[Entry, ...]
-    blob: memoryview
-    overhead: int  # bytes of header and table
-
-    def __iter__(self) -> Iterator[Group]:
-        position = self.overhead
-        for entry in self.entries:
-            yield Group(entry, self.blob[position : position + entry.payload_size])
-            position += entry.payload_size
-
-    @property
-    def offsets(self) -> list[int]:
-        """Where each group begins in the original; one more for its end."""
-        return list(accumulate((entry.size for entry in self.entries), initial=0))
+def read(blob: Bytes) -> Opened:
+    """Parse a file, and check it as far as that needs no model: stages `magic` to `vectors`."""
+    file = read_table(blob)
+    _check_payloads(file)
+    for group in file:
+        if group.entry.kind.has_vectors:
+            assert file.header.vectors is not None
+            vectors.check(split(group, file.header)[0], file.header.vectors.width, file.header.vectors.coding)
+    return file
 
 
-def read(blob: Bytes) -> Container:
-    """Parse and check a file as far as its bytes alone allow: stages `magic` to `payload`."""
-    container = read_table(blob)
-    for index, group in enumerate(container):
+def _check_payloads(file: Opened) -> None:
+    for index, group in enumerate(file):
         expected = group.entry.payload_crc
         if expected is not None and (found := zlib.crc32(group.payload)) != expected:
             _damaged("payload", f"Payload_CRC of group {index}: expected {expected:08x}, found {found:08x}")
-    return container
 
 
-def read_table(blob: Bytes) -> Container:
+def read_table(blob: Bytes) -> Opened:
     """Like `read`, without looking at the payloads of several groups: stages `magic` to `length`."""
     blob = memoryview(blob)
     _check_magic(blob)
@@ -122,7 +108,7 @@ def read_table(blob: Bytes) -> Container:
     if end != len(blob):
         problem = "truncated" if len(blob) < end else "trailing bytes"
         _damaged("length", f"{problem}: expected {end} bytes, found {len(blob)}")
-    return Container(header, entries, blob, overhead=cursor.position)
+    return Opened(header, entries, blob, overhead=cursor.position)
 
 
 def _check_magic(blob: memoryview) -> None:
@@ -152,27 +138,27 @@ def _parse_header(cursor: Cursor) -> tuple[Header, int]:
         parameters = Parameters(cursor.u8(), cursor.varint(), cursor.varint(), cursor.varint())
         if parameters == STANDARD:
             cursor.fail("Flags: bit 3 is not set, but the parameters are the standard ones")
-    vectors = None
+    block = None
     if flags & HAS_VECTORS:
         code = cursor.u8()
         coding = code & ~AFTER_START
         if coding not in tuple(Coding):
             cursor.fail(f"Vector_Coding: {code} is reserved")
         width, gain = cursor.varint(), cursor.varint()
-        vectors = Vectors(Coding(coding), width, gain - 1 if gain else None, coding != code)
-    return Header(original_size, original_hash, name, model, parameters, vectors), cursor.varint()
+        block = Vectors(Coding(coding), width, gain - 1 if gain else None, coding != code)
+    return Header(original_size, original_hash, name, model, parameters, block), cursor.varint()
 
 
 def _check_header(header: Header) -> None:
-    parameters, vectors = header.parameters, header.vectors
+    parameters, block = header.parameters, header.vectors
     limits = [
         ("Noise_Exponent", parameters.noise_exponent, *NOISE_EXPONENTS),
         ("Chunk_Tokens", parameters.chunk_tokens, 1, MAX_TOKENS),
         ("Context_Tokens", parameters.context_tokens, 0, MAX_TOKENS),
         ("Start_Token", parameters.start_token, 0, MAX_VOCABULARY - 1),
     ]
-    if vectors:
-        limits += [("Vector_Width", vectors.width, 1, MAX_WIDTH), ("Vector_Gain", vectors.gain or 0, 0, MAX_GAIN)]
+    if block:
+        limits += [("Vector_Width", block.width, 1, MAX_WIDTH), ("Vector_Gain", block.gain or 0, 0, MAX_GAIN)]
     for field, value, low, high in limits:
         if not low <= value <= high:
             _damaged("header", f"{field}: {value} is not in {low} to {high}")
@@ -229,8 +215,8 @@ def _kind(cursor: Cursor) -> Kind:
 
 
 def _checked(cursor: Cursor, entry: Entry) -> Entry:
-    if not 1 <= entry.size <= MAX_CHUNK_SIZE:
-        cursor.fail(f"Size: {entry.size} is not in 1 to {MAX_CHUNK_SIZE}")
+    if not 1 <= entry.size <= MAX_GROUP_SIZE:
+        cursor.fail(f"Size: {entry.size} is not in 1 to {MAX_GROUP_SIZE}")
     if entry.kind is Kind.RAW and entry.payload_size != entry.size:
         cursor.fail(f"Payload_Size: raw group of {entry.size} bytes has {entry.payload_size}")
     if entry.kind is Kind.ZSTD and not 1 <= entry.payload_size < entry.size:

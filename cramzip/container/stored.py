@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from functools import lru_cache
 
 import zstandard
 
@@ -14,25 +15,35 @@ from .records import (
     Group,
     Kind,
 )
-from .wire import MAX_CHUNK_SIZE, Bytes
+from .wire import MAX_GROUP_SIZE, Bytes
 
 MAX_ZSTD_WINDOW = 2**23
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 ZSTD_ZERO_BITS = 0b11011  # of Frame_Header_Descriptor: the number of a dictionary, and what is reserved or unused
 
 
+def stored_sizes(size: int) -> list[int]:
+    """The sizes of as few groups as the format allows for `size` bytes."""
+    return [min(MAX_GROUP_SIZE, size - start) for start in range(0, size, MAX_GROUP_SIZE)]
+
+
 def stored_group(content: Bytes) -> Group:
-    """`content` (1 to MAX_CHUNK_SIZE bytes) as zstd, or raw where that is no smaller."""
-    crc = zlib.crc32(content)
-    packed = zstandard.ZstdCompressor(level=19).compress(content)
+    """`content` (1 to MAX_GROUP_SIZE bytes) as zstd, or raw where that is no smaller."""
+    content = bytes(content)
+    crc, packed = zlib.crc32(content), _packed(content)
     if len(packed) < len(content):
         return Group(Entry(Kind.ZSTD, len(content), len(packed), zlib.crc32(packed), crc), packed)
-    return Group(Entry(Kind.RAW, len(content), len(content), crc, crc), bytes(content))
+    return Group(Entry(Kind.RAW, len(content), len(content), crc, crc), content)
+
+
+@lru_cache(maxsize=2)  # a small file is asked for as a group, as a segment and as a whole
+def _packed(content: bytes) -> bytes:
+    return zstandard.ZstdCompressor(level=19).compress(content)
 
 
 def stored_groups(content: Bytes) -> Iterator[Group]:
     """All of `content` stored, in as few groups as the format allows."""
-    return (stored_group(content[i : i + MAX_CHUNK_SIZE]) for i in range(0, len(content), MAX_CHUNK_SIZE))
+    return (stored_group(content[i : i + MAX_GROUP_SIZE]) for i in range(0, len(content), MAX_GROUP_SIZE))
 
 
 def stored_content(group: Group) -> bytes:

@@ -55,3 +55,19 @@ def unpack(data: Bytes, n_vectors: int, width: int, coding: Coding) -> Quantized
     if not valid or codes[:, width:].any():
         raise DamagedFileError("vectors", "a code is out of range, or filling is not zero")
     return QuantizedMem(coding, codes[:, :width].astype(np.uint8), scales)
+
+
+def check(data: Bytes, width: int, coding: Coding) -> None:
+    """Raise DamagedFileError (stage `vectors`) for bytes that `pack` would not write; nothing is unpacked."""
+    raw = np.frombuffer(data, np.uint8).reshape(-1, coding.vector_size(width))
+    if coding is Coding.FLOAT16:
+        if (raw.view("<u2") & 0x7C00 == 0x7C00).any():
+            raise DamagedFileError("vectors", "a value is infinite or not a number")
+        return
+    last = raw[:, -1]  # what fills it up are its highest digits, in base 3 or 2
+    if coding is Coding.TERNARY:
+        valid = bool((raw[:, 1:] < 3**5).all()) and bool((last < 3 ** ((width - 1) % 5 + 1)).all())
+    else:
+        valid = bool((last >> ((width * int(coding.bits) - 1) % 8 + 1) == 0).all())
+    if not valid:
+        raise DamagedFileError("vectors", "a code is out of range, or filling is not zero")

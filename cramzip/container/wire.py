@@ -11,7 +11,7 @@ Bytes = bytes | memoryview
 
 MAX_VARINT_BYTES = 9
 MAX_STRING = 255
-MAX_CHUNK_SIZE = 2**22
+MAX_GROUP_SIZE = 2**22
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 
 

@@ -84,6 +84,11 @@ def file_size(header: Header, entries: Sequence[Entry]) -> int:
     return len(pack_header(header, len(entries))) + table + CHECK_SIZE
 
 
+def groups_size(groups: Iterable[Group]) -> int:
+    """Bytes that groups take in a file of several, with their entries."""
+    return sum(len(pack_entry(group.entry)) + len(group.payload) for group in groups)
+
+
 def write(sink: BinaryIO, header: Header, groups: Iterable[Group]) -> int:
     """Write a whole file and return its size in bytes; `groups` is walked twice."""
     entries = [group.entry for group in groups]

@@ -1,43 +1,29 @@
 """The experiments: which texts are crammed with which settings, and what is found.
 
-Everything is asked of a Laboratory, which measures what its store does not hold yet. An experiment that was interrupted
-asks the same questions again, and most of them are answered at once.
+Everything is asked of a Laboratory. An experiment that was interrupted asks the same questions again, and most of them
+are answered at once.
 """
 
 from __future__ import annotations
 
-import base64
 import math
-import time
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import torch
 
-from .. import __version__
-from ..coding.chunking import prior_capacity
-from ..coding.cram import LEARNING_RATE, Task
+from ..coding.cram import LEARNING_RATE
+from ..coding.view import Chunk
 from ..container.records import BITS
-from ..errors import UsageError
-from ..lm.frozen import FrozenLM
-from .measures import Outcome, Reading, cosine, decoding_capacity, exact_capacity, outcome, read, recited, threshold
+from .lab import Laboratory, Row, Trial, about
+from .measures import Outcome, cosine, read, threshold
 from .measures import utilisation as utilised
-from .published import PAPER_LENGTHS
-from .recipes import OURS, PAPER, PAPER_STEPS, Setting, Solution, optimise, slots
-from .store import Record, Store
-from .texts import Text, by_kind
+from .recipes import PAPER, Setting
+from .texts import Text
 
-# The paper's lengths, and between them and below what smaller models need.
-LENGTHS = tuple(sorted({*PAPER_LENGTHS, 2, 4, 6, 10, 12, 14, 20, 24, 28, 40, 48, 56, 72, 112, 224, 320, 448, 640, 896}))
-LEAST_LENGTH = 2  # of a single token the paper counts nothing
-VECTORS = (1, 2, 4, 8)
 PAPER_VECTORS = (1, 2, 4, 8, 16, 32)
-BEYOND = 2.0  # times what vectors hold: the gains are largest above the capacity
-LENGTH_RATIO = 2.0  # of the longest and the shortest text of a batch: what is shorter is filled up, and takes as long
 AROUND = (0.5, 1.0, 1.5, 2.0)  # times the capacity: lengths at which cross-entropies are compared
 CONTEXTS = (0, 16, 64, 256)  # tokens
 RATES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # in units of the embedding scale
@@ -47,292 +33,6 @@ SURVIVAL = (0.5, 1.0)  # times the capacity
 SOLUTIONS, SOLVED_TEXTS, PAIRS, POINTS = 4, 4, 3, 21
 SOLVED_SHARE = 0.75  # of what one vector holds of every text: so much that most starts lead to a solution
 LESSONS, LESSON_SHARE, LEAST_LESSONS = 32, 0.5, 8  # texts, each half of what one vector holds, and how many are to do
-COST_SAMPLE = 64  # tokens that the cost of a text is estimated from
-TOLD_EVERY = 60.0  # seconds
-
-Row = dict[str, Any]
-Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How much is measured. `steps` and `learning_rate` are of cramzip's optimiser, `paper_steps` of the paper's."""
-
-    samples: int = 4
-    lengths: tuple[int, ...] = LENGTHS
-    vectors: tuple[int, ...] = VECTORS
-    steps: int = 300
-    paper_steps: int = PAPER_STEPS
-    seed: int = 0
-    bits: str = Setting.bits
-    learning_rate: float = LEARNING_RATE
-
-    @property
-    def setting(self) -> Setting:
-        return Setting(steps=self.steps, seed=self.seed, bits=self.bits, learning_rate=self.learning_rate)
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One question: the first `n_tokens` of a text, with `n_context` tokens before them in view, in one setting."""
-
-    text: Text
-    n_tokens: int
-    setting: Setting
-    n_context: int = 0
-    keeps_vectors: bool = False
-
-    @property
-    def task(self) -> Task:
-        before = self.text.before[len(self.text.before) - self.n_context :]
-        return Task(self.text.ids[: self.n_tokens], before)
-
-
-class Laboratory:
-    """A model, some texts, and the answers that are known. `tell` is told what is being measured, now and then."""
-
-    def __init__(
-        self,
-        lm: FrozenLM,
-        texts: Sequence[Text],
-        plan: Plan,
-        store: Store,
-        *,
-        batch_size: int | None = None,
-        tell: Tell = lambda _: None,
-    ):
-        self.lm, self.texts, self.plan, self.store = lm, list(texts), plan, store
-        self.batch_size, self.tell = batch_size, tell
-        self._without: dict[tuple[str, int, int], Reading] = {}
-        self._held: dict[str, float] = {}
-
-    @property
-    def main_texts(self) -> list[Text]:
-        """The texts of the first kind, for experiments that are about something else than kinds."""
-        return next(same for _, same in by_kind(self.texts))
-
-    # -- measuring ---------------------------------------------------------------------------------
-
-    def outcomes(self, trials: Sequence[Trial]) -> list[Outcome]:
-        """What every trial comes to. What is missing is measured, batch by batch, and stored after each."""
-        return [Outcome(**record["outcome"]) for record in self._records(trials)]
-
-    def solutions(self, trials: Sequence[Trial]) -> list[torch.Tensor]:
-        """The vectors (M, D) of trials that keep them."""
-        return [_unpacked(record["mem"], self.lm.width) for record in self._records(trials)]
-
-    def _records(self, trials: Sequence[Trial]) -> list[Record]:
-        missing = [trial for trial in dict.fromkeys(trials) if self.store.get(self._key(trial)) is None]
-        for setting in dict.fromkeys(trial.setting for trial in missing):
-            same = sorted((t for t in missing if t.setting == setting), key=lambda t: t.n_tokens + t.n_context)
-            while same:
-                longest = LENGTH_RATIO * (same[0].n_tokens + same[0].n_context)
-                alike = [trial for trial in same if trial.n_tokens + trial.n_context <= longest]
-                size = slots(self.lm, alike[-1].n_tokens + alike[-1].n_context, self.batch_size)
-                self._measure(alike[:size])
-                del same[: len(alike[:size])]
-        found = [self.store.get(self._key(trial)) for trial in trials]
-        return [record for record in found if record is not None]
-
-    def _key(self, trial: Trial) -> Record:
-        """All that decides the outcome of a trial."""
-        return {
-            "model": self.lm.fingerprint.hex(),
-            "cramzip": __version__,
-            "torch": torch.__version__,
-            "device": self.lm.device,
-            "kind": trial.text.kind,
-            "text": trial.text.digest,
-            "tokens": trial.n_tokens,
-            "context": trial.n_context,
-            "keeps_vectors": trial.keeps_vectors,
-            **asdict(trial.setting),
-        }
-
-    def _measure(self, trials: Sequence[Trial]) -> None:
-        setting, tasks = trials[0].setting, [trial.task for trial in trials]
-        label = _label(trials)
-        self.tell(f"{label} ...")
-        solved = optimise(self.lm, tasks, setting, self.batch_size, self._progress(label, tasks))
-        without = [self._reading_without(trial) for trial in trials]
-        after_start = setting.after_start(self.lm)
-        readings = [
-            read(self.lm, task, one.mem, after_start=after_start) for task, one in zip(tasks, solved, strict=True)
-        ]
-        exact = self._exact(trials, solved, readings)
-        found = [
-            outcome(task, free, reading, exact=is_exact, steps=one.steps, seconds=round(one.seconds, 3))
-            for task, free, reading, is_exact, one in zip(tasks, without, readings, exact, solved, strict=True)
-        ]
-        for trial, one, solution in zip(trials, found, solved, strict=True):
-            kept = {"mem": _packed(solution.mem)} if trial.keeps_vectors else {}
-            self.store.add({"key": self._key(trial), "name": trial.text.name, "outcome": one.as_record(), **kept})
-        n_exact, seconds = sum(exact), sum(one.seconds for one in solved)
-        self.tell(f"{label}: {n_exact} of {len(trials)} recited, {seconds:.0f} s")
-
-    def _progress(self, label: str, tasks: Sequence[Task]) -> Callable[[float], None]:
-        total, start = sum(len(task.tokens) for task in tasks), time.monotonic()
-        done, told = 0.0, start
-
-        def progress(tokens: float) -> None:
-            nonlocal done, told
-            done += tokens
-            if (now := time.monotonic()) - told >= TOLD_EVERY and done:
-                told = now
-                left = (now - start) * max(0.0, total / done - 1)
-                self.tell(f"{label}: {done / total:.0%}, {left / 60:.0f} min left at most")
-
-        return progress
-
-    def _exact(self, trials: Sequence[Trial], solved: Sequence[Solution], readings: Sequence[Reading]) -> list[bool]:
-        """Which solutions recite their texts. With context in view, tokens that are all right will have to do."""
-        exact = [bool(reading.right.all()) for reading in readings]
-        hopeful = [i for i, trial in enumerate(trials) if exact[i] and not trial.n_context]
-        rows, mems = [trials[i].task.tokens for i in hopeful], [solved[i].mem for i in hopeful]
-        said = recited(self.lm, rows, mems, after_start=trials[0].setting.after_start(self.lm))
-        for i, is_recited in zip(hopeful, said, strict=True):
-            exact[i] = is_recited
-        return exact
-
-    def _reading_without(self, trial: Trial) -> Reading:
-        key = trial.text.digest, trial.n_tokens, trial.n_context
-        if key not in self._without:
-            self._without[key] = read(self.lm, trial.task, None)
-        return self._without[key]
-
-    # -- looking for the longest -------------------------------------------------------------------
-
-    def lengths(self, text: Text, setting: Setting, n_context: int = 0) -> list[int]:
-        """Those of the plan that a text and the positions of the model allow."""
-        room = (self.lm.context or math.inf) - setting.vectors - n_context
-        return [length for length in self.plan.lengths if LEAST_LENGTH <= length <= min(len(text.ids), room)]
-
-    def length_near(self, text: Text, tokens: float, setting: Setting, n_context: int = 0) -> int:
-        """The allowed length that is nearest to `tokens`, as a ratio."""
-        allowed = self.lengths(text, setting, n_context)
-        if not allowed:
-            raise UsageError(
-                f"{text.name}: no length fits into the text and the {self.lm.context} positions of the model"
-            )
-        return min(allowed, key=lambda length: abs(math.log(length / max(tokens, 0.5))))
-
-    def longest(
-        self, texts: Sequence[Text], setting: Setting, passes: Callable[[Outcome], bool], begin: dict[Text, float]
-    ) -> dict[Text, int]:
-        """The longest length of each text that passes; 0 for none. All texts take each step of their searches together.
-
-        Taken for granted is that what is shorter passes too.
-        """
-        searches = {text: _Search(self.lengths(text, setting), begin[text]) for text in texts}
-        while asked := {text: length for text, search in searches.items() if (length := search.next())}:
-            trials = [Trial(text, length, setting) for text, length in asked.items()]
-            for (text, length), one in zip(asked.items(), self.outcomes(trials), strict=True):
-                searches[text].answer(length, passed=passes(one))
-        return {text: search.found for text, search in searches.items()}
-
-    def expected(self, text: Text, setting: Setting) -> float:
-        """How many tokens vectors may be expected to hold before anything is known."""
-        sample = Trial(text, min(len(text.ids), COST_SAMPLE, (self.lm.context or COST_SAMPLE) - 1), setting)
-        nats = float(self._reading_without(sample).nats.mean())
-        bits = prior_capacity(self.lm.width, self.lm.vocabulary_size, self.lm.n_layers)
-        return setting.vectors * bits * math.log(2) / max(nats, 1e-3)
-
-    def capacities(
-        self,
-        texts: Sequence[Text],
-        setting: Setting,
-        begin: dict[Text, float] | None = None,
-        *,
-        looks_beyond: bool = True,
-    ) -> list[Row]:
-        """For each text the longest with 99% of tokens right, as the paper counts, and the longest that is recited.
-
-        And the largest gains, of all lengths tried and, with `looks_beyond`, of one that is more than vectors hold.
-        What the paper's recipe recites is looked for among the lengths that are tried anyway.
-        """
-        for text in texts:
-            self.length_near(text, 1, setting)  # if there is any
-        begin = begin or {text: self.expected(text, setting) for text in texts}
-        found = self.longest(texts, setting, lambda one: one.is_decoded_after_first, begin)
-        if setting.recipe != PAPER:
-            self.longest(texts, setting, lambda one: one.exact, {text: float(found[text]) for text in texts})
-        beyond = [self._beyond(text, found[text], setting) for text in texts] if looks_beyond else []
-        self.outcomes(beyond)
-        return [self._capacity_row(text, setting, beyond[i : i + 1]) for i, text in enumerate(texts)]
-
-    def _beyond(self, text: Text, held: int, setting: Setting) -> Trial:
-        """What the gains are taken from: more than a text's vectors hold, made as likely as possible."""
-        if setting.recipe != PAPER:  # which makes texts as likely as possible in any case
-            setting = replace(setting, exact=False)
-        return Trial(text, self.length_near(text, BEYOND * max(held, 1), setting), setting)
-
-    def held(self, kind: str) -> float:
-        """The mean number of tokens of a kind of text that one vector holds, as the paper counts."""
-        if kind not in self._held:
-            rows = self.capacities([text for text in self.texts if text.kind == kind], self.plan.setting)
-            self._held[kind] = float(np.mean([row["decoding_capacity_after_first"] for row in rows]))
-        return self._held[kind]
-
-    def _capacity_row(self, text: Text, setting: Setting, beyond: Sequence[Trial]) -> Row:
-        trials = [Trial(text, length, setting) for length in self.lengths(text, setting)]
-        known = [trial for trial in trials if self.store.get(self._key(trial))]
-        outcomes = self.outcomes([*known, *beyond])
-        horizon = exact_capacity(outcomes)
-        longest = [one for one in outcomes if one.tokens == horizon]
-        return {
-            **_about(text),
-            "recipe": setting.recipe,
-            "vectors": setting.vectors,
-            "exact_capacity": horizon,
-            "exact_nats": longest[0].nats_without if longest else 0.0,
-            "decoding_capacity": decoding_capacity(outcomes),
-            "decoding_capacity_after_first": decoding_capacity(outcomes, after_first=True),
-            "at_least": trials[-1] in known and outcomes[known.index(trials[-1])].is_decoded_after_first,
-            "token_gain": max(one.token_gain for one in outcomes),
-            "information_gain": max(one.information_gain for one in outcomes),
-            "tried": [one.tokens for one in outcomes],
-            "steps": longest[0].steps if longest else 0,
-            "seconds": round(sum(one.seconds for one in outcomes), 1),
-        }
-
-
-class _Search:
-    """The longest of some lengths that passes: strides that double, from where it is expected, then halves.
-
-    After a length that passed the next is at most twice as long, if there is one: what fails takes all its steps.
-    """
-
-    def __init__(self, lengths: Sequence[int], begin: float):
-        self.lengths = lengths
-        self.low, self.high = -1, len(lengths)  # the last that passed, the first that did not
-        self.begin = max((i for i, length in enumerate(lengths) if length <= begin), default=0)
-        self.stride = 1
-
-    @property
-    def found(self) -> int:
-        return self.lengths[self.low] if self.low >= 0 else 0
-
-    def next(self) -> int | None:
-        """The length to try, or None when all is known."""
-        if self.high - self.low <= 1:
-            return None
-        if self.low < 0 and self.high == len(self.lengths):
-            return self.lengths[self.begin]
-        if self.low >= 0 and self.high < len(self.lengths):
-            return self.lengths[(self.low + self.high) // 2]
-        place = self.low + self.stride if self.low >= 0 else self.high - self.stride
-        self.stride *= 2
-        if self.low < 0:
-            return self.lengths[max(place, 0)]
-        within = bisect_right(self.lengths, 2 * self.lengths[self.low]) - 1
-        return self.lengths[min(place, max(within, self.low + 1), len(self.lengths) - 1)]
-
-    def answer(self, length: int, *, passed: bool) -> None:
-        place = self.lengths.index(length)
-        if passed:
-            self.low = max(self.low, place)
-        else:
-            self.high = min(self.high, place)
 
 
 # -- experiments: each gives rows ------------------------------------------------------------------
@@ -404,12 +104,12 @@ def interpolation(lab: Laboratory) -> list[Row]:
     rows = []
     points = np.linspace(0, 1, POINTS)
     for text, found in _solutions(lab).items():
-        task = Task(text.ids[: _solved_length(lab, text)])
+        chunk = Chunk(text.ids[: _solved_length(lab, text)])
         for (i, first), (j, second) in list(combinations(enumerate(found), 2))[:PAIRS]:
             mems = [torch.lerp(first, second, float(share)) for share in points]
-            after_start = lab.plan.setting.after_start(lab.lm)
-            right = [float(read(lab.lm, task, mem, after_start=after_start).right.mean()) for mem in mems]
-            rows.append({**_about(text), "pair": [i, j], "tokens": len(task.tokens), "right": right})
+            view = lab.plan.setting.view(lab.lm)
+            right = [float(read(lab.lm, view, chunk, mem).right.mean()) for mem in mems]
+            rows.append({**about(text), "pair": [i, j], "tokens": len(chunk.tokens), "right": right})
     return rows
 
 
@@ -501,7 +201,7 @@ def bits_per_vector(rows: Iterable[Row]) -> float:
     """What a vector recites, as the mean cost of the longest texts in bits, of the first kind in the rows."""
     rows = list(rows)
     same = [row for row in rows if row["kind"] == rows[0]["kind"]]
-    return float(np.mean([row["exact_nats"] / row["vectors"] for row in same])) / math.log(2)
+    return float(np.mean([row["recited_nats"] / row["vectors"] for row in same])) / math.log(2)
 
 
 def origin(lab: Laboratory, lessons: Sequence[Text]) -> tuple[float, ...]:
@@ -511,7 +211,7 @@ def origin(lab: Laboratory, lessons: Sequence[Text]) -> tuple[float, ...]:
         Trial(text, lab.length_near(text, LESSON_SHARE * lab.held(text.kind), setting), setting, keeps_vectors=True)
         for text in lessons
     ]
-    found = [mem for one, mem in zip(lab.outcomes(trials), lab.solutions(trials), strict=True) if one.exact]
+    found = [mem for one, mem in zip(lab.outcomes(trials), lab.solutions(trials), strict=True) if one.recited]
     if len(found) < LEAST_LESSONS:
         return ()
     return tuple((torch.cat(found).mean(0) / lab.lm.embedding_scale).tolist())
@@ -547,36 +247,5 @@ def _solutions(lab: Laboratory) -> dict[Text, list[torch.Tensor]]:
     return found
 
 
-def _about(text: Text) -> Row:
-    return {"kind": text.kind, "text": text.name, "digest": text.digest}
-
-
 def _outcome_row(trial: Trial, one: Outcome) -> Row:
-    return {**_about(trial.text), **one.as_record()}
-
-
-def _label(trials: Sequence[Trial]) -> str:
-    """What is being measured, for people."""
-    setting = trials[0].setting
-    lengths = sorted({trial.n_tokens for trial in trials})
-    span = f"{lengths[0]}" if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
-    parts = [f"{len(trials)} x {span} tokens", f"{setting.vectors} vectors" if setting.vectors > 1 else "1 vector"]
-    base = Setting()
-    if setting.recipe != OURS:
-        parts.append("the paper's recipe")
-    if setting.bits != base.bits:
-        parts.append(f"{setting.bits} bits")
-    if setting.learning_rate != base.learning_rate:
-        parts.append(f"learning rate {setting.learning_rate:g}")
-    if trials[-1].n_context:
-        parts.append(f"up to {max(trial.n_context for trial in trials)} before")
-    return ", ".join(parts)
-
-
-def _packed(mem: torch.Tensor) -> str:
-    return base64.b64encode(mem.half().numpy().tobytes()).decode()
-
-
-def _unpacked(packed: str, width: int) -> torch.Tensor:
-    array = np.frombuffer(base64.b64decode(packed), np.float16).astype(np.float32)
-    return torch.from_numpy(array.reshape(-1, width))
+    return {**about(trial.text), **one.as_record()}

@@ -89,7 +89,7 @@ def _capacity(findings: Findings) -> Figure:
     """Tokens and nats that one vector holds, by kind of text."""
     figure, axes = _panels(len(findings), 2, PAGE, width_ratios=(2, 1))
     bars = (
-        ("exact_capacity", "recited by greedy decoding", "#1b6ca8"),
+        ("recited_capacity", "recited by greedy decoding", "#1b6ca8"),
         ("decoding_capacity_after_first", "99% right, as the paper counts", "#8fb8d8"),
         ("token_gain", "token gain", "#c8b273"),
     )
@@ -135,7 +135,7 @@ def _vectors(findings: Findings) -> Figure:
         axis.annotate(f"{name} (paper)", (last, points[last]), (-2, 5), textcoords="offset points", ha="right",
                       fontsize=6.5, color="0.35")  # fmt: skip
     for colour, found in zip(COLOURS, findings, strict=False):
-        xs, means, stds = _series(found["rows"], "vectors", "exact_capacity")
+        xs, means, stds = _series(found["rows"], "vectors", "recited_capacity")
         _line(axis, xs, means, stds, colour, f"{found['name']}, recited")
         _, decoded, _ = _series(found["rows"], "vectors", "decoding_capacity_after_first")
         axis.plot(xs, decoded, ":", color=colour, label=f"{found['name']}, 99% right")
@@ -292,7 +292,7 @@ def _recipe(findings: Findings) -> Figure:
     measures = (
         ("decoding_capacity_after_first", "99% right\nafter the first"),
         ("decoding_capacity", "99% right"),
-        ("exact_capacity", "recited"),
+        ("recited_capacity", "recited"),
     )
     for axis, found in panels:
         for shift, recipe, label, colour in (
@@ -339,7 +339,7 @@ def _right_share(row: Row) -> float:
 
 
 def _recited(row: Row) -> float:
-    return 100.0 * bool(row["exact"])
+    return 100.0 * bool(row["recited"])
 
 
 def _series(

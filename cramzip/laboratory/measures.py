@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..coding.cram import Task
 from ..coding.decode import Recipe, decode_all
-from ..container.records import Parameters
+from ..coding.view import Chunk, View
 from ..lm.frozen import FrozenLM, token_costs
 
+NO_NOISE = 0.0  # which matters to corrections only
 FLOAT_BITS = 16  # of a dimension, as the papers count what a vector could hold
 NEARLY_ALL = 99  # per cent of the tokens of a text that make it count as decoded
 
@@ -35,7 +35,7 @@ class Outcome:
     """What one solution came to. Counts are of tokens, teacher-forced; costs in nats; `seconds` of optimising.
 
     The authors' loss and accuracy leave out the first token, which their vectors never predict: `_after_first`.
-    `exact`: greedy decoding recites the text.
+    `recited`: greedy decoding gives the whole text.
     """
 
     tokens: int
@@ -45,7 +45,7 @@ class Outcome:
     right_after_first_without: int
     nats: float
     nats_without: float
-    exact: bool
+    recited: bool
     steps: int
     seconds: float
 
@@ -77,36 +77,31 @@ class Outcome:
 
 
 @torch.inference_mode()
-def read(lm: FrozenLM, task: Task, mem: torch.Tensor | None, *, after_start: bool = False) -> Reading:
-    """What the model says of a task after `mem` (M, D), or after its start token; `after_start`: after both."""
-    before = lm.prefix([] if mem is None else [mem.float()], 1, lm.start, after_start=after_start)
-    ids = torch.tensor([[*task.context, *task.tokens[:-1]]], dtype=torch.long, device=lm.device)
-    tokens = torch.tensor([list(task.tokens)], device=lm.device)
-    with lm.exact():
-        logits = lm.logits(torch.cat([before, lm.embed(ids)], dim=1), tokens.shape[1]).float()  # (1, T, V)
+def read(lm: FrozenLM, view: View, chunk: Chunk, mem: torch.Tensor | None) -> Reading:
+    """What the model says of a chunk after `mem` (M, D), or after its start token alone."""
+    logits = view.logits(lm, chunk, None if mem is None else mem.float())[None]  # (1, T, V)
+    tokens = torch.tensor([list(chunk.tokens)], device=lm.device)
     right = (logits.argmax(-1) == tokens)[0].cpu().numpy()
     return Reading(right, token_costs(logits, tokens)[0].cpu().double().numpy())
 
 
-def recited(
-    lm: FrozenLM, rows: Sequence[Sequence[int]], mems: Sequence[torch.Tensor], *, after_start: bool = False
-) -> list[bool]:
+def recited(lm: FrozenLM, view: View, rows: Sequence[Sequence[int]], mems: Sequence[torch.Tensor]) -> list[bool]:
     """Whether greedy decoding from each of `mems` (M, D) gives its row of tokens."""
-    recipes = [Recipe(len(row), (mem.float(),), None, after_start) for row, mem in zip(rows, mems, strict=True)]
-    parameters = Parameters(chunk_tokens=max(map(len, rows), default=1), context_tokens=0, start_token=lm.start)
-    return [said == list(row) for said, row in zip(decode_all(lm, recipes, parameters), rows, strict=True)]
+    recipes = [Recipe(len(row), (mem.float(),)) for row, mem in zip(rows, mems, strict=True)]
+    said = decode_all(lm, recipes, view, NO_NOISE)
+    return [tokens == list(row) for tokens, row in zip(said, rows, strict=True)]
 
 
-def outcome(task: Task, without: Reading, with_mem: Reading, *, exact: bool, steps: int, seconds: float) -> Outcome:
+def outcome(chunk: Chunk, without: Reading, with_mem: Reading, *, recited: bool, steps: int, seconds: float) -> Outcome:
     return Outcome(
-        len(task.tokens),
+        len(chunk.tokens),
         int(with_mem.right.sum()),
         int(without.right.sum()),
         int(with_mem.right[1:].sum()),
         int(without.right[1:].sum()),
         float(with_mem.nats.sum()),
         float(without.nats.sum()),
-        exact,
+        recited,
         steps,
         seconds,
     )
@@ -124,9 +119,9 @@ def decoding_capacity(outcomes: Iterable[Outcome], *, after_first: bool = False)
     return max((one.tokens for one in decoded), default=0)
 
 
-def exact_capacity(outcomes: Iterable[Outcome]) -> int:
+def recited_capacity(outcomes: Iterable[Outcome]) -> int:
     """Tokens of the longest text that greedy decoding recites: the compression horizon of growing spans."""
-    return max((one.tokens for one in outcomes if one.exact), default=0)
+    return max((one.tokens for one in outcomes if one.recited), default=0)
 
 
 def utilisation(token_gain: float, width: int, vocabulary_size: int, n_vectors: int = 1) -> float:

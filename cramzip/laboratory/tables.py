@@ -67,7 +67,7 @@ def _cells(name: str, width: int, published: Published | None, found: Record | N
         str(width),
         str(figures.capacity) if figures else NONE,
         ("≥ " if any(row["at_least"] for row in rows) else "") + here("decoding_capacity_after_first", _best),
-        here("exact_capacity", _best),
+        here("recited_capacity", _best),
         _paper(*figures.token_gain) if figures else NONE,
         here("token_gain", _mean),
         _paper(*figures.information_gain) if figures else NONE,

@@ -18,6 +18,7 @@ import torch
 from torch.nn import functional
 
 from ..errors import ModelError, WrongModelError, first_line
+from .devices import pick
 from .isolation import transformers_alone
 from .loading import load_model, load_tokenizer
 from .source import ModelSource, find
@@ -60,7 +61,7 @@ class FrozenLM:
         self.source = source
         self.model_id, self.revision = source.model_id, source.revision
         self.fingerprint, self.weight_bytes = source.fingerprint, source.weight_bytes
-        self.device = _pick_device(device)
+        self.device = pick(device)
         self._model = load_model(source).to(self.device).eval().requires_grad_(False)
         self.n_parameters = sum(parameter.numel() for parameter in self._model.parameters())
         self._embed = self._model.get_input_embeddings()
@@ -105,14 +106,6 @@ class FrozenLM:
         embedded: torch.Tensor = self._embed(ids)
         return embedded
 
-    def prefix(self, mem: Sequence[torch.Tensor], n_rows: int, start_token: int, *, after_start: bool) -> torch.Tensor:
-        """What chunks begin with (B, N, D): their vectors (M, D), if any; the start token before these, or alone."""
-        start = self.embed(torch.full((n_rows, 1), start_token, device=self.device))
-        if not mem:
-            return start
-        vectors = torch.stack(list(mem)).to(self.device)
-        return torch.cat([start, vectors], dim=1) if after_start else vectors
-
     def logits(self, inputs: torch.Tensor, n_last: int = 0) -> torch.Tensor:
         """Logits (B, N, V) at the last `n_last` positions of input embeddings (B, ., D), or at all; differentiable."""
         keep = {"logits_to_keep": n_last} if n_last and self._last_only else {}
@@ -154,7 +147,7 @@ class FrozenLM:
         for index, row in enumerate(rows):
             context = list(contexts[index]) if contexts else []
             ids = torch.tensor([[self.start, *context, *row[:-1]]], device=self.device)
-            with self.exact():
+            with self.plain_float32():
                 logits = self.logits(self.embed(ids), len(row)).float()
             targets = torch.tensor([row], device=self.device)
             costs.append(token_costs(logits, targets)[0].cpu().numpy())
@@ -172,7 +165,7 @@ class FrozenLM:
         vectors = torch.randn(DEAFNESS_SAMPLE, 1, self.width, generator=generator).to(self.device)
         vectors = vectors * (DEAFNESS_SCALE * self.embedding_scale)
         start = self.embed(torch.full((DEAFNESS_SAMPLE, 1), self.start, device=self.device))
-        with self.exact():
+        with self.plain_float32():
             alone, after = self.logits(vectors, 1), self.logits(torch.cat([start, vectors], dim=1), 1)
         return _information(after[:, 0].float()) > _information(alone[:, 0].float())
 
@@ -188,7 +181,7 @@ class FrozenLM:
         ids = [token for piece in pieces for token in piece.ids or []][:NOISE_TOKENS] or [self.start]
         ids = ids[: (self.context or NOISE_TOKENS) - 1]
         embeddings = self.embed(torch.tensor([[self.start, *ids]], device=self.device))  # (1, N, D)
-        with self.exact():
+        with self.plain_float32():
             whole = self.logits(embeddings)[0].float()
             cache, largest = None, 0.0
             for n in range(embeddings.shape[1]):
@@ -199,7 +192,7 @@ class FrozenLM:
     def _probe(self) -> tuple[int, int]:
         """V and D, found by running the model: on embeddings, causally, with a cache that changes nothing."""
         try:
-            with torch.inference_mode(), self.exact():
+            with torch.inference_mode(), self.plain_float32():
                 embeddings = self.embed(torch.arange(PROBE_TOKENS, device=self.device)[None])  # (1, N, D)
                 whole = self.logits(embeddings)[0]  # (N, V)
                 last, cache = self.step(embeddings[:, :2])
@@ -223,12 +216,12 @@ class FrozenLM:
         head, base = self._model.get_output_embeddings(), self._model.base_model
         if head is None or base is self._model:
             return False
-        with self.exact():
+        with self.plain_float32():
             found = head(base(inputs_embeds=embeddings, use_cache=False).last_hidden_state)[0]
         return found.shape == whole.shape and bool((found - whole).abs().max() <= PROBE_TOLERANCE * whole.std())
 
     @contextmanager
-    def exact(self) -> Iterator[None]:
+    def plain_float32(self) -> Iterator[None]:
         """Plain float32, whatever the program around has set: no TF32, no autocast."""
         precision = torch.get_float32_matmul_precision()
         convolutions = torch.backends.cudnn.allow_tf32
@@ -256,11 +249,6 @@ class FrozenLM:
         return float(self.embed(sample).float().std())
 
 
-def prefix_length(lm: FrozenLM, n_vectors: int) -> int:
-    """Positions that a chunk begins with when `n_vectors` are made for it."""
-    return n_vectors + lm.vectors_after_start if n_vectors else 1
-
-
 def _information(logits: torch.Tensor) -> float:
     """How much a token drawn from logits (B, V) tells of the row that it was drawn from, in nats."""
     log_p = logits.log_softmax(1)
@@ -280,12 +268,3 @@ def pad(rows: Sequence[Sequence[int]], length: int, value: int = 0) -> torch.Ten
     for index, row in enumerate(rows):
         padded[index, : len(row)] = torch.tensor(row, dtype=torch.long)
     return padded
-
-
-def _pick_device(device: str) -> str:
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device == "auto":
-        return next(name for name in ("cuda", "mps", "cpu") if available[name])
-    if not available.get(device):
-        raise ModelError(f"device {device} is not available here")
-    return device

@@ -16,9 +16,10 @@ from common import ids_of, parser, report, seconds, text_of
 
 import cramzip
 from cramzip import CramConfig
-from cramzip.coding.cram import Task, cram
-from cramzip.coding.encode import choose_parameters
+from cramzip.coding.cram import cram
+from cramzip.coding.encode import Writer
 from cramzip.coding.quantize import dequantize
+from cramzip.coding.view import Chunk
 from cramzip.lm.loading import load_model
 
 RATE, BETAS, DECAY, STEPS, PATIENCE = 1e-2, (0.9, 0.9), 0.01, 5000, 2000
@@ -58,8 +59,8 @@ def plain(model, ids, scale, limit=float("inf")):
 
 def ours(lm, chunks, config):
     """How many of the chunks are exact, the steps they took on average, and the seconds for all."""
-    noise_bound = choose_parameters(lm, config).noise_bound
-    results, elapsed = seconds(lambda: cram(lm, [Task(chunk) for chunk in chunks], config, noise_bound))
+    goal = Writer(lm, config).goal
+    results, elapsed = seconds(lambda: cram(goal, [Chunk(chunk) for chunk in chunks]))
     assert all(torch.isfinite(dequantize(result.mem)).all() for result in results)
     exact = [result.wrong == 0 for result in results]
     return exact, sum(result.steps for result in results) / len(results), elapsed

@@ -15,7 +15,7 @@ from common import parser, report, seconds, text_of
 import cramzip
 from cramzip import CramConfig
 from cramzip.coding.decode import Recipe, decode_all
-from cramzip.container.records import Parameters
+from cramzip.coding.view import View
 from cramzip.lm.loading import load_model
 
 
@@ -52,14 +52,14 @@ def main():
     mems = torch.randn(arguments.chunks, 1, lm.width, generator=generator) * 10 * lm.embedding_scale
     mems = list(mems.to(lm.device))
     recipes = [Recipe(arguments.tokens, (mem,)) for mem in mems]
-    parameters = Parameters(chunk_tokens=arguments.tokens, context_tokens=0)
-    decode_all(lm, recipes[:2], parameters)  # both once, to warm up
+    view = View(arguments.tokens, context_tokens=0, start_token=lm.start)
+    decode_all(lm, recipes[:2], view, 0.0)  # both once, to warm up
     generate(model, mems[:1], 4)
     tokens = arguments.chunks * arguments.tokens
     generated = arguments.generated * arguments.tokens
     rate, plain_rate, same = 0.0, 0.0, 0
     for turn in range(2):
-        recited, took = seconds(lambda: decode_all(lm, recipes, parameters))
+        recited, took = seconds(lambda: decode_all(lm, recipes, view, 0.0))
         rate += tokens / took / 2
         part = slice(turn * arguments.generated, (turn + 1) * arguments.generated)
         found, took = seconds(lambda part=part: generate(model, mems[part], arguments.tokens))

@@ -11,9 +11,10 @@ from common import ids_of, parser, report, seconds, text_of
 
 import cramzip
 from cramzip import CramConfig
-from cramzip.coding.cram import Task, cram
+from cramzip.coding.cram import cram
 from cramzip.coding.decode import Recipe, decode_all
-from cramzip.container.records import Parameters
+from cramzip.coding.encode import Writer
+from cramzip.coding.view import Chunk, View
 
 STEPS = 4
 
@@ -44,17 +45,17 @@ def main():
         curves["size"].append([size, len(blob), compressing, decompressing, peak])
 
     print("chunks decoded at once: tokens/s")
-    parameters = Parameters(chunk_tokens=64, context_tokens=0)
+    view = View(chunk_tokens=64, context_tokens=0, start_token=lm.start)
     for n in map(int, arguments.batches.split(",")):
         recipes = [Recipe(64, (torch.randn(1, lm.width) * lm.embedding_scale,)) for _ in range(n)]
-        _, took = seconds(lambda recipes=recipes: decode_all(lm, recipes, parameters))
+        _, took = seconds(lambda recipes=recipes: decode_all(lm, recipes, view, 0.0))
         print(f"{n:9} {64 * n / took:9,.0f}")
         curves["batch"].append([n, 64 * n / took])
 
     def step_seconds(n_vectors, n_tokens):
-        tasks = [Task(ids[i * 32 : i * 32 + n_tokens]) for i in range(16)]
-        config = CramConfig(vectors=n_vectors, max_steps=STEPS)
-        return seconds(lambda: cram(lm, tasks, config, 2.0**-12))[1] / STEPS
+        chunks = [Chunk(ids[i * 32 : i * 32 + n_tokens]) for i in range(16)]
+        goal = Writer(lm, CramConfig(vectors=n_vectors, max_steps=STEPS)).goal
+        return seconds(lambda: cram(goal, chunks))[1] / STEPS
 
     print("vectors of a chunk: seconds for a step of 16 chunks of 32 tokens")
     for n in map(int, arguments.vectors.split(",")):

@@ -16,8 +16,9 @@ from common import ids_of, parser, report, text_of
 
 import cramzip
 from cramzip import CramConfig
-from cramzip.coding.cram import BETAS, EPSILON, Slots, Task
-from cramzip.coding.encode import choose_parameters
+from cramzip.coding.cram import BETAS, EPSILON, Slots
+from cramzip.coding.encode import Writer
+from cramzip.coding.view import Chunk
 from cramzip.laboratory.measures import read
 from cramzip.laboratory.recipes import PAPER, Setting, optimise
 
@@ -51,19 +52,20 @@ class Overparametrised(Slots):
     PARTS = ("z", "b", "w")
     STATE = (*Slots.STATE, *(f"{part}{suffix}" for part in ("z", "b", "w") for suffix in ("", "_mean", "_square")))
 
-    def __init__(self, lm, *rest):
+    def __init__(self, goal, *rest):
+        lm = goal.lm
         empty = torch.zeros(0, 1, lm.width, device=lm.device)
         for part in self.PARTS:
             for suffix in ("", "_mean", "_square"):
                 like = empty if part != "w" else torch.zeros(0, lm.width, lm.width, device=lm.device)
                 setattr(self, part + suffix, like)
-        super().__init__(lm, *rest)
+        super().__init__(goal, *rest)
 
-    def add(self, tasks):
-        super().add(tasks)
-        start = self.x[-len(tasks) :]  # (S, 1, D)
+    def add(self, chunks):
+        super().add(chunks)
+        start = self.x[-len(chunks) :]  # (S, 1, D)
         width = start.shape[-1]
-        w = torch.randn(len(tasks), width, width, device=start.device) / width**0.5
+        w = torch.randn(len(chunks), width, width, device=start.device) / width**0.5
         new = {"w": w, "z": torch.randn_like(start)}
         new["b"] = start - new["z"] @ w.mT
         for part in self.PARTS:
@@ -87,30 +89,34 @@ class Overparametrised(Slots):
         self.x = self.z @ self.w.mT + self.b
 
 
-def solve(kind, lm, tasks, config):
+def solve(kind, lm, chunks, config):
     """Vectors (M, D) in units of the embedding scale, and which of them are exact."""
-    slots = kind(lm, config, choose_parameters(lm, config).noise_bound, config.vectors, 0)
-    slots.add(list(enumerate(tasks)))
-    exact, best = [False] * len(tasks), {}
-    while slots.tasks:
+    slots = kind(Writer(lm, config).goal, config.vectors, 0)
+    slots.add(list(enumerate(chunks)))
+    exact, best = [False] * len(chunks), {}
+    while slots.chunks:
         slots.step()
-        best |= {index: slots.best[row] for row, (index, _) in enumerate(slots.tasks)}
+        best |= {index: slots.best[row] for row, (index, _) in enumerate(slots.chunks)}
         for index, result in slots.take_finished():
             exact[index] = result.wrong == 0
-    return [best[index] for index in range(len(tasks))], exact
+    return [best[index] for index in range(len(chunks))], exact
 
 
 def by_slots(kind):
-    def recipe(lm, tasks, n_steps):
-        return solve(kind, lm, tasks, CramConfig(exact=True, bits="16", max_steps=n_steps))[1]
+    def recipe(lm, chunks, n_steps):
+        return solve(kind, lm, chunks, CramConfig(exact=True, bits="16", max_steps=n_steps))[1]
 
     return recipe
 
 
-def published(lm, tasks, n_steps):
+def published(lm, chunks, n_steps):
     """The paper's recipe never learns the first token: here, in its favour, that does not count."""
-    solved = optimise(lm, tasks, Setting(PAPER, steps=n_steps))
-    return [bool(read(lm, task, one.mem).right[1:].all()) for task, one in zip(tasks, solved, strict=True)]
+    setting = Setting(PAPER, steps=n_steps)
+    solved = optimise(lm, chunks, setting)
+    return [
+        bool(read(lm, setting.view(lm), chunk, one.mem).right[1:].all())
+        for chunk, one in zip(chunks, solved, strict=True)
+    ]
 
 
 def learned_start(lm, lessons):
@@ -120,8 +126,8 @@ def learned_start(lm, lessons):
     mean = torch.stack([x for x, is_exact in zip(found, exact, strict=True) if is_exact]).mean(0)
 
     class Learned(Slots):
-        def initial(self, task):
-            return mean.cpu() + super().initial(task)
+        def initial(self, chunk):
+            return mean.cpu() + super().initial(chunk)
 
     return by_slots(Learned)
 
@@ -131,7 +137,7 @@ def tokens_per_vector(recipe, lm, texts, n_steps):
     start = time.perf_counter()
     longest = [0] * len(texts)
     for length in LENGTHS:
-        for index, exact in enumerate(recipe(lm, [Task(text[:length]) for text in texts], n_steps)):
+        for index, exact in enumerate(recipe(lm, [Chunk(text[:length]) for text in texts], n_steps)):
             longest[index] = length if exact else longest[index]
     return sum(longest) / len(texts), (time.perf_counter() - start) / len(texts)
 
@@ -172,7 +178,7 @@ def main():
     samples = [ids[i * stride : i * stride + max(LENGTHS)] for i in range(arguments.texts + LESSONS)]
     spread = range(0, len(samples), len(samples) // arguments.texts)[: arguments.texts]
     texts = [samples[i] for i in spread]
-    lessons = [Task(text[: LENGTHS[2]]) for i, text in enumerate(samples) if i not in spread]
+    lessons = [Chunk(text[: LENGTHS[2]]) for i, text in enumerate(samples) if i not in spread]
     recipes = {
         "cramzip": by_slots(Slots),
         "equal weights": by_slots(Even),

@@ -15,7 +15,10 @@ import click
 import torch
 
 import cramzip
-from cramzip.coding.cram import CramConfig, Slots, Task
+from cramzip.coding.cram import Slots
+from cramzip.coding.encode import Writer
+from cramzip.coding.view import Chunk
+from cramzip.config import CramConfig
 from cramzip.lm.frozen import token_costs
 
 LENGTH, LEAST = 80, 40  # tokens of a beginning, and the fewest that count
@@ -40,7 +43,7 @@ def beginnings(lm, folder, n):
 class Shared(Slots):
     """One vector for all chunks: they start alike, and move by the sum of their gradients, at a decaying rate."""
 
-    def initial(self, task):
+    def initial(self, chunk):
         return self.lm.embed(torch.tensor([self.lm.start], device=self.lm.device)).cpu() / self.lm.embedding_scale
 
     def move(self, gradient):
@@ -52,8 +55,8 @@ class Shared(Slots):
 
 def learn(lm, rows, steps):
     """One vector (1, D) that makes the rows likelier."""
-    slots = Shared(lm, CramConfig(bits="16", max_steps=steps, dtype="float32"), 0.0, 1, 0)
-    slots.add(list(enumerate(sorted((Task(row) for row in rows), key=lambda task: task.length))))
+    slots = Shared(Writer(lm, CramConfig(bits="16", max_steps=steps, dtype="float32")).goal, 1, 0)
+    slots.add(list(enumerate(sorted((Chunk(row) for row in rows), key=lambda chunk: chunk.length))))
     for _ in range(steps):
         slots.step()
     return slots.x[0] * lm.embedding_scale

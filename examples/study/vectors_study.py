@@ -19,10 +19,13 @@ import numpy as np
 import torch
 
 import cramzip
-from cramzip.coding.cram import CramConfig, Task, cram
+from cramzip.coding.cram import cram
+from cramzip.coding.encode import Writer
+from cramzip.coding.view import Chunk
+from cramzip.config import CramConfig
 from cramzip.container.records import BITS
 
-NOISE_BOUND = 2.0**-14
+NOISE_EXPONENT = 14
 CONTEXT = 128  # tokens before the chunks of which the savings are measured
 
 
@@ -43,28 +46,34 @@ def settings(steps, exact_steps, short):
 
 def sample(lm, texts, n_chunks, n_tokens, n_context):
     """Chunks spread evenly over the texts, with what stands before them."""
-    tasks = []
+    chunks = []
     for text in texts:
         ids = [token for piece in lm.tokenizer.encode(text) for token in piece.ids or []]
         starts = np.linspace(n_context, len(ids) - n_tokens, n_chunks // len(texts) + 1).astype(int)[:-1]
-        tasks += [Task(ids[s : s + n_tokens], ids[s - n_context : s]) for s in starts]
-    return tasks
+        chunks += [Chunk(ids[s : s + n_tokens], ids[s - n_context : s]) for s in starts]
+    return chunks
 
 
 def measure_one(lm, texts, setting, n_chunks, n_short):
     exact = setting["kind"] == "survival"
     context = 0 if exact else CONTEXT
-    tasks = sample(lm, texts, n_short if exact else n_chunks, setting["tokens"], context)
+    chunks = sample(lm, texts, n_short if exact else n_chunks, setting["tokens"], context)
     config = CramConfig(
-        vectors=setting["vectors"], bits=setting["bits"], exact=exact, dtype="float32", max_steps=setting["steps"]
+        vectors=setting["vectors"],
+        bits=setting["bits"],
+        exact=exact,
+        dtype="float32",
+        max_steps=setting["steps"],
+        noise_exponent=NOISE_EXPONENT,
     )
-    results = cram(lm, tasks, config, NOISE_BOUND, n_slots=config.slots(lm))
-    costs = lm.score([task.tokens for task in tasks], [task.context for task in tasks])
+    goal = Writer(lm, config).goal
+    results = cram(goal, chunks, n_slots=goal.slots)
+    costs = lm.score([chunk.tokens for chunk in chunks], [chunk.context for chunk in chunks])
     free = np.array([cost.sum() for cost in costs]) / math.log(2)
     left = np.array([result.nats_left for result in results]) / math.log(2)
     wrong = np.array([result.wrong for result in results])
     record = {
-        "chunks": len(tasks),
+        "chunks": len(chunks),
         "bits_without": round(float(free.mean()), 1),
         "bits_saved": round(float((free - left).mean()), 2),
         "bits_saved_std": round(float((free - left).std()), 2),

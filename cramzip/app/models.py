@@ -1,0 +1,56 @@
+"""Which model a command works with: the one that its user names, or the one that a file needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING
+
+from ..errors import MissingModelError
+from ..lm.identity import ModelReference, locate
+from .console import Console
+
+if TYPE_CHECKING:
+    from ..lm.frozen import FrozenLM
+
+LoadModel = Callable[[], "FrozenLM"]
+FindModel = Callable[[ModelReference], "FrozenLM"]
+
+
+def model_loader(name: str | None, revision: str | None, device: str, console: Console) -> LoadModel:
+    """A function that loads a model at its first call. What users name themselves may be downloaded."""
+
+    @cache
+    def load() -> FrozenLM:
+        from ..lm import frozen
+
+        model = frozen.load(name, revision=revision, device=device, download=name is not None)
+        console.detail(f"model {model.model_id}, {model.n_parameters:,} parameters, on {model.device}")
+        return model
+
+    return load
+
+
+def model_finder(where: str | None, device: str, console: Console, *, download: bool) -> FindModel:
+    """A function that loads the model a file needs, from `where` if the user says so, and keeps the last one.
+
+    Nothing is downloaded unless `download` says so, or the user does when asked. Raises ModelError.
+    """
+    kept: dict[ModelReference, FrozenLM] = {}
+
+    def find_model(needed: ModelReference) -> FrozenLM:
+        if needed in kept:
+            return kept[needed]
+        try:
+            source = locate(needed, where, download=download)
+        except MissingModelError as missing:
+            if not console.ask(f"model {missing.model_id} is not on this machine; download it from Hugging Face?"):
+                raise
+            source = locate(needed, where, download=True)
+        from ..lm.frozen import FrozenLM
+
+        kept.clear()
+        kept[needed] = FrozenLM(source, device)
+        return kept[needed]
+
+    return find_model

@@ -1,0 +1,95 @@
+"""Groups with corrections: tokens to vectors, if there are to be any, and to the code of what these leave unsaid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+
+from ..container import vectors, writing
+from ..container.records import Group, Kind
+from ..container.stored import stored_group
+from ..container.writing import modelled_group
+from ..lm.frozen import token_costs
+from .corrections import TokenEncoder
+from .cram import CramResult, Goal, cram
+from .quantize import dequantize
+from .ranks import is_decidable, rank
+
+GROUP_TOKENS = 2**12  # about: a group is what decodes on its own
+CRAMMED_GROUP_TOKENS = 3 * 768  # where there are vectors: more groups are decoded faster, and are a bit larger
+CRAMMING_SHARE = 0.9  # of the work on a group with vectors, as progress counts it
+
+Progress = Callable[[int], None]  # is told of bytes
+
+
+def corrected_groups(goal: Goal, ids: Sequence[int], progress: Progress) -> tuple[list[Group], float]:
+    """Groups for the tokens of a text, stored where that is smaller; and the bits that their vectors saved."""
+    n_vectors = goal.config.vectors
+    most = min(GROUP_TOKENS, CRAMMED_GROUP_TOKENS) if n_vectors else GROUP_TOKENS
+    n_groups = -(-len(ids) // most)
+    borders = [len(ids) * i // n_groups for i in range(n_groups + 1)]
+    rows = [ids[begin:end] for begin, end in pairwise(borders)]
+    results = _crammed(goal, rows, progress) if n_vectors else [[] for _ in rows]
+    found = [_corrected(goal, row, result, progress) for row, result in zip(rows, results, strict=True)]
+    return [group for group, _ in found], sum(gain for _, gain in found)
+
+
+def _crammed(goal: Goal, rows: Sequence[Sequence[int]], progress: Progress) -> list[list[CramResult]]:
+    """Vectors for every chunk of every group."""
+    decode = goal.lm.tokenizer.decode
+    chunks = [goal.view.chunks(row) for row in rows]
+    flat = [chunk for group in chunks for chunk in group]
+    sizes = [len(decode(chunk.tokens)) for chunk in flat]
+    work = sum(int(CRAMMING_SHARE * len(decode(row))) for row in rows)
+    done, told = 0.0, 0
+
+    def tell(bytes_done: int) -> None:
+        nonlocal told
+        if (new := min(bytes_done, work) - told) > 0:
+            progress(new)
+            told += new
+
+    def chunk_progress(index: int, share: float) -> None:
+        nonlocal done
+        done += sizes[index] * share * CRAMMING_SHARE
+        tell(int(done))
+
+    results = iter(cram(goal, flat, n_slots=goal.slots, progress=chunk_progress))
+    tell(work)
+    return [[next(results) for _ in group] for group in chunks]
+
+
+def _corrected(
+    goal: Goal, row: Sequence[int], results: Sequence[CramResult], progress: Progress
+) -> tuple[Group, float]:
+    """A group of corrections after the vectors of its chunks, if there are any, or stored where that is smaller.
+
+    And the bits that vectors took off the corrections.
+    """
+    lm = goal.lm
+    encoder = TokenEncoder(lm.vocabulary_size, goal.noise_bound)
+    chunks = goal.view.chunks(row)
+    nats = 0.0
+    decidable = True
+    for index, chunk in enumerate(chunks):
+        logits = goal.view.logits(lm, chunk, dequantize(results[index].mem) if results else None)
+        decidable = bool(is_decidable(logits).all())
+        if not decidable:
+            break
+        tokens = torch.tensor(chunk.tokens, device=logits.device)
+        nats += float(token_costs(logits[None], tokens[None]).sum())
+        encoder.chunk(rank(logits, tokens, goal.noise_bound))
+    content = lm.tokenizer.decode(row)
+    payload = b"".join(vectors.pack(result.mem) for result in results) + encoder.finish()
+    kind = Kind.CORRECTED if results else Kind.PREDICTED
+    group, stored = modelled_group(kind, content, len(row), goal.config.vectors, payload), stored_group(content)
+    progress(len(content) - (int(CRAMMING_SHARE * len(content)) if results else 0))
+    if not decidable or writing.groups_size([stored]) <= writing.groups_size([group]):
+        return stored, 0.0
+    if not results:
+        return group, 0.0
+    free = lm.score([chunk.tokens for chunk in chunks], [chunk.context for chunk in chunks])
+    return group, (sum(float(cost.sum()) for cost in free) - nats) / math.log(2)

@@ -1,0 +1,36 @@
+"""Whether a long text is worth the work of a model at all: tried at a few places, before anything else is done."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import takewhile
+
+from ..container import writing
+from ..container.stored import stored_group
+from ..lm.tokens import Piece
+from .chunking import HOPELESS, probes
+from .cram import Goal
+
+
+def is_hopeless(goal: Goal, content: bytes, pieces: Sequence[Piece]) -> bool:
+    """Whether the model, without vectors, does worse than zstd wherever it is tried in a long segment.
+
+    zstd may use all of the segment for the bytes of a probe: they are worth what it needs less without them.
+    """
+    decode = goal.lm.tokenizer.decode
+    longest = max(pieces, key=lambda piece: len(piece.ids or ()))
+    ids = longest.ids or []
+    begin = sum(len(piece.content) for piece in takewhile(lambda piece: piece is not longest, pieces))
+    if not (tried := probes(len(ids))):
+        return False
+    whole = writing.groups_size([stored_group(content)])
+    for probe in tried:
+        context = goal.view.context(ids[: probe.start])
+        bits = float(goal.lm.score([ids[probe]], [context])[0].sum()) / math.log(2)
+        first = begin + len(decode(ids[: probe.start]))
+        last = first + len(decode(ids[probe]))
+        without = content[:first] + content[last:]
+        if bits <= HOPELESS * 8 * (whole - writing.groups_size([stored_group(without)])):
+            return False
+    return True

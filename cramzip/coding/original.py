@@ -1,0 +1,27 @@
+"""What a file is made of, and what of it is said in its header."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..container.records import HASH_SIZES, Header
+from ..container.wire import Bytes
+
+SMALL_ORIGINAL = 2**20  # bytes; the hash of what is smaller is kept in part
+
+
+@dataclass(frozen=True)
+class Original:
+    """What a file is made of. `name`: what it is called, if that is to be kept; `strip`: keep nothing optional."""
+
+    data: Bytes
+    sha256: bytes
+    name: str | None = None
+    strip: bool = False
+
+    def header(self) -> Header:
+        """A header without a model."""
+        if self.strip:
+            return Header(len(self.data), self.sha256[: HASH_SIZES[0]])
+        hash_size = HASH_SIZES[1] if len(self.data) < SMALL_ORIGINAL else HASH_SIZES[-1]
+        return Header(len(self.data), self.sha256[:hash_size], self.name)

@@ -1,0 +1,71 @@
+"""What is decided for a whole file before it is written: noise, lengths, and what vectors may be expected to hold."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from ..config import CramConfig
+from ..container.records import Parameters
+from ..errors import UsageError
+from ..lm import profiles
+from ..lm.frozen import FrozenLM
+from .chunking import prior_capacity
+from .view import View
+
+POSITIONS = 1024  # that the model sees at once, if it can
+SMALL_MODEL = 2**25  # parameters; what is far away is of little use to it
+LEAST_NOISE_EXPONENT, MOST_NOISE_EXPONENT = 6, 14
+MAX_EXACT_TOKENS = 2**12  # of a chunk without corrections
+
+
+class Expectation(NamedTuple):
+    """What vectors may be expected to do.
+
+    `capacity`: bits that one vector holds if it has to be exact. `learning_rate`: the best one for such vectors, and
+    `origin`: the point around which vectors start. None = not measured.
+    """
+
+    capacity: float
+    learning_rate: float | None
+    origin: tuple[float, ...] | None
+
+
+def expected(lm: FrozenLM) -> Expectation:
+    """What was measured for this very model; or else what was published or may be guessed."""
+    if profile := profiles.find(lm.fingerprint):
+        origin = profile.origin if len(profile.origin) == lm.width else None
+        return Expectation(profile.bits_per_vector, profile.learning_rate, origin)
+    return Expectation(prior_capacity(lm.width, lm.vocabulary_size, lm.n_layers), None, None)
+
+
+def choose_parameters(lm: FrozenLM, config: CramConfig) -> Parameters:
+    """How the groups of a file are to be decoded. Raises UsageError if the model cannot see that far.
+
+    The noise bound is the largest error that was seen in any logit of a probe, or more; two logits that are to change
+    places both have to be off by that much, and in opposite directions.
+    """
+    if config.noise_exponent is None:
+        exponent = math.floor(-math.log2(max(lm.noise, 2.0**-MOST_NOISE_EXPONENT)))
+        exponent = max(LEAST_NOISE_EXPONENT, exponent)
+    else:
+        exponent = config.noise_exponent
+    parameters = Parameters(exponent, start_token=lm.start)
+    before = View.for_model(lm, parameters, vectors=config.vectors > 0).n_before(config.vectors)
+    wanted = max(POSITIONS, (config.chunk_tokens or POSITIONS // 2) + (config.context or 0) + before)
+    room = min(lm.context or wanted, wanted) - before
+    if config.exact:
+        chunk, context = min((lm.context or MAX_EXACT_TOKENS + before) - before, MAX_EXACT_TOKENS), 0
+    elif config.chunk_tokens is not None:
+        chunk = config.chunk_tokens
+        context = config.context if config.context is not None else room - chunk
+    elif config.context is not None:
+        context = config.context
+        chunk = room - context
+    else:
+        context = room // 4 if config.vectors or lm.n_parameters <= SMALL_MODEL else room // 2
+        chunk = room - context
+    if chunk < 1 or context < 0 or before + chunk + context > (lm.context or math.inf):
+        asked = f"{config.vectors} vectors, {config.context or 0} tokens before a chunk of {max(chunk, 1)}"
+        raise UsageError(f"{asked} do not fit into the {lm.context} positions of the model")
+    return Parameters(exponent, chunk, context, lm.start)

@@ -1,0 +1,232 @@
+"""From an opened file to the original: which groups are decoded together, by whom, and whether all is right."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import tee
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..container import opened
+from ..container.opened import Opened
+from ..container.reading import check_content
+from ..container.records import Group, Header
+from ..container.stored import stored_content
+from ..container.wire import Bytes
+from ..errors import DamagedFileError, UsageError, VerificationError, WrongModelError
+from ..lm.identity import require
+from .view import View
+
+if TYPE_CHECKING:
+    from ..lm.frozen import FrozenLM
+    from ..workers.base import Workers
+
+WINDOW_BYTES = 2**22  # of the original and of the payloads: what is decoded together
+
+Progress = Callable[[int], None]
+Tokens = list[int]
+Window = tuple[list[Group], list[Tokens | None]]  # some groups, and the tokens of those that are not stored
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Who decodes: a model (None where nothing needs one), and `workers` that share what it has to do.
+
+    `batch_size`: groups computed at once (None: by device). `progress` is told of bytes of the original.
+    """
+
+    lm: FrozenLM | None = None
+    batch_size: int | None = None
+    workers: Workers | None = None
+    progress: Progress = lambda _: None
+
+    def recited(self, file: Opened) -> Iterator[Window]:
+        """The groups of a file in order, window by window, with the tokens of those that are not stored."""
+        windows = file.windows(WINDOW_BYTES)
+        n_modelled = sum(not entry.kind.is_stored for entry in file.entries)
+        if self.lm is None or self.workers is None or n_modelled < 2:
+            for window in windows:
+                meter = _Meter(window, self.progress)
+                yield window, recite(file.header, window, self.lm, self.batch_size, meter.decoded)
+                meter.finish()
+            return
+        windows, ahead = tee(windows)
+        results = self.workers.map(self.lm, _recite_share, self._shares(file.header, ahead, self.workers.n))
+        for window in windows:
+            tokens: list[Tokens | None] = [None] * len(window)
+            for indices in _deal(window, self.workers.n):
+                for i, row in zip(indices, next(results), strict=True):
+                    tokens[i] = row
+            yield window, tokens
+            _Meter(window, self.progress).finish()
+
+    def _shares(self, header: Header, windows: Iterator[list[Group]], n: int) -> Iterator[_Share]:
+        for window in windows:
+            for indices in _deal(window, n):
+                groups = tuple(replace(window[i], payload=bytes(window[i].payload)) for i in indices)
+                yield _Share(header, groups, self.batch_size)
+
+
+def restore(file: Opened, runner: Runner, heard: list[Window] | None = None) -> Iterator[bytes]:
+    """The contents of the groups in order. Nothing is certain before the last one has come without an error.
+
+    The groups and their tokens are added to `heard`. Raises DamagedFileError, and WrongModelError unless the runner has
+    the model of the file.
+    """
+    check_model(file, runner.lm)
+    digest = hashlib.sha256()
+    for window in runner.recited(file):
+        if heard is not None:
+            heard.append(window)
+        for content in _contents(*window, runner.lm):
+            digest.update(content)
+            yield content
+    expected = file.header.original_hash
+    if (found := digest.digest()[: len(expected)]) != expected:
+        raise DamagedFileError("content", f"Original_Hash: expected {expected.hex()}, found {found.hex()}")
+
+
+def restore_part(file: Opened, lm: FrozenLM | None, start: int, stop: int) -> bytes:
+    """Bytes `start` to `stop` of the original; only the groups that hold them are decoded.
+
+    The checksums of these groups vouch for it, or, in a file of one group, the hash of the whole.
+    """
+    size = file.header.original_size
+    if not 0 <= start <= size:
+        raise UsageError(f"start: {start} is not in a file of {size} bytes")
+    if len(file.entries) == 1:  # its only checksum is the hash of the whole
+        return b"".join(restore(file, Runner(lm)))[start:stop]
+    check_model(file, lm)
+    touched = [
+        (offset, group)
+        for offset, group in zip(file.offsets, file, strict=False)
+        if offset < stop and offset + group.entry.size > start
+    ]
+    groups = [group for _, group in touched]
+    content = b"".join(_contents(groups, recite(file.header, groups, lm), lm))
+    first = touched[0][0] if touched else 0
+    return content[start - first : stop - first]
+
+
+def verify(file: Opened, original: Bytes, runner: Runner) -> None:
+    """Decode a file that was just made and compare. Raises VerificationError if it does not give `original`."""
+    position = 0
+    try:
+        for content in restore(file, runner):
+            if content != original[position : position + len(content)]:
+                raise VerificationError(f"the finished file decodes to other bytes from byte {position} on")
+            position += len(content)
+    except DamagedFileError as error:
+        raise VerificationError(f"the finished file does not decode: {error}") from error
+    if position != len(original):
+        raise VerificationError(f"the finished file decodes to {position} bytes of {len(original)}")
+
+
+def check_model(file: Opened, lm: FrozenLM | None) -> None:
+    """Raise WrongModelError unless `lm` is the model of the file and its chunks fit into the model's context."""
+    header = file.header
+    if header.model is None:
+        return
+    lm = require(lm, header.model)
+    if header.vectors and header.vectors.width != lm.width:
+        raise WrongModelError(f"Vector_Width: the file needs {header.vectors.width}, {lm.model_id} has {lm.width}")
+    view = View.of(header)
+    if view.start_token >= lm.vocabulary_size:
+        raise WrongModelError(f"Start_Token: {view.start_token}, {lm.model_id} has {lm.vocabulary_size}")
+    modelled = [entry for entry in file.entries if not entry.kind.is_stored]
+    needed = max((view.positions(entry.n_tokens, entry.n_vectors) for entry in modelled), default=0)
+    if lm.context is not None and needed > lm.context:
+        raise WrongModelError(f"a chunk needs {needed} positions, {lm.model_id} has {lm.context}")
+
+
+def recite(
+    header: Header,
+    groups: Sequence[Group],
+    lm: FrozenLM | None,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> list[Tokens | None]:
+    """The tokens of modelled groups, None for stored ones; `progress` is told of tokens."""
+    tokens: list[Tokens | None] = [None] * len(groups)
+    modelled = [index for index, group in enumerate(groups) if not group.entry.kind.is_stored]
+    if not modelled:
+        return tokens
+    from .decode import Recipe, decode_all
+    from .quantize import dequantize
+
+    assert lm is not None
+    recipes = [
+        Recipe(
+            groups[index].entry.n_tokens,
+            tuple(map(dequantize, opened.vectors(groups[index], header))),
+            opened.corrections(groups[index], header),
+        )
+        for index in modelled
+    ]
+    decoded = decode_all(lm, recipes, View.of(header), header.parameters.noise_bound, batch_size, progress)
+    for index, row in zip(modelled, decoded, strict=True):
+        tokens[index] = row
+    return tokens
+
+
+def _contents(groups: Sequence[Group], recited: Sequence[Tokens | None], lm: FrozenLM | None) -> Iterator[bytes]:
+    """The contents of some groups, by their tokens."""
+    for group, tokens in zip(groups, recited, strict=True):
+        if tokens is None:
+            yield stored_content(group)
+            continue
+        assert lm is not None
+        try:
+            content = lm.tokenizer.decode(tokens)
+        except ValueError as error:
+            raise DamagedFileError("content", str(error)) from None
+        check_content(group.entry, content)
+        yield content
+
+
+class _Meter:
+    """Tells progress in bytes of a window, while its tokens are decoded."""
+
+    def __init__(self, window: Sequence[Group], progress: Progress):
+        self.progress = progress
+        self.size = sum(group.entry.size for group in window)
+        modelled = [group.entry for group in window if not group.entry.kind.is_stored]
+        self.modelled_size = sum(entry.size for entry in modelled)
+        self.n_tokens = sum(entry.n_tokens for entry in modelled)
+        self.n_decoded = self.told = 0
+
+    def decoded(self, n: int) -> None:
+        """`n` more tokens; those of a batch that did not fit into memory come twice."""
+        self.n_decoded = min(self.n_decoded + n, self.n_tokens)
+        self._tell(self.modelled_size * self.n_decoded // max(1, self.n_tokens))
+
+    def finish(self) -> None:
+        self._tell(self.size)
+
+    def _tell(self, n_bytes: int) -> None:
+        self.progress(n_bytes - self.told)
+        self.told = n_bytes
+
+
+class _Share(NamedTuple):
+    """What one worker recites of a window."""
+
+    header: Header
+    groups: tuple[Group, ...]
+    batch_size: int | None
+
+
+def _recite_share(lm: FrozenLM, share: _Share) -> list[Tokens | None]:
+    return recite(share.header, share.groups, lm, share.batch_size)
+
+
+def _deal(groups: Sequence[Group], n: int) -> list[list[int]]:
+    """Indices of modelled groups, dealt to at most `n` workers: about as much for each, and groups that are alike."""
+
+    def key(index: int) -> tuple[int, int]:
+        return groups[index].entry.n_vectors, groups[index].entry.n_tokens
+
+    modelled = [index for index, group in enumerate(groups) if not group.entry.kind.is_stored]
+    order = sorted(modelled, key=key, reverse=True)
+    return [order[first::n] for first in range(min(n, len(order)))]

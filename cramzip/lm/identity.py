@@ -1,0 +1,57 @@
+"""Which model a file needs: how it is named in a file, where it is, and whether the one at hand is the right one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..container.records import BuiltinModel, OutsideModel
+from ..errors import WrongModelError
+from .source import ModelSource, as_commit, find, find_digest, find_named
+
+if TYPE_CHECKING:
+    from .frozen import FrozenLM
+
+ModelReference = BuiltinModel | OutsideModel
+
+
+def reference(lm: FrozenLM) -> ModelReference:
+    """How a file names a model."""
+    if lm.source.is_builtin:
+        return BuiltinModel(lm.source.digest)
+    return OutsideModel(lm.model_id, lm.revision, lm.fingerprint, lm.tokenizer_hash)
+
+
+def name_of(needed: ModelReference) -> str:
+    """What people call the model that a file names."""
+    if isinstance(needed, BuiltinModel):
+        return f"the built-in model {needed.digest.hex()}"
+    return f"the model {needed.model_id}"
+
+
+def locate(needed: ModelReference, where: str | None = None, *, download: bool = False) -> ModelSource:
+    """The model that a file names: `where` the user says that it is, or else where its name says.
+
+    Raises ModelError, MissingModelError for what a download may bring, and WrongModelError, before anything is loaded,
+    where it is another model.
+    """
+    if isinstance(needed, BuiltinModel):
+        source = find_digest(needed.digest) if where is None else find(where, download=download)
+        source.require(needed.digest)
+        return source
+    if where is None:
+        source = find_named(needed.model_id, needed.revision, download=download)
+    else:
+        source = find(where, download=download, commit=as_commit(needed.revision))
+    source.require(needed.fingerprint)
+    return source
+
+
+def require(lm: FrozenLM | None, needed: ModelReference) -> FrozenLM:
+    """The model, if it is the one that a file needs, with its tokenizer. Raises WrongModelError."""
+    if lm is None:
+        raise WrongModelError(f"the file needs {name_of(needed)}")
+    if isinstance(needed, BuiltinModel):
+        lm.source.require(needed.digest)
+    else:
+        lm.require(needed.fingerprint, needed.tokenizer_hash)
+    return lm
