@@ -8,9 +8,22 @@ from pathlib import Path
 
 import pytest
 
+from cramzip import __version__
+
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 TESTS = ROOT / "tests"
+
+
+# -- the package as it is installed ----------------------------------------------------------------
+
+
+def test_the_version_stands_in_the_package_alone():
+    assert "version" not in PROJECT["project"]
+    assert PROJECT["project"]["dynamic"] == ["version"]
+    assert PROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "cramzip.__version__"}
+    sources = [path for path in (ROOT / "cramzip").rglob("*.py") if f'"{__version__}"' in path.read_text("utf-8")]
+    assert sources == [ROOT / "cramzip" / "__init__.py"]
 
 
 # -- tests -----------------------------------------------------------------------------------------

@@ -84,6 +84,11 @@ def test_help_loads_nothing_heavy(command):
     assert heavy_modules_after(run) == []
 
 
+def test_telling_the_version_loads_nothing_heavy():
+    run = "from cramzip.app.cli import commands\ntry: commands(['--version'])\nexcept SystemExit: pass"
+    assert heavy_modules_after(run) == []
+
+
 @pytest.mark.parametrize("options", [[], ["-v"], ["--json"]], ids=lambda options: " ".join(options) or "plain")
 def test_listing_a_file_loads_no_torch(tmp_path, options):
     digest = find().digest
