@@ -2,12 +2,14 @@ import json
 import random
 import shutil
 import subprocess
+import sys
 
 import pytest
 from models import TINY_MODEL, recital
 
 from cramzip.app import bench
-from cramzip.app.bench import CRAMZIP, RIVALS, Measurement, config_of, settings_for, totals
+from cramzip.app.bench import CRAMZIP, Measurement, config_of, settings_for, totals
+from cramzip.app.rivals import RIVALS
 from cramzip.config import CramConfig
 
 OURS = {"default": "cramzip", "smallest": "cramzip --smallest", "exact": "cramzip --exact"}
@@ -103,7 +105,7 @@ def test_nothing_is_printed(capsys, measurements):
     ids=["empty", "one byte", "text", "zeros", "noise"],
 )
 def test_every_rival_restores(rival, content):
-    compress, decompress = RIVALS[rival]
+    compress, decompress, _ = RIVALS[rival]
     assert decompress(compress(content)) == content
 
 
@@ -141,12 +143,25 @@ def fails(blob):
 
 @pytest.mark.parametrize("decompress", [decompresses_to_something_else, fails])
 def test_a_codec_that_lies_is_found_out(cramzip, folder, monkeypatch, decompress):
-    monkeypatch.setitem(RIVALS, "gzip -9", (RIVALS["gzip -9"][0], decompress))
+    monkeypatch.setitem(RIVALS, "gzip -9", RIVALS["gzip -9"]._replace(decompress=decompress))
     (folder / "zeros").write_bytes(bytes(100))
     result = cramzip("bench", "-m", TINY_MODEL, "--settings", "default", "zeros")
     assert result.exit_code == 0
     assert "gzip -9: NOT EXACT" in result.stdout
     assert result.stdout.count("NOT EXACT") == 1
+
+
+def test_rivals_that_are_not_installed_are_left_out_and_named(cramzip, folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "brotli", None)
+    monkeypatch.setitem(sys.modules, "pyppmd", None)
+    (folder / "zeros").write_bytes(bytes(100))
+    result = cramzip("bench", "-m", TINY_MODEL, "--settings", "smallest", "--json", "zeros")
+    assert result.exit_code == 0
+    record = json.loads(result.stdout)
+    measured = [one["codec"] for one in record["measurements"]]
+    assert measured == [OURS["smallest"], "gzip -9", "bzip2 -9", "zstd -19", "xz -9e"]
+    assert not {"brotli", "pyppmd"} & set(record["versions"])
+    assert result.stderr == "not installed, so not measured: brotli -q 11, ppmd -o6; pip install 'cramzip[bench]'\n"
 
 
 # -- figures ---------------------------------------------------------------------------------------

@@ -1,18 +1,23 @@
 """The house in order: what anyone who changes something here may rely on."""
 
+import ast
 import os
+import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from cramzip import __version__
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 TESTS = ROOT / "tests"
+MODULES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "cramzip").rglob("*.py"))}
+IMPORTED_BY_NAME_ONLY = {"safetensors", "accelerate"}  # transformers loads models with them
 
 
 # -- the package as it is installed ----------------------------------------------------------------
@@ -22,8 +27,49 @@ def test_the_version_stands_in_the_package_alone():
     assert "version" not in PROJECT["project"]
     assert PROJECT["project"]["dynamic"] == ["version"]
     assert PROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "cramzip.__version__"}
-    sources = [path for path in (ROOT / "cramzip").rglob("*.py") if f'"{__version__}"' in path.read_text("utf-8")]
+    sources = [path for path in MODULES if f'"{__version__}"' in path.read_text(encoding="utf-8")]
     assert sources == [ROOT / "cramzip" / "__init__.py"]
+
+
+def requirements(lines):
+    return {requirement.name: requirement for requirement in map(Requirement, lines)}
+
+
+PLAIN = requirements(PROJECT["project"]["dependencies"])
+EXTRAS = {extra: requirements(lines) for extra, lines in PROJECT["project"]["optional-dependencies"].items()}
+
+
+def imported_packages(tree):
+    """What a module imports from outside, under the names of package registries."""
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+        yield from (name.partition(".")[0].replace("_", "-") for name in names)
+
+
+def test_dependencies_are_what_the_package_imports_and_no_more():
+    imported = {name for tree in MODULES.values() for name in imported_packages(tree)}
+    outside = {name for name in imported if name.replace("-", "_") not in sys.stdlib_module_names | {"_typeshed"}}
+    extras = {name for extra, packages in EXTRAS.items() if extra != "dev" for name in packages}
+    assert outside | IMPORTED_BY_NAME_ONLY == set(PLAIN) | extras
+    assert not set(PLAIN) & extras
+
+
+def test_whoever_works_on_cramzip_gets_all_extras():
+    assert EXTRAS["dev"]["cramzip"].extras == set(EXTRAS) - {"dev"}
+
+
+def test_every_extra_that_a_message_names_is_there():
+    named = {extra for path in MODULES for extra in re.findall(r"cramzip\[(\w+)\]", path.read_text(encoding="utf-8"))}
+    assert named == set(EXTRAS) - {"dev"}
+
+
+def test_every_dependency_has_a_pinned_version_that_suits_it():
+    pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").split())
+    pinned = {name.lower().replace("_", "-"): version for name, version in pinned.items()}
+    for packages in (PLAIN, *EXTRAS.values()):
+        for name, requirement in packages.items():
+            assert name == "cramzip" or requirement.specifier.contains(pinned[name]), name
 
 
 # -- tests -----------------------------------------------------------------------------------------

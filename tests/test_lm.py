@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -328,6 +329,15 @@ def test_a_missing_model_file_is_a_model_error(copy_of_tiny_model, missing):
         (copy_of_tiny_model / other).unlink()
     with pytest.raises(ModelError):
         load(str(copy_of_tiny_model))
+
+
+@pytest.mark.parametrize("package", ["gguf", "accelerate"])
+def test_a_gguf_file_without_what_reads_it_is_an_error_that_says_what_to_install(tmp_path, monkeypatch, package):
+    (tmp_path / "x.gguf").write_bytes(b"garbage" * 10)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ModelError) as raised:
+        load(str(tmp_path / "x.gguf"))
+    assert str(raised.value) == f"local:x.gguf needs {package}: pip install 'cramzip[gguf]'"
 
 
 def test_a_file_that_is_no_gguf_is_a_model_error(tmp_path):

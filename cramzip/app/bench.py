@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import hashlib
-import lzma
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
-
-import brotli
-import pyppmd
-import zstandard
 
 from .. import codec
 from ..coding.original import Original
@@ -22,8 +15,8 @@ from ..coding.view import View
 from ..config import CramConfig
 from ..container import reading
 from ..container.description import Description, describe
-from ..container.wire import Cursor, pack_varint
 from ..lm.frozen import FrozenLM
+from .rivals import RIVALS, installed
 
 CRAMZIP = "cramzip"
 TOTAL = "total"
@@ -31,9 +24,7 @@ DEFAULT, SMALLEST, EXACT = "default", "smallest", "exact"
 SETTINGS = (DEFAULT, SMALLEST, EXACT)
 SMALL_TEXT = 2**12  # bytes; vectors alone take so long that larger texts are measured with them on request only
 LEAST_SECONDS = 0.1  # runs of a fast codec are repeated until they have taken this long together
-PPMD_ORDER, PPMD_MEMORY = 6, 2**26
 
-Function = Callable[[bytes], bytes]
 Result = TypeVar("Result")
 
 
@@ -73,47 +64,6 @@ class Measurement:
         return None if self.entropy_bound is None else self.entropy_bound / (8 * self.compressed_bytes)
 
 
-# -- rivals ----------------------------------------------------------------------------------------
-
-
-def _zstd(data: bytes) -> bytes:
-    return zstandard.ZstdCompressor(level=19, write_checksum=True).compress(data)
-
-
-def _brotli(data: bytes) -> bytes:
-    packed: bytes = brotli.compress(data, quality=11, lgwin=24)
-    return packed
-
-
-def _ppmd(data: bytes) -> bytes:
-    """The size as a varint, and PPMd variant H as in 7z; or the data as they are, if that is no larger."""
-    encoder = pyppmd.Ppmd7Encoder(PPMD_ORDER, PPMD_MEMORY)
-    packed: bytes = encoder.encode(data) + encoder.flush()
-    return pack_varint(len(data)) + min(packed, data, key=len)
-
-
-def _unpack_ppmd(blob: bytes) -> bytes:
-    cursor = Cursor(blob, "ppmd")
-    size = cursor.varint()
-    packed = cursor.take(cursor.remaining)
-    if len(packed) == size:
-        return packed
-    data: bytes = pyppmd.Ppmd7Decoder(PPMD_ORDER, PPMD_MEMORY).decode(packed, size)
-    return data
-
-
-# Each with the settings, the framing and the checksums that its own command line would write; PPMd, which comes
-# without any, in what it takes to decompress.
-RIVALS: dict[str, tuple[Function, Function]] = {
-    "gzip -9": (lambda data: gzip.compress(data, 9, mtime=0), gzip.decompress),
-    "bzip2 -9": (lambda data: bz2.compress(data, 9), bz2.decompress),
-    "zstd -19": (_zstd, lambda blob: zstandard.ZstdDecompressor().decompress(blob)),
-    "xz -9e": (lambda data: lzma.compress(data, preset=9 | lzma.PRESET_EXTREME), lzma.decompress),
-    "brotli -q 11": (_brotli, brotli.decompress),
-    f"ppmd -o{PPMD_ORDER}": (_ppmd, _unpack_ppmd),
-}
-
-
 # -- measuring -------------------------------------------------------------------------------------
 
 
@@ -143,7 +93,7 @@ def bench(
     *,
     progress: Callable[[int], None] | None = None,
 ) -> list[Measurement]:
-    """Compress, decompress, compare and time every text (name, content) with every setting and every rival.
+    """Compress, decompress, compare and time every text (name, content) with every setting and installed rival.
 
     `progress` is told of the bytes that cramzip has done, once when compressing and once when decompressing, in each
     setting.
@@ -152,7 +102,7 @@ def bench(
     for file, data in texts:
         for setting in settings_for(len(data), settings):
             measurements.append(measure_cramzip(file, data, lm, config, setting, progress=progress))
-        measurements += [measure_rival(file, data, rival) for rival in RIVALS]
+        measurements += [measure_rival(file, data, rival) for rival in installed()]
     return measurements
 
 
@@ -189,8 +139,8 @@ def measure_cramzip(
 
 
 def measure_rival(file: str, data: bytes, rival: str) -> Measurement:
-    """Runs of one of RIVALS. One that fails on what it has made itself is not intact."""
-    compress, decompress = RIVALS[rival]
+    """Runs of one of RIVALS that is installed. One that fails on what it has made itself is not intact."""
+    compress, decompress, _ = RIVALS[rival]
 
     def attempt(packed: bytes) -> bytes | None:
         try:

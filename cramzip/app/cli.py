@@ -276,6 +276,7 @@ def bench(files: tuple[str, ...], as_json: bool, settings: tuple[str, ...], **gi
     from . import jobs
     from .bench import config_of, totals
     from .files import label, read
+    from .rivals import hint
 
     config, console = _config(given), _console(given)
     load = model_loader(given["model"], given["revision"], given["device"], console)
@@ -286,6 +287,8 @@ def bench(files: tuple[str, ...], as_json: bool, settings: tuple[str, ...], **gi
 
     if code := each(files or example_texts(), work, debug=given["debug"]):
         return code
+    if missing := hint():
+        console.say(missing)
     measurements = jobs.bench(texts, load, config, settings, console)
     if as_json:
         measured = dict.fromkeys(one.setting for one in measurements if one.setting)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -258,7 +259,7 @@ def bench_record(
     """The same for machines, with all that it takes to judge the numbers; `configs` by setting."""
     return {
         "versions": {"cramzip": __version__, "python": platform.python_version()}
-        | {package: version(package) for package in MEASURED_WITH},
+        | {package: version(package) for package in MEASURED_WITH if find_spec(package)},
         "machine": {
             "platform": platform.platform(),
             "processor": platform.machine(),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ from .fingerprint import folder_fingerprint, gguf_fingerprint, weight_files
 BUILTIN_MODELS = Path(__file__).parents[1] / "models"
 DEFAULT_BUILTIN = "primer"
 DOWNLOADED_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.txt")
+GGUF_PACKAGES = ("gguf", "accelerate")  # the one reads the file, transformers loads none without the other
 MAX_NAME = 200  # bytes of a folder's name that go into a file
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
@@ -46,8 +48,15 @@ class ModelSource:
     @cached_property
     def fingerprint(self) -> bytes:
         """Model_Fingerprint, read off the files. Raises ModelError."""
+        if self.is_gguf:
+            self._require_packages()
         read = gguf_fingerprint if self.is_gguf else folder_fingerprint
         return explained(f"{self.model_id} cannot be read", lambda: read(self.path))
+
+    def _require_packages(self) -> None:
+        """Raise ModelError if what reads GGUF files is not installed."""
+        if missing := [package for package in GGUF_PACKAGES if not find_spec(package)]:
+            raise ModelError(f"{self.model_id} needs {' and '.join(missing)}: pip install 'cramzip[gguf]'")
 
     @property
     def is_builtin(self) -> bool:
