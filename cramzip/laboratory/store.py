@@ -6,7 +6,6 @@ A record is looked up by its `key`, an object of all that decides what comes out
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import InputOutputError
+from ..locks import lock
 
 Record = dict[str, Any]
 
@@ -44,14 +44,12 @@ class Store:
 
     def _lock(self) -> None:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._file)
         except BlockingIOError:
             self._file.close()
             raise InputOutputError(
                 f"another cramzip is measuring into the same folder ({self.path} is locked)"
             ) from None
-        except OSError:
-            pass  # a file system without locks
 
     def _load(self, line: bytes) -> None:
         try:
