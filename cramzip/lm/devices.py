@@ -50,8 +50,17 @@ def pick(name: str) -> str:
 def has_fast_bfloat16(device: str) -> bool:
     """Whether products in bfloat16 are quicker than in float32; on many CPUs they are much slower."""
     if device == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return _cpu_has_bfloat16()
     return device == "cuda" and torch.cuda.is_bf16_supported()
+
+
+def _cpu_has_bfloat16() -> bool:
+    """As PyTorch says publicly, or as older versions say privately. One that says neither works in float32."""
+    if (capabilities := getattr(torch.cpu, "get_capabilities", None)) is not None:
+        known = capabilities()
+        return bool(known.get("avx512_bf16") or known.get("amx_tile"))
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in names)
 
 
 def summable(values: torch.Tensor) -> torch.Tensor:

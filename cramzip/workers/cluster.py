@@ -22,7 +22,7 @@ _HOST_AND_PORT = re.compile(r"(?:ray://)?([^/\s]+):(\d+)")
 class RayWorkers(Workers):
     """Tasks on the Ray cluster at `address`: one on each GPU, if it has any and `device` allows it, or else core.
 
-    Raises UsageError where Ray is not installed, InputOutputError if the cluster does not answer.
+    Raises UsageError where Ray is not installed or of no use, InputOutputError if the cluster does not answer.
     """
 
     def __init__(self, address: str, device: str = "auto", n: int | None = None):
@@ -31,8 +31,7 @@ class RayWorkers(Workers):
         except ImportError:
             raise UsageError("--ray: Ray is not installed: pip install 'cramzip[ray]'") from None
         _knock(address)
-        # What Ray has to say about dead workers it prints on standard output, where data may go.
-        ray._private.worker.print_to_stdstream = lambda *_, **__: None
+        _silence(ray)
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
         except Exception as error:
@@ -70,6 +69,17 @@ class RayWorkers(Workers):
 
     def close(self) -> None:
         self._ray.shutdown()
+
+
+def _silence(ray: Any) -> None:
+    """What Ray has to say about dead workers it prints on standard output, where data may go; no option stops it.
+
+    Raises UsageError where that cannot be helped.
+    """
+    worker = getattr(getattr(ray, "_private", None), "worker", None)
+    if not hasattr(worker, "print_to_stdstream"):
+        raise UsageError(f"--ray: Ray {ray.__version__} would print where data may go; cramzip needs another version")
+    worker.print_to_stdstream = lambda *_, **__: None  # type: ignore[union-attr]
 
 
 def _knock(address: str) -> None:

@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from texts import BOS_ID, LONG_CONTEXT, SEED
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from cramzip.lm.devices import has_fast_bfloat16
+
 
 def fast_bfloat16(device):
     """Whether products in bfloat16 are quicker than in float32; on many CPUs they are slower."""
-    return device != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device != "cpu" or has_fast_bfloat16(device)
 
 
 def nll(model, rows):

@@ -1,11 +1,19 @@
-"""A key-value cache with room to grow: the one of transformers is copied as a whole for every token."""
+"""A key-value cache with room to grow: the one of transformers is copied as a whole for every token.
+
+Where transformers has changed what is built upon here, caches stay as they are.
+"""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
-from transformers.cache_utils import DynamicLayer
+
+try:
+    from transformers.cache_utils import DynamicLayer
+except ImportError:  # it has moved: no layer is one
+    DynamicLayer = object
 
 ROOM = 256  # positions, and as many again as there are
 
@@ -36,9 +44,28 @@ def _larger(states: torch.Tensor, least: int) -> torch.Tensor:
     return larger
 
 
+@functools.cache
+def is_available() -> bool:
+    """Whether a layer with room gives what one of transformers does."""
+    states = torch.arange(8.0).view(1, 1, 4, 2)  # of four positions
+    try:
+        plain, first = DynamicLayer(), DynamicLayer()
+        for layer in (plain, first):
+            layer.update(states[:, :, :2], -states[:, :, :2])
+        roomy = RoomyLayer(first)
+        for n in (2, 3):
+            expected = plain.update(states[:, :, n : n + 1], -states[:, :, n : n + 1])
+            found = roomy.update(states[:, :, n : n + 1], -states[:, :, n : n + 1])
+            if not all(map(torch.equal, found, expected)) or roomy.get_seq_length() != plain.get_seq_length():
+                return False
+    except Exception:  # whatever comes of parts that are no longer there
+        return False
+    return bool(plain.is_initialized)
+
+
 def with_room(cache: Any) -> Any:
     """The same cache, after what it is given to begin with. Layers of other kinds stay as they are."""
     for index, layer in enumerate(getattr(cache, "layers", [])):
-        if type(layer) is DynamicLayer and layer.is_initialized:
+        if type(layer) is DynamicLayer and is_available() and layer.is_initialized:
             cache.layers[index] = RoomyLayer(layer)
     return cache

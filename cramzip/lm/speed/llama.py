@@ -1,17 +1,20 @@
 """One-token steps of Llama models, several times as fast as those of transformers where models or batches are small.
 
 Layers and weights are those of the loaded model; left out is what a general library does between them. A single
-token of every row needs no mask, and its query heads can share a key head as if they were tokens.
+token of every row needs no mask, and its query heads can share a key head as if they were tokens. Where the models of
+transformers are no longer made of the parts that are used here, its own steps are taken.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 from torch.nn import functional
 
 FIRST_POSITIONS = 1024  # that rotations are computed for
+WORKS_WITHIN = 1e-3  # of logits of about 1
 
 
 class LlamaStep:
@@ -28,7 +31,8 @@ class LlamaStep:
         """Steps for `model`, if it is a Llama."""
         from transformers import LlamaForCausalLM
 
-        return cls(model) if type(model) is LlamaForCausalLM and model.config.hidden_act == "silu" else None
+        is_llama = type(model) is LlamaForCausalLM and model.config.hidden_act == "silu"
+        return cls(model) if is_llama and is_available() else None
 
     def __call__(self, x: torch.Tensor, cache: Any) -> torch.Tensor:
         """Logits (B, V) after the input embeddings x (B, D); their keys and values go into `cache`."""
@@ -67,3 +71,29 @@ class LlamaStep:
 
 def _normalize(norm: Any, x: torch.Tensor) -> torch.Tensor:
     return functional.rms_norm(x, x.shape[-1:], norm.weight, norm.variance_epsilon)
+
+
+@functools.cache
+def is_available() -> bool:
+    """Whether these steps give what those of transformers do, for the smallest Llama."""
+    try:
+        with torch.device("cpu"), torch.autocast("cpu", enabled=False), torch.inference_mode():
+            model, inputs = _smallest(torch.Generator().manual_seed(0))
+            expected = model(inputs_embeds=inputs, use_cache=False).logits[:, -1]
+            cache = model(inputs_embeds=inputs[:, :2], use_cache=True).past_key_values
+            found = LlamaStep(model)(inputs[:, 2], cache)
+    except Exception:  # whatever comes of parts that are no longer there
+        return False
+    return bool((found - expected).abs().max() <= WORKS_WITHIN * expected.std())
+
+
+def _smallest(generator: torch.Generator) -> tuple[Any, torch.Tensor]:
+    """A Llama with random weights, and input embeddings (B, N, D) for it. Random numbers of others stay the same."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"vocab_size": 4, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    with torch.random.fork_rng(devices=[]):
+        model = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=2, num_key_value_heads=1)).float().eval()
+    for parameter in model.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return model, torch.randn(2, 3, 8, generator=generator)
