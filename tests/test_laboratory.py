@@ -22,11 +22,13 @@ from cramzip.errors import InputOutputError, UsageError
 from cramzip.laboratory import experiments, figures, measures, recipes, tables, texts
 from cramzip.laboratory import lab as lab_module
 from cramzip.laboratory.experiments import EXPERIMENTS
-from cramzip.laboratory.lab import Laboratory, Plan, Trial
+from cramzip.laboratory.lab import Laboratory
 from cramzip.laboratory.measures import Outcome
 from cramzip.laboratory.published import PAPER_LENGTHS, PUBLISHED
 from cramzip.laboratory.recipes import PAPER, Setting
+from cramzip.laboratory.search import Search
 from cramzip.laboratory.store import Store
+from cramzip.laboratory.trials import Plan, Trial
 from cramzip.lm import profiles
 from cramzip.lm.frozen import FrozenLM
 
@@ -43,8 +45,8 @@ def lm():
 
 @pytest.fixture(scope="module")
 def some_texts(lm):
-    books = texts.sample(lm, texts.BOOKS, texts.shipped_books(), 2, 8, 64, 0)
-    return [*books, *texts.sample(lm, texts.RANDOM, [], 2, 8, 64, 0)]
+    books = texts.sample(lm, texts.BOOKS, texts.shipped_books(), texts.Sampling(2, 8, 64))
+    return [*books, *texts.sample(lm, texts.RANDOM, [], texts.Sampling(2, 8, 64))]
 
 
 @pytest.fixture
@@ -164,7 +166,7 @@ def test_the_word_list_is_of_4000_lowercase_words():
 
 def test_the_same_seed_gives_the_same_texts_and_another_seed_others(lm):
     for kind, documents in ((texts.BOOKS, texts.shipped_books()), (texts.RANDOM, [])):
-        first, again, other = (texts.sample(lm, kind, documents, 2, 50, 10, seed) for seed in (0, 0, 1))
+        first, again, other = (texts.sample(lm, kind, documents, texts.Sampling(2, 50, 10, seed)) for seed in (0, 0, 1))
         assert [text.digest for text in first] == [text.digest for text in again]
         assert not {text.digest for text in first} & {text.digest for text in other}
         assert first[0].digest != first[1].digest
@@ -172,14 +174,14 @@ def test_the_same_seed_gives_the_same_texts_and_another_seed_others(lm):
 
 def test_a_text_goes_on_where_what_is_before_it_ends(lm):
     document = b" ".join(b"%d" % n for n in range(3000))
-    (text,) = texts.sample(lm, texts.FILES, [("numbers", document)], 1, 50, 10, 0)
+    (text,) = texts.sample(lm, texts.FILES, [("numbers", document)], texts.Sampling(1, 50, 10))
     assert (len(text.before), len(text.ids)) == (10, 50)
     assert lm.tokenizer.decode([*text.before, *text.ids]) in document
 
 
 def test_a_text_that_is_too_short_is_an_error(lm):
     with pytest.raises(UsageError, match="too short"):
-        texts.sample(lm, texts.FILES, [("short.txt", b"the")], 1, 50, 10, 0)
+        texts.sample(lm, texts.FILES, [("short.txt", b"the")], texts.Sampling(1, 50, 10))
 
 
 def test_what_is_shipped_is_long_enough_for_small_models(lm):
@@ -290,7 +292,7 @@ def test_only_one_process_measures_into_a_folder(tmp_path):
 @pytest.mark.parametrize("limit", [0, 1, 7, 30, 99])
 def test_a_search_finds_the_longest_length_that_passes(begin, limit):
     lengths = [1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 80]
-    search, asked = lab_module._Search(lengths, begin), []
+    search, asked = Search(lengths, begin), []
     while (length := search.next()) is not None:
         asked.append(length)
         search.answer(length, passed=length <= limit)
@@ -299,7 +301,7 @@ def test_a_search_finds_the_longest_length_that_passes(begin, limit):
 
 
 def test_a_search_without_lengths_ends():
-    search = lab_module._Search([], 3)
+    search = Search([], 3)
     assert search.next() is None
     assert search.found == 0
 

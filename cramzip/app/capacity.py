@@ -25,11 +25,12 @@ from ..laboratory.experiments import (
     bits_per_vector,
     origin,
 )
-from ..laboratory.lab import Laboratory, Plan, Row
+from ..laboratory.lab import Laboratory, Row
 from ..laboratory.published import PAPER_LENGTHS
 from ..laboratory.store import Record, Store
 from ..laboratory.tables import capacity_tables
-from ..laboratory.texts import BOOKS, FILES, NEW, RANDOM, Document, Text, sample, shipped_books
+from ..laboratory.texts import BOOKS, FILES, NEW, RANDOM, Document, Sampling, Text, sample, shipped_books
+from ..laboratory.trials import Plan
 from ..lm import profiles
 from ..lm.frozen import FrozenLM
 from . import files
@@ -65,72 +66,93 @@ def plan_of(given: Mapping[str, Any]) -> Plan:
     )
 
 
+@dataclass(frozen=True)
+class Request:
+    """What is to be measured of a model. Without a `learning_rate`, that of its profile is taken, or else looked for
+    before anything else.
+    """
+
+    experiments: Sequence[str]
+    plan: Plan
+    sources: Sources
+    learning_rate: float | None = None
+    save_profile: bool = False
+
+
 def measure(
     load_model: Callable[[], FrozenLM],
-    experiments: Sequence[str],
-    plan: Plan,
-    sources: Sources,
+    request: Request,
     folder: Path,
     console: Console,
     *,
-    learning_rate: float | None = None,
     batch_size: int | None = None,
-    save_profile: bool = False,
 ) -> None:
-    """Make the experiments, as far as their trials are not in the folder yet. Raises UsageError, InputOutputError.
-
-    Without a `learning_rate`, that of the model's profile is taken, or else looked for before anything else.
-    """
-    documents = _documents(sources)
+    """Make the experiments, as far as their trials are not in the folder yet. Raises UsageError, InputOutputError."""
+    documents = _documents(request.sources)
     lm = load_model()
-    texts = [text for kind in documents for text in _texts(lm, kind, documents[kind], plan, plan.samples)]
-    known = profiles.find(lm.fingerprint)
-    if learning_rate is None and known and LEARNING_RATES not in experiments:
-        learning_rate = known.learning_rate
+    texts = [text for kind in documents for text in _texts(lm, kind, documents[kind], request.plan)]
     with Store(folder / TRIALS) as trials, Store(folder / FINDINGS) as findings:
-        enter = partial(_laboratory, lm, texts, trials, batch_size, console)
-        make = partial(_make, enter, findings, console)
-        if learning_rate is None or LEARNING_RATES in experiments:
-            best = best_rate(make(plan, LEARNING_RATES))
-            learning_rate = learning_rate or best
-        console.say(f"learning rate: {learning_rate:g}")
-        for name in experiments:
+        session = _Session(lm, texts, trials, findings, console, batch_size)
+        rate = _learning_rate(session, request)
+        console.say(f"learning rate: {rate:g}")
+        for name in request.experiments:
             if name != LEARNING_RATES:
-                make(replace(plan, learning_rate=learning_rate), name)
-        if save_profile:
-            capacity = _capacity(lm, findings)
-            measured, kind = _plan_of(capacity), capacity["rows"][0]["kind"]
-            if kind not in documents:
-                raise UsageError(f"--save-profile: the capacity was measured with {kind}, which --kinds leaves out")
-            lessons = _texts(lm, kind, documents[kind], measured, measured.samples + LESSONS)[measured.samples :]
-            profile = replace(_profile(lm, capacity), origin=origin(enter(measured, "lessons"), lessons))
-            path = profiles.save(profile)
-            console.say(f"{lm.model_id} -> {path}")
+                session.make(name, replace(request.plan, learning_rate=rate))
+        if request.save_profile:
+            _save_profile(session, documents)
 
 
-def _laboratory(
-    lm: FrozenLM,
-    texts: Sequence[Text],
-    trials: Store,
-    batch_size: int | None,
-    console: Console,
-    plan: Plan,
-    name: str,
-) -> Laboratory:
-    """A laboratory that tells the user what it is doing, under a name."""
-    return Laboratory(lm, texts, plan, trials, batch_size=batch_size, tell=lambda said: console.say(f"{name}: {said}"))
+@dataclass(frozen=True)
+class _Session:
+    """The measuring of one model: its texts, what is known already, and whom to tell."""
+
+    lm: FrozenLM
+    texts: Sequence[Text]
+    trials: Store
+    findings: Store
+    console: Console
+    batch_size: int | None
+
+    def laboratory(self, name: str, plan: Plan) -> Laboratory:
+        """A laboratory that tells the user what it is doing, under a name."""
+        tell = partial(self._tell, name)
+        return Laboratory(self.lm, self.texts, plan, self.trials, batch_size=self.batch_size, tell=tell)
+
+    def _tell(self, name: str, said: str) -> None:
+        self.console.say(f"{name}: {said}")
+
+    def make(self, name: str, plan: Plan) -> list[Row]:
+        """Make one experiment, and keep what it finds."""
+        start = time.perf_counter()
+        rows = EXPERIMENTS[name](self.laboratory(name, plan))
+        self.findings.add(_finding(self.lm, name, plan, rows))
+        self._tell(name, f"done, {time.perf_counter() - start:.0f} s")
+        return rows
 
 
-def _make(
-    enter: Callable[[Plan, str], Laboratory], findings: Store, console: Console, plan: Plan, name: str
-) -> list[Row]:
-    """Make one experiment, and keep what it finds."""
-    start = time.perf_counter()
-    lab = enter(plan, name)
-    rows = EXPERIMENTS[name](lab)
-    findings.add(_finding(lab.lm, name, plan, rows))
-    console.say(f"{name}: done, {time.perf_counter() - start:.0f} s")
-    return rows
+def _learning_rate(session: _Session, request: Request) -> float:
+    """What is asked for, or what the profile says, or what is best of several."""
+    rate, looks = request.learning_rate, LEARNING_RATES in request.experiments
+    known = profiles.find(session.lm.fingerprint)
+    if rate is None and known and not looks:
+        rate = known.learning_rate
+    if rate is None or looks:
+        best = best_rate(session.make(LEARNING_RATES, request.plan))
+        rate = rate or best
+    return rate
+
+
+def _save_profile(session: _Session, documents: Mapping[str, list[Document]]) -> None:
+    """Save what was measured, and the origin, which is measured now. Raises UsageError."""
+    lm = session.lm
+    capacity = _capacity(lm, session.findings)
+    plan, kind = _plan_of(capacity), capacity["rows"][0]["kind"]
+    if kind not in documents:
+        raise UsageError(f"--save-profile: the capacity was measured with {kind}, which --kinds leaves out")
+    lessons = _texts(lm, kind, documents[kind], plan, LESSONS)[plan.samples :]
+    found = origin(session.laboratory("lessons", plan), lessons)
+    path = profiles.save(replace(_profile(lm, capacity), origin=found))
+    session.console.say(f"{lm.model_id} -> {path}")
 
 
 def report(folder: Path, console: Console, *, plot: bool) -> str:
@@ -164,9 +186,10 @@ def _documents(sources: Sources) -> dict[str, list[Document]]:
     return documents
 
 
-def _texts(lm: FrozenLM, kind: str, documents: list[Document], plan: Plan, n: int) -> list[Text]:
+def _texts(lm: FrozenLM, kind: str, documents: list[Document], plan: Plan, n_more: int = 0) -> list[Text]:
+    """The texts of a plan, and some more after them."""
     n_before = max(CONTEXTS) if lm.context is None else min(max(CONTEXTS), lm.context // 4)
-    return sample(lm, kind, documents, n, max(plan.lengths), n_before, plan.seed)
+    return sample(lm, kind, documents, Sampling(plan.samples + n_more, max(plan.lengths), n_before, plan.seed))
 
 
 def _finding(lm: FrozenLM, name: str, plan: Plan, rows: list[Row]) -> Record:

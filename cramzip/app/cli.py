@@ -318,16 +318,14 @@ def capacity(files: tuple[str, ...], **given: Any) -> int:
     console, folder = _console(given), Path(given["output"])
     only_plot = given["plot"] and not (given["model"] or given["experiments"] or given["save_profile"])
     if not only_plot:
-        command.measure(
-            model_loader(given["model"], given["revision"], given["device"], console),
+        load = model_loader(given["model"], given["revision"], given["device"], console)
+        request = command.Request(
             given["experiments"] or ("capacity",),
             command.plan_of(given),
             command.Sources(given["books"], given["new"], files, given["kinds"]),
-            folder,
-            console,
-            learning_rate=given["learning_rate"],
-            batch_size=given["batch_size"],
-            save_profile=given["save_profile"],
+            given["learning_rate"],
+            given["save_profile"],
         )
+        command.measure(load, request, folder, console, batch_size=given["batch_size"])
     click.echo(command.report(folder, console, plot=given["plot"]), nl=False)
     return 0

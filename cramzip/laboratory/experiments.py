@@ -17,11 +17,12 @@ import torch
 from ..coding.cram import LEARNING_RATE
 from ..coding.view import Chunk
 from ..container.records import BITS
-from .lab import Laboratory, Row, Trial, about
+from .lab import Laboratory, Row, about
 from .measures import Outcome, cosine, read, threshold
 from .measures import utilisation as utilised
 from .recipes import PAPER, Setting
 from .texts import Text
+from .trials import Trial
 
 PAPER_VECTORS = (1, 2, 4, 8, 16, 32)
 AROUND = (0.5, 1.0, 1.5, 2.0)  # times the capacity: lengths at which cross-entropies are compared

@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import math
 import time
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -15,60 +14,22 @@ import torch
 
 from .. import __version__
 from ..coding.chunking import prior_capacity
-from ..coding.cram import LEARNING_RATE
 from ..coding.view import Chunk
 from ..errors import UsageError
 from ..lm.frozen import FrozenLM
 from .measures import Outcome, Reading, decoding_capacity, outcome, read, recited, recited_capacity
-from .published import PAPER_LENGTHS
-from .recipes import OURS, PAPER, PAPER_STEPS, Setting, Solution, optimise, slots
+from .recipes import PAPER, Setting, Solution, optimise, slots
+from .search import Search
 from .store import Record, Store
 from .texts import Text, by_kind
+from .trials import LEAST_LENGTH, Plan, Trial, label
 
-# The paper's lengths, and between them and below what smaller models need.
-LENGTHS = tuple(sorted({*PAPER_LENGTHS, 2, 4, 6, 10, 12, 14, 20, 24, 28, 40, 48, 56, 72, 112, 224, 320, 448, 640, 896}))
-LEAST_LENGTH = 2  # of a single token the paper counts nothing
-VECTORS = (1, 2, 4, 8)
 BEYOND = 2.0  # times what vectors hold: the gains are largest above the capacity
 LENGTH_RATIO = 2.0  # of the longest and the shortest text of a batch: what is shorter is filled up, and takes as long
 COST_SAMPLE = 64  # tokens that the cost of a text is estimated from
 TOLD_EVERY = 60.0  # seconds
 Row = dict[str, Any]
 Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How much is measured. `steps` and `learning_rate` are of cramzip's optimiser, `paper_steps` of the paper's."""
-
-    samples: int = 4
-    lengths: tuple[int, ...] = LENGTHS
-    vectors: tuple[int, ...] = VECTORS
-    steps: int = 300
-    paper_steps: int = PAPER_STEPS
-    seed: int = 0
-    bits: str = Setting.bits
-    learning_rate: float = LEARNING_RATE
-
-    @property
-    def setting(self) -> Setting:
-        return Setting(steps=self.steps, seed=self.seed, bits=self.bits, learning_rate=self.learning_rate)
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One question: the first `n_tokens` of a text, with `n_context` tokens before them in view, in one setting."""
-
-    text: Text
-    n_tokens: int
-    setting: Setting
-    n_context: int = 0
-    keeps_vectors: bool = False
-
-    @property
-    def chunk(self) -> Chunk:
-        before = self.text.before[len(self.text.before) - self.n_context :]
-        return Chunk(self.text.ids[: self.n_tokens], before)
 
 
 class Laboratory:
@@ -134,9 +95,9 @@ class Laboratory:
 
     def _measure(self, trials: Sequence[Trial]) -> None:
         setting, chunks = trials[0].setting, [trial.chunk for trial in trials]
-        label = _label(trials)
-        self.tell(f"{label} ...")
-        solved = optimise(self.lm, chunks, setting, self.batch_size, self._progress(label, chunks))
+        name = label(trials)
+        self.tell(f"{name} ...")
+        solved = optimise(self.lm, chunks, setting, self.batch_size, self._progress(name, chunks))
         without = [self._reading_without(trial) for trial in trials]
         view = setting.view(self.lm)
         readings = [read(self.lm, view, chunk, one.mem) for chunk, one in zip(chunks, solved, strict=True)]
@@ -149,9 +110,9 @@ class Laboratory:
             kept = {"mem": _packed(solution.mem)} if trial.keeps_vectors else {}
             self.store.add({"key": self._key(trial), "name": trial.text.name, "outcome": one.as_record(), **kept})
         n_recited, seconds = sum(said), sum(one.seconds for one in solved)
-        self.tell(f"{label}: {n_recited} of {len(trials)} recited, {seconds:.0f} s")
+        self.tell(f"{name}: {n_recited} of {len(trials)} recited, {seconds:.0f} s")
 
-    def _progress(self, label: str, chunks: Sequence[Chunk]) -> Callable[[float], None]:
+    def _progress(self, name: str, chunks: Sequence[Chunk]) -> Callable[[float], None]:
         total, start = sum(len(chunk.tokens) for chunk in chunks), time.monotonic()
         done, told = 0.0, start
 
@@ -161,7 +122,7 @@ class Laboratory:
             if (now := time.monotonic()) - told >= TOLD_EVERY and done:
                 told = now
                 left = (now - start) * max(0.0, total / done - 1)
-                self.tell(f"{label}: {done / total:.0%}, {left / 60:.0f} min left at most")
+                self.tell(f"{name}: {done / total:.0%}, {left / 60:.0f} min left at most")
 
         return progress
 
@@ -204,7 +165,7 @@ class Laboratory:
 
         Taken for granted is that what is shorter passes too.
         """
-        searches = {text: _Search(self.lengths(text, setting), begin[text]) for text in texts}
+        searches = {text: Search(self.lengths(text, setting), begin[text]) for text in texts}
         while asked := {text: length for text, search in searches.items() if (length := search.next())}:
             trials = [Trial(text, length, setting) for text, length in asked.items()]
             for (text, length), one in zip(asked.items(), self.outcomes(trials), strict=True):
@@ -277,65 +238,8 @@ class Laboratory:
         }
 
 
-class _Search:
-    """The longest of some lengths that passes: strides that double, from where it is expected, then halves.
-
-    After a length that passed the next is at most twice as long, if there is one: what fails takes all its steps.
-    """
-
-    def __init__(self, lengths: Sequence[int], begin: float):
-        self.lengths = lengths
-        self.low, self.high = -1, len(lengths)  # the last that passed, the first that did not
-        self.begin = max((i for i, length in enumerate(lengths) if length <= begin), default=0)
-        self.stride = 1
-
-    @property
-    def found(self) -> int:
-        return self.lengths[self.low] if self.low >= 0 else 0
-
-    def next(self) -> int | None:
-        """The length to try, or None when all is known."""
-        if self.high - self.low <= 1:
-            return None
-        if self.low < 0 and self.high == len(self.lengths):
-            return self.lengths[self.begin]
-        if self.low >= 0 and self.high < len(self.lengths):
-            return self.lengths[(self.low + self.high) // 2]
-        place = self.low + self.stride if self.low >= 0 else self.high - self.stride
-        self.stride *= 2
-        if self.low < 0:
-            return self.lengths[max(place, 0)]
-        within = bisect_right(self.lengths, 2 * self.lengths[self.low]) - 1
-        return self.lengths[min(place, max(within, self.low + 1), len(self.lengths) - 1)]
-
-    def answer(self, length: int, *, passed: bool) -> None:
-        place = self.lengths.index(length)
-        if passed:
-            self.low = max(self.low, place)
-        else:
-            self.high = min(self.high, place)
-
-
 def about(text: Text) -> Row:
     return {"kind": text.kind, "text": text.name, "digest": text.digest}
-
-
-def _label(trials: Sequence[Trial]) -> str:
-    """What is being measured, for people."""
-    setting = trials[0].setting
-    lengths = sorted({trial.n_tokens for trial in trials})
-    span = f"{lengths[0]}" if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
-    parts = [f"{len(trials)} x {span} tokens", f"{setting.vectors} vectors" if setting.vectors > 1 else "1 vector"]
-    base = Setting()
-    if setting.recipe != OURS:
-        parts.append("the paper's recipe")
-    if setting.bits != base.bits:
-        parts.append(f"{setting.bits} bits")
-    if setting.learning_rate != base.learning_rate:
-        parts.append(f"learning rate {setting.learning_rate:g}")
-    if trials[-1].n_context:
-        parts.append(f"up to {max(trial.n_context for trial in trials)} before")
-    return ", ".join(parts)
 
 
 def _packed(mem: torch.Tensor) -> str:

@@ -39,6 +39,16 @@ class Text:
         return hashlib.sha256(repr((self.before, self.ids)).encode()).hexdigest()[:16]
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How many texts of a kind, of up to `n_tokens` tokens after `n_before` others; `seed` decides which."""
+
+    n_samples: int
+    n_tokens: int
+    n_before: int
+    seed: int = 0
+
+
 def shipped_books() -> list[Document]:
     """Passages of novels in the public domain, none of which the built-in model was trained on."""
     parts = (_FOLDER / "books.txt").read_text(encoding="utf-8").split("=== ")[1:]
@@ -51,16 +61,15 @@ def words() -> list[str]:
     return (_FOLDER / "words.txt").read_text(encoding="utf-8").split()
 
 
-def sample(
-    lm: FrozenLM, kind: str, documents: Sequence[Document], n_samples: int, n_tokens: int, n_before: int, seed: int
-) -> list[Text]:
-    """`n_samples` texts of one kind, of up to `n_tokens` tokens each; the same ones for the same arguments.
+def sample(lm: FrozenLM, kind: str, documents: Sequence[Document], sampling: Sampling) -> list[Text]:
+    """Texts of one kind; the same ones for the same arguments.
 
     Documents take turns. Of random words there are no documents. Raises UsageError for documents that are too short.
     """
     texts = []
-    for index in range(n_samples):
-        generator = random.Random(f"{kind} {index} {seed}")
+    n_before, n_tokens = sampling.n_before, sampling.n_tokens
+    for index in range(sampling.n_samples):
+        generator = random.Random(f"{kind} {index} {sampling.seed}")
         if kind == RANDOM:
             name, content = f"random words {index}", _random_words(generator, n_tokens + n_before)
         else:
