@@ -4,43 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import UsageError
 from .measures import mean_std, utilisation
+from .panels import (
+    COLOURS,
+    COLUMN,
+    GREY,
+    KIND_COLOURS,
+    PAGE,
+    PANEL,
+    STYLE,
+    WHISKERS,
+    Bars,
+    Findings,
+    Row,
+    bars,
+    kinds_of,
+    line,
+    panel_per_model,
+    panels,
+    save,
+    series,
+    whiskers,
+)
 from .published import PUBLISHED, PUBLISHED_BY_VECTORS
 from .recipes import OURS, PAPER
-from .store import Record
-from .texts import BOOKS, FILES, NEW, RANDOM
+from .texts import BOOKS
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-STYLE = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "legend.fontsize": 7,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.7,
-    "lines.linewidth": 1.2,
-    "lines.markersize": 3.5,
-    "svg.hashsalt": "cramzip",
-    "svg.fonttype": "none",
-}
-KIND_COLOURS = {BOOKS: "#1b6ca8", NEW: "#3d8b5c", RANDOM: "#c8553d", FILES: "#7b5ea7"}
-COLOURS = ("#1b6ca8", "#c8553d", "#3d8b5c", "#7b5ea7", "#b8860b", "#444444")
-GREY = "0.55"
-COLUMN, PAGE, PANEL = 3.5, 7.0, 2.5  # inches: the width of a column and of a page, the height of a panel
-DPI = 200
-
-Row = dict[str, Any]
-Findings = Sequence[Record]
 
 
 def draw(findings: Findings, folder: Path) -> list[Path]:
@@ -53,33 +49,8 @@ def draw(findings: Findings, folder: Path) -> list[Path]:
     with matplotlib.rc_context(STYLE):
         for name, plot in FIGURES.items():
             if same := [one for one in findings if one["key"]["experiment"] == name and one["rows"]]:
-                paths += _save(plot(same), folder / name)
+                paths += save(plot(same), folder / name)
     return paths
-
-
-def _save(figure: Figure, path: Path) -> list[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path.with_suffix(".png"), dpi=DPI)
-    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
-    return [path.with_suffix(".png"), path.with_suffix(".svg")]
-
-
-def _panels(n_rows: int, n_columns: int, width: float, height: float = PANEL, **shared: Any) -> tuple[Figure, Any]:
-    """A figure without a window, and its axes (n_rows, n_columns)."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height * n_rows), layout="constrained")
-    return figure, figure.subplots(n_rows, n_columns, squeeze=False, **shared)
-
-
-def _per_model(findings: Findings, height: float = PANEL) -> tuple[Figure, list[tuple[Axes, Record]]]:
-    """A panel for each model, side by side, named if there are several."""
-    width = COLUMN if len(findings) == 1 else PAGE
-    figure, axes = _panels(1, len(findings), width, height)
-    panels = list(zip(axes[0], findings, strict=True))
-    for axis, found in panels:
-        axis.set_title(found["name"])
-    return figure, panels
 
 
 # -- one figure each -------------------------------------------------------------------------------
@@ -87,17 +58,20 @@ def _per_model(findings: Findings, height: float = PANEL) -> tuple[Figure, list[
 
 def _capacity(findings: Findings) -> Figure:
     """Tokens and nats that one vector holds, by kind of text."""
-    figure, axes = _panels(len(findings), 2, PAGE, width_ratios=(2, 1))
-    bars = (
+    figure, axes = panels(len(findings), 2, PAGE, width_ratios=(2, 1))
+    measures = (
         ("recited_capacity", "recited by greedy decoding", "#1b6ca8"),
         ("decoding_capacity_after_first", "99% right, as the paper counts", "#8fb8d8"),
         ("token_gain", "token gain", "#c8b273"),
     )
     for (left, right), found in zip(axes, findings, strict=True):
-        kinds = _kinds(found["rows"])
-        for place, (field, label, colour) in enumerate(bars):
-            _bars(left, found["rows"], kinds, field, (place - 1) * 0.27, 0.25, colour, label)
-        _bars(right, found["rows"], kinds, "information_gain", 0, 0.5, "#3d8b5c", "")
+        for place, (field, label, colour) in enumerate(measures):
+            bars(left, _by_kind(found["rows"], field), Bars(colour, label, 0.25, (place - 1) * 0.27))
+        bars(right, _by_kind(found["rows"], "information_gain"), Bars("#3d8b5c"))
+        kinds = kinds_of(found["rows"])
+        for axis in (left, right):
+            axis.set_xticks(range(len(kinds)), kinds)
+            axis.set_xlim(-0.6, len(kinds) - 0.4)
         left.set(ylabel="tokens", title=f"{found['name']}: one vector")
         right.set(ylabel="information gain (nats)")
         left.set_ylim(0, left.get_ylim()[1] * 1.3)
@@ -105,29 +79,9 @@ def _capacity(findings: Findings) -> Figure:
     return figure
 
 
-def _bars(
-    axis: Axes, rows: list[Row], kinds: list[str], field: str, shift: float, width: float, colour: str, label: str
-) -> None:
-    places = np.arange(len(kinds))
-    found = [mean_std(row[field] for row in rows if row["kind"] == kind) for kind in kinds]
-    means, spreads = [mean for mean, _ in found], [std for _, std in found]
-    axis.bar(places + shift, means, width, yerr=_whiskers(means, spreads), color=colour, label=label, **_WHISKERS)
-    axis.set_xticks(places, kinds)
-    axis.set_xlim(-0.6, len(kinds) - 0.4)
-
-
-_WHISKERS: dict[str, Any] = {"error_kw": {"lw": 0.8, "capsize": 2, "ecolor": "0.25"}}
-
-
-def _whiskers(means: Sequence[float], spreads: Sequence[float], most: float = np.inf) -> list[list[float]]:
-    """Error bars that do not go below zero or above `most`."""
-    pairs = list(zip(means, spreads, strict=True))
-    return [[min(mean, spread) for mean, spread in pairs], [min(most - mean, spread) for mean, spread in pairs]]
-
-
 def _vectors(findings: Findings) -> Figure:
     """Tokens over the number of vectors, with what was published."""
-    figure, axes = _panels(1, 1, COLUMN, PANEL * (1.15 + 0.1 * len(findings)))
+    figure, axes = panels(1, 1, COLUMN, PANEL * (1.15 + 0.1 * len(findings)))
     axis = axes[0, 0]
     for name, points in PUBLISHED_BY_VECTORS.items():
         axis.plot(list(points), list(points.values()), "--", marker="s", ms=2.5, lw=0.9, color=GREY)
@@ -135,12 +89,13 @@ def _vectors(findings: Findings) -> Figure:
         axis.annotate(f"{name} (paper)", (last, points[last]), (-2, 5), textcoords="offset points", ha="right",
                       fontsize=6.5, color="0.35")  # fmt: skip
     for colour, found in zip(COLOURS, findings, strict=False):
-        xs, means, stds = _series(found["rows"], "vectors", "recited_capacity")
-        _line(axis, xs, means, stds, colour, f"{found['name']}, recited")
-        _, decoded, _ = _series(found["rows"], "vectors", "decoding_capacity_after_first")
-        axis.plot(xs, decoded, ":", color=colour, label=f"{found['name']}, 99% right")
-        if means[0] > 0:
-            axis.plot(xs, [means[0] * x / xs[0] for x in xs], color=colour, lw=0.6, alpha=0.5)
+        recited = series(found["rows"], "vectors", "recited_capacity")
+        line(axis, recited, colour, f"{found['name']}, recited")
+        decoded = series(found["rows"], "vectors", "decoding_capacity_after_first")
+        axis.plot(decoded.xs, decoded.means, ":", color=colour, label=f"{found['name']}, 99% right")
+        if (first := recited.means[0]) > 0:
+            xs = recited.xs
+            axis.plot(xs, [first * x / xs[0] for x in xs], color=colour, lw=0.6, alpha=0.5)
     ticks = sorted({x for points in PUBLISHED_BY_VECTORS.values() for x in points}
                    | {row["vectors"] for found in findings for row in found["rows"]})  # fmt: skip
     axis.set(xscale="log", yscale="log", xlabel="vectors", ylabel="tokens")
@@ -153,12 +108,12 @@ def _vectors(findings: Findings) -> Figure:
 
 def _cross_entropy(findings: Findings) -> Figure:
     """What texts cost after over what they cost before, and the thresholds."""
-    figure, panels = _per_model(findings, PANEL * 1.1)
-    for axis, found in panels:
+    figure, named = panel_per_model(findings, PANEL * 1.1)
+    for axis, found in named:
         rows = found["rows"]
         most = max(row["nats_without"] for row in rows) * 1.03
         axis.plot([0, most], [0, most], ":", color=GREY, lw=0.9, label="without vectors")
-        for kind in _kinds(rows):
+        for kind in kinds_of(rows):
             same = [row for row in rows if row["kind"] == kind]
             limit = same[0]["threshold"]
             colour = KIND_COLOURS[kind]
@@ -181,16 +136,16 @@ def _utilisation(findings: Findings) -> Figure:
         spreads.append(100 * utilisation(std or 0.0, one.width, one.vocabulary_size))
         colours.append("0.75")
     for found in findings:
-        for kind in _kinds(found["rows"]):
+        for kind in kinds_of(found["rows"]):
             mean, std = mean_std(100 * row["utilisation"] for row in found["rows"] if row["kind"] == kind)
             names.append(f"{found['name']}, {kind}")
             means.append(mean)
             spreads.append(std)
             colours.append(KIND_COLOURS[kind])
-    figure, axes = _panels(1, 1, COLUMN * 1.3, 0.5 + 0.22 * len(names))
+    figure, axes = panels(1, 1, COLUMN * 1.3, 0.5 + 0.22 * len(names))
     axis = axes[0, 0]
     places = np.arange(len(names))
-    axis.barh(places, means, 0.62, xerr=_whiskers(means, spreads), color=colours, **_WHISKERS)
+    axis.barh(places, means, 0.62, xerr=whiskers(means, spreads), color=colours, **WHISKERS)
     axis.set_yticks(places, names)
     axis.invert_yaxis()
     axis.set(xlabel="token gain over D · 16 / log₂ V (%)")
@@ -199,8 +154,8 @@ def _utilisation(findings: Findings) -> Figure:
 
 def _similarity(findings: Findings) -> Figure:
     """Cosines of solutions of one text, and of solutions of different texts."""
-    figure, panels = _per_model(findings)
-    for axis, found in panels:
+    figure, named = panel_per_model(findings)
+    for axis, found in named:
         values = {same: [row["cosine"] for row in found["rows"] if row["same"] is same] for same in (True, False)}
         every = [*values[True], *values[False]]
         low, high = min([*every, -0.05]), max([*every, 0.05])
@@ -217,8 +172,8 @@ def _similarity(findings: Findings) -> Figure:
 
 def _interpolation(findings: Findings) -> Figure:
     """Tokens right on the line between two solutions of one text."""
-    figure, panels = _per_model(findings)
-    for axis, found in panels:
+    figure, named = panel_per_model(findings)
+    for axis, found in named:
         lines = 100 * np.array([row["right"] for row in found["rows"]])
         xs = np.linspace(0, 1, lines.shape[1])
         axis.plot(xs, lines.T, color="#8fb8d8", lw=0.6)
@@ -230,15 +185,14 @@ def _interpolation(findings: Findings) -> Figure:
 
 def _bits(findings: Findings) -> Figure:
     """What survives fewer bits per dimension."""
-    figure, axes = _panels(1, 2, PAGE)
+    figure, axes = panels(1, 2, PAGE)
     for colour, found in zip(COLOURS, findings, strict=False):
         shares = sorted({row["share"] for row in found["rows"]})
         for share, style in zip(shares, ("-", "--", ":"), strict=False):
             rows = [row for row in found["rows"] if row["share"] == share]
             label = f"{found['name']}, {share:.0%}"
-            _line(axes[0, 0], *_series(rows, "bits", _right_share), colour, label, style, 100)
-            xs, means, _ = _series(rows, "bits", _recited)
-            _line(axes[0, 1], xs, means, None, colour, label, style)
+            line(axes[0, 0], series(rows, "bits", _right_share), colour, label, style=style, most=100)
+            line(axes[0, 1], series(rows, "bits", _recited)._replace(stds=None), colour, label, style=style)
     ticks = sorted({row["bits"] for found in findings for row in found["rows"]})
     for axis, what in zip(axes[0], ("tokens right (%)", "texts recited (%)"), strict=True):
         axis.set(xscale="log", xlabel="bits per dimension", ylabel=what, ylim=(0, 104))
@@ -251,15 +205,15 @@ def _bits(findings: Findings) -> Figure:
 
 def _context(findings: Findings) -> Figure:
     """Cost of texts with and without a vector, over the tokens before them in view."""
-    figure, axes = _panels(1, 2, PAGE)
+    figure, axes = panels(1, 2, PAGE)
     for colour, found in zip(COLOURS, findings, strict=False):
-        xs, without, stds = _series(found["rows"], "context", "nats_without")
-        places = list(range(len(xs)))
-        _line(axes[0, 0], places, without, None, colour, f"{found['name']}, without a vector", "--")
-        _, with_mem, stds = _series(found["rows"], "context", "nats")
-        _line(axes[0, 0], places, with_mem, stds, colour, f"{found['name']}, with one")
-        _, gains, stds = _series(found["rows"], "context", lambda row: row["nats_without"] - row["nats"])
-        _line(axes[0, 1], places, gains, stds, colour, found["name"])
+        rows, name = found["rows"], found["name"]
+        without, with_one = series(rows, "context", "nats_without"), series(rows, "context", "nats")
+        gains = series(rows, "context", lambda row: row["nats_without"] - row["nats"])
+        xs, places = without.xs, [float(place) for place in range(len(without.xs))]
+        line(axes[0, 0], without._replace(xs=places, stds=None), colour, f"{name}, without a vector", style="--")
+        line(axes[0, 0], with_one._replace(xs=places), colour, f"{name}, with one")
+        line(axes[0, 1], gains._replace(xs=places), colour, name)
         for axis in axes[0]:
             axis.set_xticks(places, [str(x) for x in xs])
     for axis, what in zip(axes[0], ("cross-entropy of the text (nats)", "information gain (nats)"), strict=True):
@@ -271,10 +225,10 @@ def _context(findings: Findings) -> Figure:
 
 def _learning_rate(findings: Findings) -> Figure:
     """What is right after the same number of steps, by learning rate."""
-    figure, axes = _panels(1, 2, PAGE)
+    figure, axes = panels(1, 2, PAGE)
     for colour, found in zip(COLOURS, findings, strict=False):
-        _line(axes[0, 0], *_series(found["rows"], "learning_rate", _right_share), colour, found["name"], most=100)
-        _line(axes[0, 1], *_series(found["rows"], "learning_rate", "nats"), colour, found["name"])
+        line(axes[0, 0], series(found["rows"], "learning_rate", _right_share), colour, found["name"], most=100)
+        line(axes[0, 1], series(found["rows"], "learning_rate", "nats"), colour, found["name"])
     axes[0, 0].set_ylim(0, 104)
     axes[0, 1].set_ylim(bottom=0)
     ticks = sorted({row["learning_rate"] for found in findings for row in found["rows"]})
@@ -288,23 +242,21 @@ def _learning_rate(findings: Findings) -> Figure:
 
 def _recipe(findings: Findings) -> Figure:
     """The same texts by the paper's recipe and by cramzip's."""
-    figure, panels = _per_model(findings)
+    figure, named = panel_per_model(findings)
     measures = (
         ("decoding_capacity_after_first", "99% right\nafter the first"),
         ("decoding_capacity", "99% right"),
         ("recited_capacity", "recited"),
     )
-    for axis, found in panels:
+    for axis, found in named:
         for shift, recipe, label, colour in (
             (-0.2, PAPER, "the paper's recipe", "0.7"),
             (0.2, OURS, "cramzip", "#1b6ca8"),
         ):
             same = [row for row in found["rows"] if row["recipe"] == recipe]
             pairs = [mean_std(row[field] for row in same) for field, _ in measures]
-            means, spreads = [mean for mean, _ in pairs], [std for _, std in pairs]
-            places = np.arange(len(measures)) + shift
-            axis.bar(places, means, 0.36, yerr=_whiskers(means, spreads), color=colour, label=label, **_WHISKERS)
-            for place in places[np.array(means) == 0]:
+            bars(axis, pairs, Bars(colour, label, 0.36, shift))
+            for place in (place + shift for place, (mean, _) in enumerate(pairs) if mean == 0):
                 axis.annotate("0", (place, 0), (0, 2), textcoords="offset points", ha="center", color="0.4")
         axis.set_xticks(range(len(measures)), [label for _, label in measures])
         axis.set(ylabel="tokens of the longest text")
@@ -327,11 +279,12 @@ FIGURES: dict[str, Callable[[Findings], Figure]] = {
 }
 
 
-# -- small helpers ---------------------------------------------------------------------------------
+# -- measures of rows ------------------------------------------------------------------------------
 
 
-def _kinds(rows: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(row["kind"] for row in rows))
+def _by_kind(rows: Sequence[Row], field: str) -> list[tuple[float, float]]:
+    """Mean and standard deviation of a field for each kind of text."""
+    return [mean_std(row[field] for row in rows if row["kind"] == kind) for kind in kinds_of(rows)]
 
 
 def _right_share(row: Row) -> float:
@@ -340,27 +293,3 @@ def _right_share(row: Row) -> float:
 
 def _recited(row: Row) -> float:
     return 100.0 * bool(row["recited"])
-
-
-def _series(
-    rows: Sequence[Row], over: str, measure: str | Callable[[Row], float]
-) -> tuple[list[float], list[float], list[float]]:
-    """Values of `over` in order, and mean and standard deviation of the measure at each."""
-    value = (lambda row: float(row[measure])) if isinstance(measure, str) else measure
-    xs = sorted({row[over] for row in rows})
-    found = [mean_std(value(row) for row in rows if row[over] == x) for x in xs]
-    return xs, [mean for mean, _ in found], [std for _, std in found]
-
-
-def _line(
-    axis: Axes,
-    xs: Sequence[float],
-    means: Sequence[float],
-    spreads: Sequence[float] | None,
-    colour: str,
-    label: str,
-    style: str = "-",
-    most: float = np.inf,
-) -> None:
-    errors = None if spreads is None else _whiskers(means, spreads, most)
-    axis.errorbar(xs, means, errors, ls=style, marker="o", color=colour, label=label, capsize=2, elinewidth=0.8)
