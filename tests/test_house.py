@@ -72,6 +72,51 @@ def test_every_dependency_has_a_pinned_version_that_suits_it():
             assert name == "cramzip" or requirement.specifier.contains(pinned[name]), name
 
 
+# -- size ------------------------------------------------------------------------------------------
+
+
+MOST_PARAMETERS, MOST_LINES = 6, 350
+PUBLIC = {"codec.compress", "codec.decompress", "codec.read", "codec.unverified", "lm.frozen.load"}
+
+
+def functions(tree, scope):
+    """Every function of a module, under its full name."""
+    for node in ast.iter_child_nodes(tree):
+        name = f"{scope}.{node.name}" if hasattr(node, "name") and node.name else scope
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield name, node.args
+        elif isinstance(node, ast.Lambda):
+            yield f"{scope}.lambda", node.args
+        yield from functions(node, name)
+
+
+def n_parameters(name, arguments):
+    positional = [one for one in arguments.posonlyargs + arguments.args if one.arg not in ("self", "cls")]
+    by_keyword = [] if name in PUBLIC else arguments.kwonlyargs
+    return len(positional) + len(by_keyword) + (arguments.vararg is not None) + (arguments.kwarg is not None)
+
+
+def module_name(path):
+    return ".".join(path.relative_to(ROOT / "cramzip").with_suffix("").parts)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_no_function_takes_more_than_six_parameters(path):
+    """Keyword-only ones of the public API are not counted, nor are the fields of dataclasses."""
+    found = {name: n_parameters(name, arguments) for name, arguments in functions(MODULES[path], module_name(path))}
+    assert {name: n for name, n in found.items() if n > MOST_PARAMETERS} == {}
+
+
+def test_the_functions_that_may_take_more_are_there():
+    names = {name for path, tree in MODULES.items() for name, _ in functions(tree, module_name(path))}
+    assert names >= PUBLIC
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_no_module_is_too_long_to_be_read_at_once(path):
+    assert path.read_text(encoding="utf-8").count("\n") <= MOST_LINES
+
+
 # -- tests -----------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ import click
 from .. import __version__
 from ..errors import InputOutputError, UsageError, VerificationError
 from .console import Console
+from .details import details, list_record
 from .files import STDIN, example_texts, inside, is_compressed
 from .models import model_finder, model_loader
 from .options import (
@@ -31,7 +32,7 @@ from .options import (
     settings_option,
     workers_options,
 )
-from .report import bench_record, details, list_record, print_bench, print_details, print_list
+from .report import bench_record, print_bench, print_details, print_list
 from .shell import EXIT_USAGE, Commands, each
 from .streams import descriptor_of
 
