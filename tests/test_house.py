@@ -55,6 +55,17 @@ def test_dependencies_are_what_the_package_imports_and_no_more():
     assert not set(PLAIN) & extras
 
 
+def test_compressing_needs_no_extra():
+    packages = sorted(name for extra, packages in EXTRAS.items() if extra != "dev" for name in packages)
+    code = (
+        f"import sys\nsys.modules |= dict.fromkeys({packages!r})\nimport cramzip\n"
+        f"lm = cramzip.load({str(ROOT / 'formats' / 'model')!r})\ntext = b'the cat sat on the mat. ' * 4\n"
+        "blob = cramzip.compress(text, lm, cramzip.CramConfig(effort=1))\nassert cramzip.decompress(blob, lm) == text"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
 def test_whoever_works_on_cramzip_gets_all_extras():
     assert EXTRAS["dev"]["cramzip"].extras == set(EXTRAS) - {"dev"}
 
