@@ -1,4 +1,4 @@
-"""The model and how it learns: shape, loss, optimisers and learning rate.
+"""The model and how it learns: shape, loss and optimisers.
 
 This module knows nothing of files.
 """
@@ -25,13 +25,6 @@ def nll(model, rows):
     logits = model(input_ids=inputs, use_cache=False).logits.float()  # (B, T - 1, V)
     flat = targets.masked_fill(targets <= BOS_ID, -100).flatten()
     return F.cross_entropy(logits.flatten(0, 1), flat, reduction="none").view_as(targets)
-
-
-@torch.no_grad()
-def bits_per_byte(model, rows, n_bytes, batch=8):
-    """Sum of -log2 p over the tokens of all chunks, by their UTF-8 bytes."""
-    nats = sum(nll(model, rows[i : i + batch]).sum().item() for i in range(0, len(rows), batch))
-    return nats / math.log(2) / n_bytes
 
 
 class Muon(torch.optim.Optimizer):
@@ -80,16 +73,13 @@ def make_optimisers(model, muon_lr, adam_lr):
     return [Muon(matrices, lr=muon_lr), adamw]
 
 
-DECAY = 0.4  # of the training, at its end
-
-
-def lr_scale(progress, warm_up=0.01, decay=DECAY):
-    """Share of the full learning rate at `progress` (0 to 1): up, level, down to zero."""
-    return max(0.0, min(1.0, (progress + 1e-3) / warm_up, (1 - progress) / decay))
+def attention(device):
+    """PyTorch's fused attention, or the plain one where that is quicker: on a CPU without products in bfloat16."""
+    return "sdpa" if fast_bfloat16(device) else "eager"
 
 
 def make_model(vocab_size, layers, hidden, heads, intermediate):
-    """A new model; `eager` attention, since the CPU's fused one takes twice as long."""
+    """A new model, whose blocks do nothing yet."""
     config = LlamaConfig(
         vocab_size=vocab_size,
         hidden_size=hidden,
@@ -105,8 +95,6 @@ def make_model(vocab_size, layers, hidden, heads, intermediate):
     )
     torch.manual_seed(SEED)
     model = LlamaForCausalLM(config)
-    if not torch.cuda.is_available():
-        model.set_attn_implementation("eager")
     for layer in model.model.layers:  # every block starts as the identity
         torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
         torch.nn.init.zeros_(layer.mlp.down_proj.weight)

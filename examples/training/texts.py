@@ -15,8 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 BOS, BOS_ID = "<|bos|>", 0
 CONTEXT = 512  # tokens of most rows, and of the chunks that bits per byte are measured on
-LONG_CONTEXT = 1024  # every LONG_EVERY-th step takes half as many rows of twice the length
-LONG_EVERY = 8
+LONG_CONTEXT = 1024  # tokens of the longest rows
 SEED = 20240
 
 
@@ -95,25 +94,20 @@ def token_bytes(tokenizer):
     return lengths
 
 
-def pack(tokenizer, paths, target, batch=32):
-    """Write `<|bos|> text <|bos|> text ...` as 16-bit ids; return the number of ids."""
-    n = 0
+def pack(tokenizer, files, target, batch=32):
+    """Write `<|bos|> text <|bos|> text ...` as 16-bit ids, kind after kind; return {kind: [begin, end]} in ids."""
+    kinds, n = {}, 0
     with target.open("wb") as out:
-        for i in range(0, len(paths), batch):
-            texts = [read_text(path) for path in paths[i : i + batch]]
-            for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False):
-                ids = np.array([BOS_ID, *encoding.ids], dtype=np.uint16)
-                ids.tofile(out)
-                n += len(ids)
-    return n
-
-
-def draw_rows(stream, step, n_rows, length):
-    """Random rows for a step, shape (n_rows, length + 1); the same step draws the same rows."""
-    rng = np.random.default_rng([SEED, step])
-    starts = rng.integers(0, len(stream) - length, n_rows)
-    rows = np.stack([stream[s : s + length] for s in starts]).astype(np.int64)
-    return torch.from_numpy(np.pad(rows, ((0, 0), (1, 0)), constant_values=BOS_ID))
+        for kind in sorted({kind for _, kind in files}):
+            begin, paths = n, [path for path, k in files if k == kind]
+            for i in range(0, len(paths), batch):
+                texts = [read_text(path) for path in paths[i : i + batch]]
+                for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False):
+                    ids = np.array([BOS_ID, *encoding.ids], dtype=np.uint16)
+                    ids.tofile(out)
+                    n += len(ids)
+            kinds[kind] = [begin, n]
+    return kinds
 
 
 def chunks(ids, n_text=CONTEXT - 1):

@@ -1,11 +1,13 @@
 """Train a small causal language model on a folder of text, for use as `cramzip -m FOLDER`.
 
+    python train_model.py all TEXTS FOLDER --minutes 10     everything below, one after the other
+
     python train_model.py prepare TEXTS WORK        tokenizer, and the texts as token ids
     python train_model.py train WORK --minutes 90   may be stopped, and resumed by the same command
     python train_model.py export WORK FOLDER        the model, its bits per byte, loss curve and card
 
-`evaluate FOLDER TEXTS` and `plot WORK PNG` make single figures of the card again.  TEXTS holds
-files in UTF-8, at any depth; its first level of folders names the kinds of text.
+`train WORK --from FOLDER` goes on from the weights of a model; `evaluate FOLDER TEXTS` and `plot WORK PNG` make single
+figures of the card again. TEXTS holds files in UTF-8, at any depth; its first level of folders names the kinds of text.
 
 The model is a Llama with tied embeddings; the recipe is Muon for the matrices (Jordan et al. 2024)
 and AdamW for the rest, at a learning rate that rises, stays, and falls to zero over the last part.
@@ -14,44 +16,31 @@ do too: the model has to predict well from the first token on, knowing nothing o
 """
 
 import json
-import os
+import shutil
 import time
+from datetime import datetime
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
-from recipe import bits_per_byte, fast_bfloat16, lr_scale, make_model, make_optimisers, nll
-from report import draw_curve, machine, measure, model_card, read_log
+from loop import Pace, Run, write_beside
+from recipe import attention, fast_bfloat16, make_model
+from report import draw_curve, machine, measure, recipe_parts, record_parts
+from rows import Rows
 from safetensors.torch import save_file
+from schedule import WARM_UP, WARM_UP_FROM_WEIGHTS, Schedule
 from texts import (
-    CONTEXT,
-    LONG_CONTEXT,
-    LONG_EVERY,
     SEED,
     balanced_sample,
-    draw_rows,
     pack,
     save_tokenizer,
     text_files,
     token_bytes,
     train_tokenizer,
-    valid_sample,
 )
 from tokenizers import Tokenizer
-
-
-def write_beside(path, write):
-    """Let `write` make a file next to `path`, then put it in its place."""
-    temporary = path.with_name(path.name + ".new")
-    write(temporary)
-    with temporary.open("rb") as f:
-        os.fsync(f.fileno())
-    temporary.replace(path)
-
-
-def json_lines(records):
-    return "".join(json.dumps(record) + "\n" for record in records)
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 
 @click.group(help=__doc__.split("\n\n")[0])
@@ -72,14 +61,13 @@ def cli():
 )
 @click.option("--sample-mb", default=30, show_default=True, help="Text the tokenizer sees.")
 @click.option(
-    "--weight",
-    "weights",
-    type=(str, click.IntRange(0)),
-    multiple=True,
-    metavar="KIND N",
-    help="Pack the texts of KIND N times; may be given for several kinds.",
+    "--tokenizer",
+    "given",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Take the tokenizer of the model in FOLDER instead of a new one.",
 )
-def prepare(texts, work, valid, vocab, sample_mb, weights):
+def prepare(texts, work, valid, vocab, sample_mb, given):
     """Train the tokenizer on TEXTS and pack the token ids into WORK."""
     work.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(SEED)
@@ -87,24 +75,59 @@ def prepare(texts, work, valid, vocab, sample_mb, weights):
     files = [files[i] for i in rng.permutation(len(files))]
     held_out = text_files(valid) if valid else files[::50]
     files = files if valid else [file for i, file in enumerate(files) if i % 50]
-    (work / "prepare.json").write_text(json.dumps({"weights": weights, "vocab": vocab}) + "\n", encoding="utf-8")
-    tokenizer = train_tokenizer(balanced_sample(files, sample_mb * 1e6, rng), vocab)
+    if given:
+        tokenizer = Tokenizer.from_file(str(given / "tokenizer.json"))
+    else:
+        tokenizer = train_tokenizer(balanced_sample(files, sample_mb * 1e6, rng), vocab)
     save_tokenizer(tokenizer, work)
-    weights = dict(weights)
-    if unknown := weights.keys() - {kind for _, kind in files}:
-        raise click.BadParameter(f"no texts of kind {', '.join(sorted(unknown))}", param_hint="--weight")
-    files = [file for file in files for _ in range(weights.get(file[1], 1))]
+    packed = {}
     for name, part in ("train", files), ("valid", held_out):
-        paths = [path for path, _ in part]
-        n = pack(tokenizer, paths, work / f"{name}.bin")
-        size = sum(path.stat().st_size for path in paths)
-        click.echo(f"{name}: {len(paths)} files, {size} bytes, {n} tokens", err=True)
+        packed[name] = pack(tokenizer, part, work / f"{name}.bin")
+        n, size = sum(end - begin for begin, end in packed[name].values()), sum(p.stat().st_size for p, _ in part)
+        click.echo(f"{name}: {len(part)} files, {size} bytes, {n} tokens", err=True)
+    (work / "prepare.json").write_text(json.dumps({"kinds": packed["train"]}, indent=2) + "\n")
+
+
+def time_of_clock(context, parameter, value):
+    """Seconds since 1970 of HH:MM, today or tomorrow, or of a date and time."""
+    if value is None:
+        return None
+    try:
+        if len(value) > 5:
+            return datetime.fromisoformat(value).timestamp()
+        hour, minute = map(int, value.split(":"))
+        then = datetime.now().replace(hour=hour, minute=minute, second=0, microsecond=0).timestamp()
+    except ValueError as error:
+        raise click.BadParameter(f"expected HH:MM or a date and time, found {value!r}") from error
+    return then if then > time.time() else then + 86400
 
 
 @cli.command()
 @click.argument("work", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--minutes", type=float, help="Time to train for, over all resumes.")
-@click.option("--tokens", type=float, help="Tokens to train on; or the sooner of the two.")
+@click.option("--until", callback=time_of_clock, metavar="TIME", help="Time of the clock to end at: HH:MM, or ISO.")
+@click.option("--tokens", type=float, help="Tokens to train on, over all resumes.")
+@click.option("--warm-up", type=float, metavar="MINUTES", help="Without it 1% of the training, 4% with --from.")
+@click.option(
+    "--decay", type=float, metavar="MINUTES", help="How long before the end the learning rate begins to fall."
+)
+@click.option(
+    "--from",
+    "origin",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Begin with the weights of the model in FOLDER; its tokenizer has to be that of WORK.",
+)
+@click.option("--seen", type=float, default=0, help="Tokens that the weights of --from have been trained on.")
+@click.option(
+    "--weight",
+    "weights",
+    type=(str, click.FloatRange(0)),
+    multiple=True,
+    metavar="KIND N",
+    help="Draw the texts of KIND N times as often; may be given for several kinds.",
+)
+@click.option("--dress/--no-dress", default=True, show_default=True, help="Show some texts in another dress.")
 @click.option("--layers", default=4, show_default=True)
 @click.option("--hidden", default=320, show_default=True)
 @click.option("--heads", default=5, show_default=True)
@@ -113,99 +136,56 @@ def prepare(texts, work, valid, vocab, sample_mb, weights):
 @click.option("--micro", default=4096, show_default=True, help="Tokens at once in memory.")
 @click.option("--muon-lr", default=0.02, show_default=True)
 @click.option("--adam-lr", default=0.01, show_default=True)
+@click.option("--average", default=0.998, show_default=True, help="What a step leaves of the averaged weights.")
 @click.option("--compile/--no-compile", default=True, show_default=True)
 @click.option("--threads", default=0, help="CPU threads (0: what PyTorch takes).")
-@click.option("--save-every", default=300.0, show_default=True, help="Seconds between checkpoints.")
-def train(
-    work,
-    minutes,
-    tokens,
-    layers,
-    hidden,
-    heads,
-    intermediate,
-    batch,
-    micro,
-    muon_lr,
-    adam_lr,
-    compile,
-    threads,
-    save_every,
-):
+@click.option("--save-every", default=240.0, show_default=True, help="Seconds between checkpoints.")
+def train(work, **options):
     """Train on what `prepare` left in WORK; go on from the checkpoint there, if there is one."""
-    if not (minutes or tokens):
-        raise click.UsageError("give --minutes or --tokens")
-    if threads:
-        torch.set_num_threads(threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    train_in(work, options)
+
+
+def train_in(work, options):
+    if all(options[limit] is None for limit in ("minutes", "until", "tokens")):
+        raise click.UsageError("give --minutes, --until or --tokens")
+    if options["threads"]:
+        torch.set_num_threads(options["threads"])
     tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
+    kinds = json.loads((work / "prepare.json").read_text())["kinds"]
+    weights = dict(options["weights"])
+    if unknown := weights.keys() - kinds.keys():
+        raise click.BadParameter(f"no texts of kind {', '.join(sorted(unknown))}", param_hint="--weight")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = first_model(options, tokenizer).to(device)
+    model.set_attn_implementation(attention(device))
+    recipe = options | {"origin": options["origin"] and options["origin"].name, "machine": machine()}
+    recipe |= {"torch": torch.__version__, "precision": precision(device)}
+    write_beside(work / "recipe.json", lambda path: path.write_text(json.dumps(recipe, indent=2) + "\n"))
+    write_beside(work / "config.json", model.config.to_json_file)
+
+    pace = Pace(**{field: options[field] for field in Pace.__dataclass_fields__})
+    schedule = Schedule(
+        **{field: options[field] for field in ("minutes", "until", "tokens", "warm_up", "decay")},
+        warm_up_share=WARM_UP_FROM_WEIGHTS if options["origin"] else WARM_UP,
+    )
     stream = np.memmap(work / "train.bin", dtype=np.uint16, mode="r")
-    valid_rows, valid_bytes = valid_sample(work, token_bytes(tokenizer))
+    run = Run(work, model, pace, token_bytes(tokenizer), int(options["seen"]))
+    run.train(Rows(stream, kinds, weights, tokenizer, options["dress"]), schedule)
 
-    shape = [tokenizer.get_vocab_size(), layers, hidden, heads, intermediate]
-    model = make_model(*shape).to(device)
-    run = torch.compile(nll, dynamic=False) if compile else nll
-    optimisers = make_optimisers(model, muon_lr, adam_lr)
-    recipe = {k: v for k, v in click.get_current_context().params.items() if k != "work"}
-    precision = "bfloat16 products, float32 weights" if fast_bfloat16(device) else "float32"
-    recipe |= {"torch": torch.__version__, "machine": machine(), "precision": precision}
-    (work / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
-    state = {"step": 0, "tokens": 0, "seconds": 0.0}
-    checkpoint = work / "checkpoint.pt"
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, map_location=device, weights_only=True)
-        state = saved["state"]
-        model.load_state_dict(saved["model"])
-        for optimiser, saved_optimiser in zip(optimisers, saved["optimisers"], strict=True):
-            optimiser.load_state_dict(saved_optimiser)
-    log = [line for line in read_log(work) if line["step"] <= state["step"]]
-    write_beside(work / "log.jsonl", lambda path: path.write_text(json_lines(log), encoding="utf-8"))
 
-    def save():
-        saved = {
-            "state": state,
-            "shape": shape,
-            "model": model.state_dict(),
-            "optimisers": [optimiser.state_dict() for optimiser in optimisers],
-        }
-        write_beside(checkpoint, lambda path: torch.save(saved, path))
+def precision(device):
+    return "bfloat16 products, float32 weights" if fast_bfloat16(device) else "float32"
 
-    def progress():
-        by_time = state["seconds"] / (60 * minutes) if minutes else 0
-        return max(by_time, state["tokens"] / tokens if tokens else 0)
 
-    begin, saved_at, losses = time.monotonic() - state["seconds"], state["seconds"], []
-    while progress() < 1:
-        scale = lr_scale(progress())
-        for optimiser, lr in zip(optimisers, (muon_lr, adam_lr), strict=True):
-            optimiser.param_groups[0]["lr"] = lr * scale
-        is_long = state["step"] % LONG_EVERY == LONG_EVERY - 1
-        length = LONG_CONTEXT if is_long else CONTEXT
-        rows = draw_rows(stream, state["step"], batch // length, length).to(device)
-        for part in rows.split(max(1, micro // length)):
-            with torch.autocast(device, torch.bfloat16, enabled=fast_bfloat16(device)):
-                loss = run(model, part).sum() / batch
-            loss.backward()
-            losses.append(loss.item() * len(rows) / len(part))
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimiser in optimisers:
-            optimiser.step()
-            optimiser.zero_grad()
-        state["step"] += 1
-        state["tokens"] += batch
-        state["seconds"] = round(time.monotonic() - begin, 2)
-
-        due = progress() >= 1 or state["seconds"] - saved_at >= save_every
-        if due or state["step"] % 10 == 0:
-            line = {**state, "lr": round(muon_lr * scale, 6), "train_loss": np.mean(losses).round(4)}
-            losses = []
-            if due:
-                save()
-                saved_at = state["seconds"]
-                bits = bits_per_byte(model, valid_rows.to(device), valid_bytes)
-                line["valid_bits_per_byte"] = round(bits, 4)
-            with (work / "log.jsonl").open("a", encoding="utf-8") as f:
-                f.write(json_lines([line]))
+def first_model(options, tokenizer):
+    """The model that a training begins with: that of --from, or a new one."""
+    vocab = tokenizer.get_vocab_size()
+    if not options["origin"]:
+        return make_model(vocab, *(options[size] for size in ("layers", "hidden", "heads", "intermediate")))
+    theirs = Tokenizer.from_file(str(options["origin"] / "tokenizer.json"))
+    if theirs.to_str() != tokenizer.to_str():
+        raise click.UsageError(f"the tokenizer in {options['origin']} is another one; give it to prepare --tokenizer")
+    return AutoModelForCausalLM.from_pretrained(options["origin"], dtype=torch.float32)
 
 
 @cli.command()
@@ -227,6 +207,13 @@ def plot(work, png):
 @cli.command()
 @click.argument("work", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--weights",
+    type=click.Choice(["last", "averaged"]),
+    default="last",
+    show_default=True,
+    help="Those of the last step, or the average over the last steps, which is better before the learning rate falls.",
+)
 @click.option("--name", help="Heading of the model card; without it the name of FOLDER.")
 @click.option("--about", type=click.File(encoding="utf-8"), help="Markdown for the model card.")
 @click.option(
@@ -234,31 +221,58 @@ def plot(work, png):
     type=click.Path(exists=True, file_okay=False),
     help="Held-out texts to evaluate on; they must not have been trained on.",
 )
-def export(work, folder, name, about, valid):
+def export(work, folder, weights, name, about, valid):
     """Write the model of the last checkpoint in WORK to FOLDER, in float16."""
-    saved = torch.load(work / "checkpoint.pt", map_location="cpu", weights_only=True)
-    model = make_model(*saved["shape"])
-    model.load_state_dict(saved["model"])
-    model.config.dtype = torch.float16
-    weights = {k: v.half() for k, v in model.state_dict().items() if k != "lm_head.weight"}
-
     new = folder.with_name(folder.name + ".new")
+    shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
-    save_file(weights, new / "model.safetensors", metadata={"format": "pt"})
-    (new / "model.safetensors").chmod(0o644)
-    model.config.save_pretrained(new)
-    save_tokenizer(Tokenizer.from_file(str(work / "tokenizer.json")), new)
+    state = write_model(work, new, weights)
     draw_curve(work, new / "loss.png")
     record = measure(new, valid) if valid else None
     if record:
-        (new / "evaluation.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        (new / "evaluation.json").write_text(json.dumps(record, indent=2) + "\n")
     about = about.read().strip() if about else "A small causal language model."
-    card = model_card(name or folder.name, about, work, saved["state"], saved["shape"], record)
-    (new / "README.md").write_text(card, encoding="utf-8")
+    card = [f"# {name or folder.name}", about, *recipe_parts(work, state, weights), *record_parts(record)]
+    (new / "README.md").write_text("\n\n".join(card) + "\n", encoding="utf-8")
     folder.mkdir(exist_ok=True)
     for path in new.iterdir():
         path.replace(folder / path.name)
     new.rmdir()
+
+
+def write_model(work, folder, which):
+    """Write configuration, weights and tokenizer of the last checkpoint; return its state."""
+    saved = torch.load(work / "checkpoint.pt", map_location="cpu", weights_only=True)
+    weights = {
+        name: tensor.half()
+        for name, tensor in saved["averaged" if which == "averaged" else "model"].items()
+        if name != "lm_head.weight"  # tied to the embeddings
+    }
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)
+    config = LlamaConfig.from_json_file(work / "config.json")
+    config.dtype = torch.float16
+    config.save_pretrained(folder)
+    save_tokenizer(Tokenizer.from_file(str(work / "tokenizer.json")), folder)
+    return saved["state"]
+
+
+@cli.command("all")
+@click.argument("texts", type=click.Path(exists=True, file_okay=False))
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--minutes", type=float, default=10, show_default=True, help="Time for everything but the evaluation.")
+@click.option("--valid", type=click.Path(exists=True, file_okay=False), help="Held-out texts to evaluate on.")
+@click.option("--work", type=click.Path(file_okay=False, path_type=Path), help="Working files; without it FOLDER.work.")
+@click.pass_context
+def everything(context, texts, folder, minutes, valid, work):
+    """From TEXTS to a model in FOLDER: prepare, train and export, with the default of every option."""
+    end = time.time() + 60 * minutes
+    work = work or folder.with_name(folder.name + ".work")
+    if (work / "checkpoint.pt").exists():
+        raise click.UsageError(f"{work} holds another training; go on with `train` and `export`, or delete it")
+    context.invoke(prepare, texts=texts, work=work, valid=valid)
+    context.invoke(train, work=work, until=max(end, time.time() + 30 * minutes))
+    context.invoke(export, work=work, folder=folder, valid=valid)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,169 @@
+"""The training loop: steps, averaged weights, log and checkpoints.  A run may be killed at any minute."""
+
+import copy
+import json
+import os
+import signal
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from recipe import fast_bfloat16, make_optimisers, nll
+from texts import valid_sample
+
+LOG_EVERY = 10  # steps
+
+
+def write_beside(path, write):
+    """Let `write` make a file next to `path`, then put it in its place."""
+    temporary = path.with_name(path.name + ".new")
+    write(temporary)
+    with temporary.open("rb") as f:
+        os.fsync(f.fileno())
+    temporary.replace(path)
+
+
+def read_log(work):
+    """The lines of the log; a last line that a killed run has left unfinished is none."""
+    path = work / "log.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def json_lines(records):
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Sizes and rates of a run: `batch` and `micro` in tokens, `save_every` in seconds.
+
+    `average` is the share of the averaged weights that stays from one step to the next.
+    """
+
+    batch: int
+    micro: int
+    muon_lr: float
+    adam_lr: float
+    average: float
+    save_every: float
+    compile: bool
+
+
+class Run:
+    """A training in the folder `work`, from its checkpoint there or from `model` as it is.
+
+    `state` counts: `step`, `seconds`, `trained` tokens of this run, and `tokens` that the weights have seen in all.
+    """
+
+    def __init__(self, work, model, pace, lengths, seen=0):
+        self.work, self.pace, self.model = work, pace, model
+        self.device = model.device.type
+        self.averaged = copy.deepcopy(model).requires_grad_(False)
+        self.optimisers = make_optimisers(model, pace.muon_lr, pace.adam_lr)
+        self.loss = torch.compile(nll, dynamic=False) if pace.compile else nll
+        self.state = {"step": 0, "tokens": seen, "trained": 0, "seconds": 0.0}
+        self.valid_rows, self.valid_bytes = valid_sample(work, lengths)
+        self.lengths = torch.from_numpy(lengths)
+        if self.checkpoint.exists():
+            self.load()
+        log = [line for line in read_log(work) if line["step"] <= self.state["step"]]
+        write_beside(work / "log.jsonl", lambda path: path.write_text(json_lines(log)))
+
+    @property
+    def checkpoint(self):
+        return self.work / "checkpoint.pt"
+
+    def load(self):
+        saved = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        self.state = saved["state"]
+        self.model.load_state_dict(saved["model"])
+        self.averaged.load_state_dict(saved["averaged"])
+        for optimiser, saved_optimiser in zip(self.optimisers, saved["optimisers"], strict=True):
+            optimiser.load_state_dict(saved_optimiser)
+
+    def save(self):
+        saved = {
+            "state": self.state,
+            "model": self.model.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+        }
+        write_beside(self.checkpoint, lambda path: torch.save(saved, path))
+
+    def autocast(self):
+        return torch.autocast(self.device, torch.bfloat16, enabled=fast_bfloat16(self.device))
+
+    def step(self, rows, lr_share):
+        """One step on rows of shape (B, T + 1); returns the loss in nats per token, and in bits per byte."""
+        for optimiser, lr in zip(self.optimisers, (self.pace.muon_lr, self.pace.adam_lr), strict=True):
+            optimiser.param_groups[0]["lr"] = lr * lr_share
+        n_targets = int((rows[:, 1:] > 0).sum())
+        nats = 0.0
+        for part in rows.to(self.device).split(max(1, self.pace.micro // (rows.shape[1] - 1))):
+            with self.autocast():
+                loss = self.loss(self.model, part).sum()
+            (loss / n_targets).backward()
+            nats += loss.item()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimiser in self.optimisers:
+            optimiser.step()
+            optimiser.zero_grad()
+        self.average()
+        n_bytes = int(self.lengths[rows.clamp(min=0)].sum())
+        return nats / n_targets, nats / np.log(2) / n_bytes
+
+    @torch.no_grad()
+    def average(self):
+        """Moves the averaged weights towards the new ones; at the start of a run they follow quickly."""
+        share = 1 - min(self.pace.average, (1 + self.state["step"]) / (10 + self.state["step"]))
+        for mean, p in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
+            mean.lerp_(p, share)
+
+    @torch.no_grad()
+    def valid_bits(self, model, batch=8):
+        """Bits per byte of the held-out sample, in the precision of the training."""
+        rows, nats = self.valid_rows.to(self.device), 0.0
+        for i in range(0, len(rows), batch):
+            with self.autocast():
+                nats += nll(model, rows[i : i + batch]).sum().item()
+        return round(nats / np.log(2) / self.valid_bytes, 4)
+
+    def checkpointed(self):
+        """Saves the run; returns what the held-out sample costs with the weights, and with the averaged ones."""
+        self.save()
+        return {
+            "valid_bits_per_byte": self.valid_bits(self.model),
+            "averaged_valid_bits_per_byte": self.valid_bits(self.averaged),
+        }
+
+    def train(self, rows, schedule):
+        """Train to the end of `schedule`, or until SIGTERM, which leaves a checkpoint."""
+        stopped = []
+        signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
+        state, pace, losses = self.state, self.pace, []
+        begin = time.monotonic() - state["seconds"]
+        saved_at, logged = state["seconds"], (state["seconds"], state["tokens"])
+        while not stopped and schedule.left(state) > 0:
+            lr_share = schedule.lr_share(state)
+            drawn = rows.draw(state["step"], pace.batch)
+            losses.append(self.step(drawn, lr_share))
+            n_tokens = drawn[:, 1:].numel()
+            state["step"] += 1
+            state["tokens"] += n_tokens
+            state["trained"] += n_tokens
+            state["seconds"] = round(time.monotonic() - begin, 2)
+            due = stopped or schedule.left(state) <= 0 or state["seconds"] - saved_at >= pace.save_every
+            if not (due or state["step"] % LOG_EVERY == 0):
+                continue
+            loss, bits = np.mean(losses, axis=0).round(4).tolist()
+            speed = round((state["tokens"] - logged[1]) / max(state["seconds"] - logged[0], 0.01))
+            line = {**state, "lr": round(pace.muon_lr * lr_share, 6), "train_loss": loss, "train_bits_per_byte": bits}
+            line["tokens_per_second"] = speed
+            losses, logged = [], (state["seconds"], state["tokens"])
+            if due:
+                line |= self.checkpointed()
+                saved_at = state["seconds"]
+            with (self.work / "log.jsonl").open("a") as f:
+                f.write(json_lines([line]))

@@ -1,0 +1,58 @@
+"""The rows that a step learns from: where they begin, how long they are, and in what dress.
+
+A compressor's chunks begin anywhere and know nothing of what came before.  So does every row: `<|bos|>`, then tokens
+from a random place of a random text.  The same step draws the same rows.
+"""
+
+import numpy as np
+import torch
+from dress import draw_dresses, dressed
+from texts import BOS_ID, CONTEXT, LONG_CONTEXT, SEED
+
+# Tokens of a row, step by step; the first tokens of a row, which are dear, are learnt from short rows too.
+LENGTHS = (CONTEXT, CONTEXT, CONTEXT, LONG_CONTEXT, CONTEXT, CONTEXT, CONTEXT, CONTEXT // 2)
+LEAD = 48  # a dressed row begins up to so many tokens into its text, so that not every one begins with a new line
+
+
+def row_length(step):
+    return LENGTHS[step % len(LENGTHS)]
+
+
+class Rows:
+    """Draws rows from the ids that `pack` wrote.
+
+    `kinds` is {kind: [begin, end]}; the chance of a kind is its size times its weight, 1 without one.
+    """
+
+    def __init__(self, stream, kinds, weights, tokenizer, dress=True):
+        self.stream, self.tokenizer, self.dress = stream, tokenizer, dress
+        self.ranges = list(kinds.values())
+        share = np.array([(end - begin) * weights.get(kind, 1.0) for kind, (begin, end) in kinds.items()])
+        self.chances = share / share.sum()
+
+    def draw(self, step, batch):
+        """Rows of step `step`, about `batch` tokens, shape (B, length + 1); -1 fills up a row that is short."""
+        rng = np.random.default_rng([SEED, step])
+        length = row_length(step)
+        rows = np.full((max(1, batch // length), length + 1), -1, dtype=np.int64)
+        rows[:, 0] = BOS_ID
+        for row in rows:
+            begin, end = self.ranges[rng.choice(len(self.ranges), p=self.chances)]
+            start = begin + int(rng.integers(0, max(1, end - begin - length)))
+            dresses = draw_dresses(rng) if self.dress else []
+            if dresses:
+                ids = self.in_dress(self.stream[start : min(end, start + length + LEAD)], dresses, rng)[:length]
+            else:
+                ids = self.stream[start : min(end, start + length)]
+            row[1 : 1 + len(ids)] = ids
+        return torch.from_numpy(rows)
+
+    def in_dress(self, ids, dresses, rng):
+        """The ids of the same texts in another dress; `<|bos|>` between texts stays."""
+        new = []
+        for part in np.split(ids, np.flatnonzero(ids == BOS_ID)):
+            bos = [BOS_ID] if len(part) and part[0] == BOS_ID else []
+            text = self.tokenizer.decode(part[len(bos) :].tolist(), skip_special_tokens=False)
+            text = text.strip("\ufffd")  # the row may begin or end within a character
+            new += bos + self.tokenizer.encode(dressed(text, dresses, rng), add_special_tokens=False).ids
+        return new[int(rng.integers(LEAD)) :]
