@@ -141,11 +141,19 @@ class Run:
     def train(self, rows, schedule):
         """Train to the end of `schedule`, or until SIGTERM, which leaves a checkpoint."""
         stopped = []
-        signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
+        before = signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
+        try:
+            self.steps(rows, schedule, stopped)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def steps(self, rows, schedule, stopped):
+        """Steps until the end of `schedule`, or until something is in the list `stopped`."""
         state, pace, losses = self.state, self.pace, []
         begin = time.monotonic() - state["seconds"]
         saved_at, logged = state["seconds"], (state["seconds"], state["tokens"])
-        while not stopped and schedule.left(state) > 0:
+        ended = schedule.left(state) <= 0
+        while not ended:
             lr_share = schedule.lr_share(state)
             drawn = rows.draw(state["step"], pace.batch)
             losses.append(self.step(drawn, lr_share))
@@ -154,7 +162,8 @@ class Run:
             state["tokens"] += n_tokens
             state["trained"] += n_tokens
             state["seconds"] = round(time.monotonic() - begin, 2)
-            due = stopped or schedule.left(state) <= 0 or state["seconds"] - saved_at >= pace.save_every
+            ended = bool(stopped) or schedule.left(state) <= 0
+            due = ended or state["seconds"] - saved_at >= pace.save_every
             if not (due or state["step"] % LOG_EVERY == 0):
                 continue
             loss, bits = np.mean(losses, axis=0).round(4).tolist()

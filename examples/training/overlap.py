@@ -2,7 +2,8 @@
 
     python overlap.py TRAINING FOLDER
 
-A window is 50 letters and digits in a row, whatever their case and whatever stands between them.  Prints, as JSON, the
+TRAINING is a folder of texts, or one that `train_model.py prepare` has made: then it is what was packed that counts.  A
+window is 50 letters and digits in a row, whatever their case and whatever stands between them.  Prints, as JSON, the
 share of the folder's windows that occur in the training texts, by kind; `--hits FILE` lists the places.  Memory is
 bounded: the folder is taken in slabs of some million letters, and the training texts are read once for each.
 """
@@ -14,45 +15,10 @@ from pathlib import Path
 
 import click
 import numpy as np
-from texts import read_text, text_files
+from texts import packed_texts, read_text, text_files
+from windows import WINDOW, Windows, letters, runs, window_hashes
 
-WINDOW = 50
-SLAB = 1 << 24  # letters of the folder at once; ten bytes or so of memory each
-BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that the hash depends on every letter
-BITMAP = 28  # bits of a hash that the bitmap takes in: 2**28 places, 256 MB
-
-
-def letters(text):
-    """The letters and digits of a text in lower case as code points, and where each stands in it."""
-    points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
-    kept = np.array([c.isalnum() for c in map(chr, range(0x250))])
-    places = np.flatnonzero((points >= len(kept)) | kept[np.minimum(points, len(kept) - 1)])
-    lower = np.array([ord(chr(c).lower()[0]) for c in range(0x600)], dtype=np.uint32)
-    points = points[places]
-    return np.where(points < len(lower), lower[np.minimum(points, len(lower) - 1)], points), places
-
-
-def window_hashes(points):
-    """A hash of each window, shape (len(points) - WINDOW + 1,), by doubling: windows of 1, 2, 4, ... letters."""
-    whole, done, power, size, base = None, 0, (points.astype(np.uint64) + np.uint64(1)) * BASE, 1, BASE
-    base_done = np.uint64(1)
-    with np.errstate(over="ignore"):
-        while True:
-            if WINDOW & size:
-                n = len(points) - done - size + 1
-                if n <= 0:
-                    return np.zeros(0, dtype=np.uint64)
-                part = power[done : done + n] * base_done
-                whole = part if whole is None else whole[:n] + part
-                done, base_done = done + size, base_done * base
-            if 2 * size > WINDOW:
-                break
-            if len(power) <= size:
-                return np.zeros(0, dtype=np.uint64)
-            power = power[:-size] + base * power[size:]
-            size, base = 2 * size, base * base
-        whole ^= whole >> np.uint64(32)
-        return whole * BASE
+SLAB = 1 << 24  # letters of the folder at once; some ten bytes of memory each
 
 
 def slabs(files):
@@ -72,31 +38,25 @@ def slabs(files):
         yield slab
 
 
+def training_texts(folder):
+    if (folder / "train.bin").exists():
+        return packed_texts(folder)
+    return (read_text(path) for path, _ in text_files(folder))
+
+
 def shared(hashes, training):
-    """Which of the hashes occur in the training texts: a bitmap sifts, a sorted list decides."""
-    wanted = np.unique(hashes)
-    bitmap = np.zeros(1 << BITMAP, dtype=bool)
-    shift = np.uint64(64 - BITMAP)
-    bitmap[wanted >> shift] = True
-    found = np.zeros(len(wanted), dtype=bool)
-    for path, _ in training:
-        theirs = window_hashes(letters(read_text(path))[0])
-        theirs = theirs[bitmap[theirs >> shift]]
-        where = np.minimum(np.searchsorted(wanted, theirs), len(wanted) - 1)
-        found[where[wanted[where] == theirs]] = True
-    return found[np.searchsorted(wanted, hashes)]
-
-
-def runs(marks):
-    """The beginnings and ends of the runs of True."""
-    edges = np.diff(np.concatenate([[False], marks, [False]]).astype(np.int8))
-    return zip(np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist(), strict=True)
+    """Which of the hashes occur in the training texts."""
+    wanted = Windows(hashes)
+    found = np.zeros(len(wanted.hashes), dtype=bool)
+    for text in training_texts(training):
+        theirs = window_hashes(letters(text)[0])
+        found[np.searchsorted(wanted.hashes, theirs[wanted.within(theirs)])] = True
+    return found[np.searchsorted(wanted.hashes, hashes)]
 
 
 def compare(training, folder, listed):
     """Counts of windows and of shared ones by kind; each place goes to `listed` as a record."""
     windows, hits = Counter(), Counter()
-    training = text_files(training)
     for slab in slabs(text_files(folder)):
         marks = shared(np.concatenate([hashes for _, _, _, hashes, _ in slab]), training)
         for path, kind, text, hashes, places in slab:
@@ -110,7 +70,7 @@ def compare(training, folder, listed):
 
 
 @click.command(help=__doc__.split("\n\n")[0])
-@click.argument("training", type=click.Path(exists=True, file_okay=False))
+@click.argument("training", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("folder", type=click.Path(exists=True, file_okay=False))
 @click.option(
     "--hits", type=click.Path(dir_okay=False, path_type=Path), help="List the shared places here, as JSON lines."

@@ -105,39 +105,45 @@ def measure(folder, texts):
     }
 
 
-def doubling(work, n_bins=24):
-    """What each doubling of the training gives, in bits per byte of the training rows, by a fitted power law.
+USUAL_ALPHA = 0.51  # of the first training of Primer, from 2 to 24 million tokens
 
-    `E + A * tokens^-alpha`, least squares over the part at the full learning rate, from a tenth of its tokens on, in
-    bins of equal ratio. Returns E, A, alpha and the gain of the next doubling; None if there is too little to fit.
+
+def power_law(x, y, weight, alphas):
+    """The `E + A * x^-alpha` with the least weighted squares, alpha being one of `alphas`; returns E, A and alpha."""
+
+    def fit(alpha):
+        columns = np.stack([np.ones_like(x), x**-alpha], axis=1)
+        solution = np.linalg.lstsq(columns * weight[:, None], y * weight, rcond=None)[0]
+        return float((((columns @ solution - y) * weight) ** 2).sum()), *solution.tolist(), float(alpha)
+
+    return min(map(fit, alphas))[1:]
+
+
+def law_in_words(log, n_bins=24):
+    """What more training would give, in bits per byte of the training rows; None if there is too little to fit.
+
+    The law is fitted to the part at the full learning rate, from a tenth of its tokens on, in bins of equal ratio.  A
+    training that has gone on from other weights spans too small a ratio of tokens to tell alpha, which is then held.
     """
-    log = read_log(work)
     full = max((line["lr"] for line in log), default=0)
     level = [line for line in log if line["lr"] == full]
     if len(level) < 4 * n_bins:
         return None
     tokens = np.array([line["tokens"] for line in level], dtype=float)
     bits = np.array([line["train_bits_per_byte"] for line in level])
-    bins = np.digitize(tokens, np.geomspace(tokens[-1] / 10, tokens[-1], n_bins))
+    bins = np.digitize(tokens, np.geomspace(max(tokens[0], tokens[-1] / 10), tokens[-1], n_bins))
     kept = [b for b in range(1, n_bins + 1) if (bins == b).any()]
     x = np.array([tokens[bins == b].mean() for b in kept])
     y = np.array([bits[bins == b].mean() for b in kept])
     weight = np.sqrt([(bins == b).sum() for b in kept])
-
-    def fit(alpha):
-        columns = np.stack([np.ones_like(x), x**-alpha], axis=1)
-        solution = np.linalg.lstsq(columns * weight[:, None], y * weight, rcond=None)[0]
-        return solution, float((((columns @ solution - y) * weight) ** 2).sum())
-
-    alpha = min(np.arange(0.05, 1.01, 0.01), key=lambda alpha: fit(alpha)[1])
-    (floor, scale), _ = fit(alpha)
-    return {
-        "E": round(float(floor), 4),
-        "A": float(scale),
-        "alpha": round(float(alpha), 2),
-        "next_doubling": round(float(scale * tokens[-1] ** -alpha * (1 - 2**-alpha)), 4),
-        "million_tokens": round(float(tokens[-1]) / 1e6, 1),
-    }
+    wide = tokens[-1] >= 4 * tokens[0]
+    floor, scale, alpha = power_law(x, y, weight, np.arange(0.05, 1.01, 0.01) if wide else [USUAL_ALPHA])
+    gain = scale * tokens[-1] ** -alpha * (1 - 2**-alpha)
+    held = "" if wide else " (the exponent is that of the first training)"
+    return (
+        f"training rows at the full learning rate follow {floor:.2f} + {scale:.3g} * tokens^-{alpha:.2f}{held}; from "
+        f"{tokens[-1] / 1e6:.1f} million tokens on, the next doubling takes off {gain:.3f} bits per byte"
+    )
 
 
 def draw_curve(work, target):
@@ -177,7 +183,8 @@ def table(head, rows):
 
 def recipe_parts(work, state, weights):
     """The part of the card on shape and recipe: every figure comes from the log, the recipe or the checkpoint."""
-    recipe, last = json.loads((work / "recipe.json").read_text()), read_log(work)[-1]
+    recipe, log = json.loads((work / "recipe.json").read_text()), read_log(work)
+    last = [line for line in log if "valid_bits_per_byte" in line][-1]
     config = LlamaConfig.from_json_file(work / "config.json")
     n_packed = sum(end - begin for begin, end in json.loads((work / "prepare.json").read_text())["kinds"].values())
     trained = (
@@ -219,8 +226,8 @@ def recipe_parts(work, state, weights):
             "averaged weights",
         ),
     ]
-    if fit := doubling(work):
-        facts.append(("what more would give", fit))
+    if law := law_in_words(log):
+        facts.append(("what more would give", law))
     return [
         "## Shape and recipe",
         table(["", ""], facts),

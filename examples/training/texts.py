@@ -20,10 +20,10 @@ SEED = 20240
 
 
 def text_files(folder):
-    """Every file below `folder`, hidden ones aside, with its kind: its first-level folder."""
+    """Every file below `folder` that is neither hidden nor empty, with its kind: its first-level folder."""
     folder = Path(folder)
     found = sorted((path, path.relative_to(folder).parts) for path in folder.rglob("[!.]*"))
-    files = [(path, p[0] if len(p) > 1 else "text") for path, p in found if path.is_file()]
+    files = [(path, p[0] if len(p) > 1 else "text") for path, p in found if path.is_file() and path.stat().st_size]
     if not files:
         raise click.ClickException(f"{folder}: no files")
     return files
@@ -94,20 +94,29 @@ def token_bytes(tokenizer):
     return lengths
 
 
-def pack(tokenizer, files, target, batch=32):
+def pack(tokenizer, files, target, read=read_text, batch=32):
     """Write `<|bos|> text <|bos|> text ...` as 16-bit ids, kind after kind; return {kind: [begin, end]} in ids."""
     kinds, n = {}, 0
     with target.open("wb") as out:
         for kind in sorted({kind for _, kind in files}):
             begin, paths = n, [path for path, k in files if k == kind]
             for i in range(0, len(paths), batch):
-                texts = [read_text(path) for path in paths[i : i + batch]]
+                texts = [read(path) for path in paths[i : i + batch]]
                 for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False):
                     ids = np.array([BOS_ID, *encoding.ids], dtype=np.uint16)
                     ids.tofile(out)
                     n += len(ids)
             kinds[kind] = [begin, n]
     return kinds
+
+
+def packed_texts(work):
+    """The texts that `pack` wrote to train.bin."""
+    tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
+    stream = np.memmap(work / "train.bin", dtype=np.uint16, mode="r")
+    starts = np.flatnonzero(stream == BOS_ID).tolist()
+    for begin, end in zip(starts, [*starts[1:], len(stream)], strict=True):
+        yield tokenizer.decode(stream[begin + 1 : end].tolist(), skip_special_tokens=False)
 
 
 def chunks(ids, n_text=CONTEXT - 1):

@@ -34,6 +34,7 @@ from texts import (
     SEED,
     balanced_sample,
     pack,
+    read_text,
     save_tokenizer,
     text_files,
     token_bytes,
@@ -41,6 +42,7 @@ from texts import (
 )
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, LlamaConfig
+from windows import Windows, letters, window_hashes
 
 
 @click.group(help=__doc__.split("\n\n")[0])
@@ -68,21 +70,27 @@ def cli():
     help="Take the tokenizer of the model in FOLDER instead of a new one.",
 )
 def prepare(texts, work, valid, vocab, sample_mb, given):
-    """Train the tokenizer on TEXTS and pack the token ids into WORK."""
+    """Train the tokenizer on TEXTS and pack the token ids into WORK.
+
+    Passages that the training texts share with the held-out ones, of 50 letters or more, are cut out of the former.
+    """
     work.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(SEED)
     files = text_files(texts)
     files = [files[i] for i in rng.permutation(len(files))]
     held_out = text_files(valid) if valid else files[::50]
     files = files if valid else [file for i, file in enumerate(files) if i % 50]
+    if not files:
+        raise click.UsageError(f"{texts} has only one file; a second one is needed, or --valid, as held-out text")
     if given:
         tokenizer = Tokenizer.from_file(str(given / "tokenizer.json"))
     else:
         tokenizer = train_tokenizer(balanced_sample(files, sample_mb * 1e6, rng), vocab)
     save_tokenizer(tokenizer, work)
+    windows = Windows(np.concatenate([window_hashes(letters(read_text(path))[0]) for path, _ in held_out]))
     packed = {}
-    for name, part in ("train", files), ("valid", held_out):
-        packed[name] = pack(tokenizer, part, work / f"{name}.bin")
+    for name, part, read in ("train", files, lambda path: windows.cut(read_text(path))), ("valid", held_out, read_text):
+        packed[name] = pack(tokenizer, part, work / f"{name}.bin", read)
         n, size = sum(end - begin for begin, end in packed[name].values()), sum(p.stat().st_size for p, _ in part)
         click.echo(f"{name}: {len(part)} files, {size} bytes, {n} tokens", err=True)
     (work / "prepare.json").write_text(json.dumps({"kinds": packed["train"]}, indent=2) + "\n")
