@@ -294,3 +294,9 @@ def test_slabs_find_what_one_pass_finds(tmp_path, monkeypatch):
     whole = overlap.compare(training, other, lambda record: None)
     monkeypatch.setattr(overlap, "SLAB", 700)
     assert overlap.compare(training, other, lambda record: None) == whole
+
+
+def test_one_command_makes_a_model_from_a_folder_of_texts(corpus, tmp_path):
+    run("all", corpus, tmp_path / "own", "--minutes", 0.01)
+    lm = cramzip.load(str(tmp_path / "own"))
+    assert cramzip.decompress(cramzip.compress(b"Oslo", lm), lm) == b"Oslo"

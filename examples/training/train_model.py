@@ -145,12 +145,19 @@ def time_of_clock(context, parameter, value):
 @click.option("--muon-lr", default=0.02, show_default=True)
 @click.option("--adam-lr", default=0.01, show_default=True)
 @click.option("--average", default=0.998, show_default=True, help="What a step leaves of the averaged weights.")
-@click.option("--compile/--no-compile", default=True, show_default=True)
+@click.option(
+    "--compile/--no-compile",
+    default=None,
+    help="Let torch.compile make the steps a third faster; without either where more than half an hour is left.",
+)
 @click.option("--threads", default=0, help="CPU threads (0: what PyTorch takes).")
 @click.option("--save-every", default=240.0, show_default=True, help="Seconds between checkpoints.")
 def train(work, **options):
     """Train on what `prepare` left in WORK; go on from the checkpoint there, if there is one."""
     train_in(work, options)
+
+
+COMPILE_FROM = 1800.0  # seconds of training; compiling takes minutes on a busy machine
 
 
 def train_in(work, options):
@@ -171,11 +178,13 @@ def train_in(work, options):
     write_beside(work / "recipe.json", lambda path: path.write_text(json.dumps(recipe, indent=2) + "\n"))
     write_beside(work / "config.json", model.config.to_json_file)
 
-    pace = Pace(**{field: options[field] for field in Pace.__dataclass_fields__})
     schedule = Schedule(
         **{field: options[field] for field in ("minutes", "until", "tokens", "warm_up", "decay")},
         warm_up_share=WARM_UP_FROM_WEIGHTS if options["origin"] else WARM_UP,
     )
+    if options["compile"] is None:
+        options["compile"] = schedule.left({"seconds": 0.0, "trained": 0}) > COMPILE_FROM
+    pace = Pace(**{field: options[field] for field in Pace.__dataclass_fields__})
     stream = np.memmap(work / "train.bin", dtype=np.uint16, mode="r")
     run = Run(work, model, pace, token_bytes(tokenizer), int(options["seen"]))
     run.train(Rows(stream, kinds, weights, tokenizer, options["dress"]), schedule)
@@ -274,12 +283,13 @@ def write_model(work, folder, which):
 @click.pass_context
 def everything(context, texts, folder, minutes, valid, work):
     """From TEXTS to a model in FOLDER: prepare, train and export, with the default of every option."""
-    end = time.time() + 60 * minutes
+    begin = time.monotonic()
     work = work or folder.with_name(folder.name + ".work")
     if (work / "checkpoint.pt").exists():
         raise click.UsageError(f"{work} holds another training; go on with `train` and `export`, or delete it")
     context.invoke(prepare, texts=texts, work=work, valid=valid)
-    context.invoke(train, work=work, until=max(end, time.time() + 30 * minutes))
+    left = minutes - (time.monotonic() - begin) / 60
+    context.invoke(train, work=work, minutes=max(left, minutes / 2))
     context.invoke(export, work=work, folder=folder, valid=valid)
 
 
