@@ -122,6 +122,9 @@ def tokenizers():
         tokenizer(BYTE_LEVEL, ["a", "b"], [added(1, "b", True), added(2, f"Ġ{SPACE}x", False), added(3, "end", True)]),
         [b"a", None, f"Ġ{SPACE}x".encode(), None],
     )
+    holes = tokenizer(BYTE_LEVEL, [], [added(3, "x", False)])
+    holes["model"]["vocab"] = {"a": 0, "b": 2, "c": 4}
+    yield "holes", "an id has no entry, and an added token is amid the others", holes, [b"a", None, b"b", b"x", b"c"]
     both = {"type": "Sequence", "decoders": [*SENTENCEPIECE["decoders"], BYTE_LEVEL]}
     yield (
         "both-decoders",

@@ -406,7 +406,8 @@ def test_fingerprint_does_not_depend_on_the_cut_into_files(tmp_path):
 
 
 def test_sentencepiece_entries_stand_for_bytes_as_section_9_says(tmp_path):
-    vocab = ["<unk>", "<s>", "\u2581the", "<0x0A>", "<0x0AB>", "\u2581\u2581", "é"]
+    vocab = {e: i for i, e in enumerate(["<unk>", "<s>", "\u2581the", "<0x0A>", "<0x0AB>", "\u2581\u2581", "é"])}
+    vocab["late"] = 9  # ids 7 and 8 have no entry, and added tokens go on with the number of entries
     (tmp_path / "tokenizer.json").write_text(
         json.dumps(
             {
@@ -421,11 +422,11 @@ def test_sentencepiece_entries_stand_for_bytes_as_section_9_says(tmp_path):
                         {"type": "ByteFallback"},
                     ],
                 },
-                "model": {"type": "BPE", "unk_token": "<unk>", "vocab": {entry: i for i, entry in enumerate(vocab)}},
+                "model": {"type": "BPE", "unk_token": "<unk>", "vocab": vocab},
             }
         )
     )
-    table = [None, None, b" the", b"\n", b"<0x0AB>", b"  ", "é".encode(), None, "\u2581x".encode()]
+    table = [None, None, b" the", b"\n", b"<0x0AB>", b"  ", "é".encode(), None, "\u2581x".encode(), b"late"]
     assert llama.token_table(tmp_path) == table
 
 
