@@ -231,10 +231,16 @@ def test_codes_of_vectors(coding, expected):
     assert found.scales.tolist() == mem.scales.tolist()
 
 
-SIGNS = {1: "00", 7: "33", 64: "3802d20edfa4db8a", 576: "646abb6e3d00ce0aaa7f742236d284b9"}
+SIGNS = {
+    16384: "ca30c20bb4c8ab97cbc12c4ec6fa2175",
+    1: "00",
+    7: "33",
+    64: "3802d20edfa4db8a",
+    576: "646abb6e3d00ce0aaa7f742236d284b9",
+}
 
 
 @pytest.mark.parametrize(("width", "expected"), SIGNS.items())
 def test_the_signs_of_the_rotation(width, expected):
-    signs = np.packbits(quantize.rotation(width)[0] < 0, bitorder="little").tobytes()
+    signs = np.packbits(quantize.signs(width) < 0, bitorder="little").tobytes()
     assert (signs.hex() if width <= 64 else digest(signs)) == expected

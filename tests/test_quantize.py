@@ -1,5 +1,7 @@
 """Vectors to codes and back."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,8 @@ from hypothesis import strategies as st
 
 from cramzip.coding import quantize
 from cramzip.container.records import Coding, coding_of
-from cramzip.container.vectors import QuantizedMem, pack, unpack
+from cramzip.container.vectors import AT_ONCE, QuantizedMem, check, pack
+from cramzip.container.vectors import unpack as unpack_checked
 from cramzip.errors import DamagedFileError, UsageError
 
 ROTATED = [coding for coding in Coding if coding is not Coding.FLOAT16]
@@ -16,6 +19,12 @@ ROTATED = [coding for coding in Coding if coding is not Coding.FLOAT16]
 patiently = settings(max_examples=50, deadline=None)
 codings = pytest.mark.parametrize("coding", Coding, ids=lambda coding: coding.name)
 rotated = pytest.mark.parametrize("coding", ROTATED, ids=lambda coding: coding.name)
+
+
+def unpack(data, n_vectors, width, coding):
+    """The codes of bytes out of a file."""
+    check(data, width, coding)
+    return unpack_checked(data, n_vectors, width, coding)
 
 
 def vectors(n_vectors, width, seed=0):
@@ -182,3 +191,42 @@ def test_the_examples_of_the_specification():
     torch.testing.assert_close(quantize.dequantize(ternary), torch.tensor(expected), rtol=0, atol=1e-6)
     three_bits = QuantizedMem(Coding.THREE_BITS, np.array([[1, 6, 7, 0, 5, 2, 3]], np.uint8), np.array([128], np.uint8))
     assert pack(three_bits) == bytes.fromhex("80f1510d")
+
+
+def memory_of(work):
+    """The most bytes that `work` had at a time."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@codings
+def test_unpacking_takes_little_more_memory_than_its_codes(coding):
+    n_vectors, width = 64, 2**14
+    packed = pack(codes_of(coding, n_vectors, width, 0))
+    result = n_vectors * width * (2 if coding is Coding.FLOAT16 else 1)
+    assert memory_of(lambda: unpack(packed, n_vectors, width, coding)) < 2 * result + 16 * AT_ONCE
+
+
+@rotated
+def test_vectors_of_a_great_width_take_no_memory_of_its_square(coding):
+    mem = codes_of(coding, 1, 2**14, 0)
+    assert memory_of(lambda: quantize.dequantize(mem)) < 200 * 2**14
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 7, 16, 97, 576, 1000])
+def test_turning_back_undoes_the_rotation(width):
+    mem = np.random.default_rng(width).normal(size=(5, width))
+    matrix = quantize.rotation(width).astype(np.float64)
+    np.testing.assert_allclose(quantize.turn_back(mem @ matrix.T), mem, rtol=0, atol=1e-5)
+
+
+def test_vectors_come_out_the_same_alone_and_with_many_others():
+    mem = codes_of(Coding.TWO_BITS, 700, 576, 0)
+    together = quantize.dequantize(mem)
+    for row in (0, 454, 455, 456, 699):
+        alone = quantize.dequantize(QuantizedMem(mem.coding, mem.codes[row : row + 1], mem.scales[row : row + 1]))
+        assert torch.equal(alone[0], together[row])

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..container.records import Coding
-from ..container.vectors import QuantizedMem
+from ..container.vectors import QuantizedMem, blocks
 
 if TYPE_CHECKING:
     import torch
@@ -30,18 +30,42 @@ SCALES_PER_OCTAVE, SCALE_OF_ONE = 8, 128  # a scale is 2^((byte - 128) / 8)
 CLIPPING = {2: 0.80, 3: 1.22, 4: 1.49, 8: 2.05, 16: 2.51, 256: 3.92}
 
 
-@lru_cache(maxsize=4)
+def signs(width: int) -> np.ndarray:
+    """What each dimension is multiplied by, 1 or -1 (D,), float32: a hash of D decides."""
+    digest = hashlib.shake_256(b"cramzip-rotation-1" + width.to_bytes(4, "little")).digest(-(-width // 8))
+    bits = np.unpackbits(np.frombuffer(digest, np.uint8), bitorder="little")[:width]
+    found: np.ndarray = 1 - 2 * bits.astype(np.float32)
+    return found
+
+
+@lru_cache(maxsize=1)
 def rotation(width: int) -> np.ndarray:
-    """An orthogonal matrix (D, D), float32: a cosine transform (DCT-II) of signs that a hash of D decides."""
+    """An orthogonal matrix (D, D), float32: a cosine transform (DCT-II) of signs.
+
+    For vectors in the making, on the device of the model. It takes the square of D, so the vectors of a file, whose D
+    may be that of no model, are turned back without it.
+    """
     place = np.arange(width) + 0.5
     basis = np.empty((width, width), np.float32)  # (frequency, place)
     for frequency in range(width):
         norm = math.sqrt((2 if frequency else 1) / width)
         basis[frequency] = norm * np.cos(np.pi / width * frequency * place)
-    digest = hashlib.shake_256(b"cramzip-rotation-1" + width.to_bytes(4, "little")).digest(-(-width // 8))
-    bits = np.unpackbits(np.frombuffer(digest, np.uint8), bitorder="little")[:width]
-    basis *= 1 - 2 * bits.astype(np.float32)
+    basis *= signs(width)
     return basis
+
+
+def turn_back(turned: np.ndarray) -> np.ndarray:
+    """The vectors (M, D), float32, that `rotation` turns into `turned` (M, D), float64.
+
+    A cosine transform of D numbers is the real part of a Fourier transform of 2 D, most of them zero.
+    """
+    width = turned.shape[1]
+    frequency = np.arange(width)
+    norm = np.sqrt(np.where(frequency, 2, 1) / width)
+    phase = norm * np.exp(0.5j * np.pi / width * frequency)
+    waves = np.fft.ifft(turned * phase, n=2 * width, norm="forward")
+    vectors: np.ndarray = (waves[:, :width].real * signs(width)).astype(np.float32)
+    return vectors
 
 
 def _rotation_on(like: torch.Tensor) -> torch.Tensor:
@@ -92,6 +116,9 @@ def dequantize(quantized: QuantizedMem) -> torch.Tensor:
 
     if quantized.coding is Coding.FLOAT16:
         return torch.from_numpy(quantized.codes.view("<f2").astype(np.float32))
-    codes = torch.from_numpy(quantized.codes.astype(np.float32))
-    scales = torch.from_numpy(quantized.scales.astype(np.float32))[:, None]
-    return _values(codes, scales, quantized.coding) @ _rotation_on(codes)
+    out = torch.empty(quantized.codes.shape)
+    for rows in blocks(*quantized.codes.shape):
+        unit = quantized.codes[rows] * (2 / (quantized.coding.levels - 1)) - 1
+        lengths = 2.0 ** ((quantized.scales[rows, None].astype(np.float64) - SCALE_OF_ONE) / SCALES_PER_OCTAVE)
+        out[rows] = torch.from_numpy(turn_back(unit * lengths))
+    return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,16 @@ class QuantizedMem:
     scales: np.ndarray  # (M,), zeros for FLOAT16
 
 
+AT_ONCE = 2**18  # numbers that are unpacked or turned together: what that takes beside its result stays small
+POWERS_OF_3 = np.array([1, 3, 9, 27, 81], np.uint8)
+
+
+def blocks(n_vectors: int, width: int) -> Iterator[slice]:
+    """All vectors, some at a time."""
+    step = max(1, AT_ONCE // width)
+    return (slice(first, first + step) for first in range(0, n_vectors, step))
+
+
 def pack(quantized: QuantizedMem) -> bytes:
     """Scale and codes, vector after vector."""
     coding, codes = quantized.coding, quantized.codes
@@ -27,34 +38,33 @@ def pack(quantized: QuantizedMem) -> bytes:
         return codes.astype("<u2").tobytes()
     if coding is Coding.TERNARY:
         padded = np.pad(codes, ((0, 0), (0, -codes.shape[1] % 5)))
-        rows = (padded.reshape(len(codes), -1, 5) * 3 ** np.arange(5)).sum(2).astype(np.uint8)
+        rows = padded.reshape(len(codes), -1, 5) @ POWERS_OF_3
     else:
-        bits = codes[:, :, None] >> np.arange(int(coding.bits)) & 1
-        rows = np.packbits(bits.reshape(len(codes), -1).astype(np.uint8), axis=1, bitorder="little")
+        bits = codes[:, :, None] >> np.arange(int(coding.bits), dtype=np.uint8) & np.uint8(1)
+        rows = np.packbits(bits.reshape(len(codes), -1), axis=1, bitorder="little")
     return np.concatenate([quantized.scales[:, None], rows], axis=1).tobytes()
 
 
 def unpack(data: Bytes, n_vectors: int, width: int, coding: Coding) -> QuantizedMem:
-    """The inverse of `pack`. Raises DamagedFileError (stage `vectors`) for what `pack` would not write."""
+    """The inverse of `pack`, for bytes that have passed `check`."""
     raw = np.frombuffer(data, np.uint8).reshape(n_vectors, coding.vector_size(width))
     if coding is Coding.FLOAT16:
-        codes = raw.copy().view("<u2")
-        if (codes & 0x7C00 == 0x7C00).any():
-            raise DamagedFileError("vectors", "a value is infinite or not a number")
-        return QuantizedMem(coding, codes, np.zeros(n_vectors, np.uint8))
-    scales, rows = raw[:, 0], raw[:, 1:]
+        return QuantizedMem(coding, raw.copy().view("<u2"), np.zeros(n_vectors, np.uint8))
+    codes = np.empty((n_vectors, width), np.uint8)
+    for rows in blocks(n_vectors, width):
+        codes[rows] = _unpack_codes(raw[rows, 1:], width, coding)
+    return QuantizedMem(coding, codes, raw[:, 0])
+
+
+def _unpack_codes(packed: np.ndarray, width: int, coding: Coding) -> np.ndarray:
+    """The codes (M, D) of vectors without their scales."""
     if coding is Coding.TERNARY:
-        codes = (rows[:, :, None] // 3 ** np.arange(5) % 3).reshape(n_vectors, -1)
-        valid = bool((rows < 3**5).all())
-    else:
-        bits = np.unpackbits(rows, axis=1, bitorder="little")
-        n_bits = int(coding.bits)
-        filled = np.pad(bits, ((0, 0), (0, -bits.shape[1] % n_bits))).reshape(n_vectors, -1, n_bits)
-        codes = (filled << np.arange(n_bits)).sum(2)
-        valid = not bits[:, width * n_bits :].any()
-    if not valid or codes[:, width:].any():
-        raise DamagedFileError("vectors", "a code is out of range, or filling is not zero")
-    return QuantizedMem(coding, codes[:, :width].astype(np.uint8), scales)
+        digits = (packed[:, :, None] // POWERS_OF_3 % np.uint8(3)).reshape(len(packed), -1)
+        return digits[:, :width]
+    n_bits = int(coding.bits)
+    bits = np.unpackbits(packed, axis=1, bitorder="little")[:, : width * n_bits]
+    codes: np.ndarray = np.packbits(bits.reshape(len(packed), width, n_bits), axis=2, bitorder="little")[:, :, 0]
+    return codes
 
 
 def check(data: Bytes, width: int, coding: Coding) -> None:
