@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from models import ROOT, TINY_MODEL
+from models import ROOT, TINY_MODEL, make_model
 
 import cramzip
 from cramzip import CramConfig
@@ -69,6 +69,14 @@ def test_prose_is_tried_at_one_place_and_found_worth_it(positions):
     positions.clear()
     assert not is_hopeless(goal, content, lm.tokenizer.encode(content))
     assert sum(positions) <= 256 + PROBE_TOKENS
+
+
+@pytest.mark.parametrize("chunk", [None, 24])
+def test_probes_keep_to_the_positions_that_a_model_has(chunk, tmp_path):
+    make_model("gpt2", tmp_path)  # of 256 positions, each with an embedding of its own
+    data = line_without_blanks(2 * WORTH_PROBING)
+    blob = cramzip.compress(data, FrozenLM.load(tmp_path), CramConfig(vectors=0, chunk_tokens=chunk))
+    assert cramzip.decompress(blob) == data
 
 
 def test_probes_lie_within_the_text_and_a_short_text_has_none():

@@ -26,11 +26,19 @@ def is_hopeless(goal: Goal, content: bytes, pieces: Sequence[Piece]) -> bool:
         return False
     whole = writing.groups_size([stored_group(content)])
     for probe in tried:
-        context = goal.view.context(ids[: probe.start])
-        bits = float(goal.lm.score([ids[probe]], [context])[0].sum()) / math.log(2)
+        bits = _bits(goal, ids, probe)
         first = begin + len(decode(ids[: probe.start]))
         last = first + len(decode(ids[probe]))
         without = content[:first] + content[last:]
         if bits <= HOPELESS * 8 * (whole - writing.groups_size([stored_group(without)])):
             return False
     return True
+
+
+def _bits(goal: Goal, ids: Sequence[int], probe: slice) -> float:
+    """What some of the tokens cost without vectors, in chunks like those of a group."""
+    size = goal.view.chunk_tokens
+    firsts = range(probe.start, probe.stop, size)
+    rows = [ids[first : min(first + size, probe.stop)] for first in firsts]
+    seen = [goal.view.context(ids[:first]) for first in firsts]
+    return sum(float(cost.sum()) for cost in goal.lm.score(rows, seen)) / math.log(2)
