@@ -21,6 +21,7 @@ from ..errors import ModelError, WrongModelError, first_line
 from .devices import pick
 from .isolation import transformers_alone
 from .loading import load_model, load_tokenizer
+from .precision import plain_float32, require_float32
 from .source import ModelSource, find
 from .speed.cache import with_room
 from .speed.linear import pack_layers
@@ -62,6 +63,7 @@ class FrozenLM:
         self.model_id, self.revision = source.model_id, source.revision
         self.fingerprint, self.weight_bytes = source.fingerprint, source.weight_bytes
         self.device = pick(device)
+        require_float32(self.device)
         self._model = load_model(source).to(self.device).eval().requires_grad_(False)
         self.n_parameters = sum(parameter.numel() for parameter in self._model.parameters())
         self._embed = self._model.get_input_embeddings()
@@ -223,16 +225,8 @@ class FrozenLM:
     @contextmanager
     def plain_float32(self) -> Iterator[None]:
         """Plain float32, whatever the program around has set: no TF32, no autocast."""
-        precision = torch.get_float32_matmul_precision()
-        convolutions = torch.backends.cudnn.allow_tf32
-        torch.set_float32_matmul_precision("highest")
-        torch.backends.cudnn.allow_tf32 = False
-        try:
-            with torch.autocast(self.device, enabled=False):
-                yield
-        finally:
-            torch.set_float32_matmul_precision(precision)
-            torch.backends.cudnn.allow_tf32 = convolutions
+        with plain_float32(self.device):
+            yield
 
     def _start_token(self, config: Any) -> int:
         """What the configuration says that texts begin with, or else end with, or else token 0."""
