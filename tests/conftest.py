@@ -41,6 +41,23 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def little_room():
+    """`with little_room(1000):` no file can grow beyond so many bytes, as on a disk that is full then."""
+    import resource
+
+    @contextmanager
+    def limited(size):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited
+
+
 class User(io.FileIO):
     """The user's side of a terminal. What a program writes can arrive late: reading ends when nothing more comes."""
 

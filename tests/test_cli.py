@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -940,15 +941,74 @@ def test_two_processes_do_not_write_the_same_output(cramzip, folder):
     assert "another cramzip" in result.stderr
 
 
+# -- no room ---------------------------------------------------------------------------------------
+
+
+def test_nothing_is_left_on_a_full_disk_by_decompress(cramzip, folder, little_room):
+    Path("a").write_bytes(bytes(2**20))
+    cramzip("c", *FAST, "a")
+    Path("a").write_bytes(b"precious")
+    with little_room(2**16):
+        result = cramzip("d", "-f", "--rm", "a.cram")
+    assert (result.exit_code, result.stderr) == (1, "cramzip: a.cram: a: File too large\n")
+    assert entries(folder) == ["a", "a.cram"]
+    assert Path("a").read_bytes() == b"precious"
+
+
+def test_nothing_is_left_on_a_full_disk_by_compress(cramzip, folder, little_room):
+    Path("a").write_bytes(NOISE)
+    with little_room(310):
+        result = cramzip("c", *FAST, "--rm", "a")
+    assert (result.exit_code, result.stderr) == (1, "cramzip: a: .a.cram.journal: File too large\n")
+    assert entries(folder) == ["a"]
+
+
+def test_a_full_folder_for_temporary_files_is_told_by_its_name(cramzip, folder, little_room):
+    Path("a").write_bytes(NOISE)
+    with little_room(200):
+        result = cramzip("c", *FAST, "--rm", "a")
+    assert (result.exit_code, result.stderr) == (1, f"cramzip: a: {tempfile.gettempdir()}: File too large\n")
+    assert entries(folder) == ["a"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+@pytest.mark.parametrize(
+    ("arguments", "subject"),
+    [(("d", "-c", "a.cram"), "a.cram: "), (("l", "a.cram"), ""), (("--help",), ""), (("-V",), ""), (("c", "-h"), "")],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_full_standard_output_is_one_line_and_an_exit_code(cramzip, arguments, subject):
+    Path("a").write_bytes(NOISE)
+    cramzip("c", *FAST, "a")
+    with Path("/dev/full").open("wb") as full:
+        process = start(*arguments, stdout=full)
+        assert process.communicate()[1] == f"cramzip: {subject}(stdout): No space left on device\n"
+    assert process.returncode == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(("d", "a.cram"), 0), (("d", "--progress", "a.cram"), 0), (("d", "b"), 1)]
+)
+def test_where_messages_cannot_be_written_the_work_is_done(cramzip, folder, arguments, code):
+    Path("a").write_bytes(NOISE)
+    cramzip("c", *FAST, "--rm", "a")
+    with Path("/dev/full").open("wb") as full:
+        process = start(*arguments, stderr=full)
+        process.communicate()
+    assert process.returncode == code
+    assert Path("a").exists() == (code == 0)
+
+
 # -- interruption ----------------------------------------------------------------------------------
 
 NOISE_FIRST = random.Random(2).randbytes(5 * 2**22)  # five stored groups
 
 
-def start(*arguments):
+def start(*arguments, stdout=None, stderr=subprocess.PIPE):
     environment = os.environ | {"PYTHONPATH": str(TINY_MODEL.parent.parent)}
     command = [sys.executable, "-m", "cramzip", *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=environment, stdout=stdout, stderr=stderr, text=True)
 
 
 def wait_for_groups(n):

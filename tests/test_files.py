@@ -2,6 +2,7 @@ import fcntl
 import os
 import stat
 import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -215,6 +216,32 @@ def test_without_a_commit_nothing_remains(folder):
         raise KeyboardInterrupt
     assert entries(folder) == ["a"]
     assert Path("a").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("size", [2**20, 1001, 1000], ids=["much", "little", "a byte"])
+def test_nothing_remains_of_an_output_that_there_is_no_room_for(folder, little_room, size):
+    Path("a").write_bytes(b"old")
+
+    def attempt():
+        with Output(folder / "a", overwrite=True) as output:
+            output.file.write(bytes(size))
+            output.commit()
+
+    with little_room(999), pytest.raises(OSError, match="too large") as caught:
+        attempt()
+    assert caught.value.filename == str(folder / "a")
+    assert entries(folder) == ["a"]
+    assert Path("a").read_bytes() == b"old"
+
+
+def test_a_file_without_a_name_that_there_is_no_room_for_is_told_by_its_folder(folder, little_room):
+    Path("a").write_bytes(bytes(2**20))
+    with little_room(999), pytest.raises(OSError, match="too large") as caught:
+        files.read("a")
+    assert caught.value.filename == tempfile.gettempdir()
+    with little_room(999), pytest.raises(OSError, match="too large") as caught, Output(None) as output:
+        output.file.write(bytes(2**20))
+    assert caught.value.filename == tempfile.gettempdir()
 
 
 def test_a_file_that_appears_in_the_meantime_is_not_overwritten(folder):

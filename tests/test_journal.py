@@ -111,6 +111,27 @@ def test_the_journal_of_another_job_is_begun_anew(path):
     assert not Journal(path, OTHER).discarded
 
 
+def test_nothing_remains_of_a_journal_that_there_is_no_room_for(path, little_room):
+    for size in (3, 8, 40):
+        with little_room(size), pytest.raises(OSError, match="too large") as caught:
+            Journal(path, IDENTITY)
+        assert caught.value.filename == str(path)
+        assert not path.exists()
+
+
+def test_a_segment_that_there_is_no_room_for_leaves_those_before_it(path, little_room):
+    journal = Journal(path, IDENTITY)
+    journal.append(SEGMENTS[0])
+    size = path.stat().st_size
+    with little_room(size + 20), pytest.raises(OSError, match="too large") as caught:
+        journal.append(SEGMENTS[1])
+    assert caught.value.filename == str(path)
+    assert path.stat().st_size == size
+    journal.append(SEGMENTS[2])  # there is room again
+    journal.close(remove=False)
+    assert resume(path) == [SEGMENTS[0], SEGMENTS[2]]
+
+
 def test_another_file_of_that_name_is_left_alone(path):
     path.write_bytes(b"my own notes")
     with pytest.raises(InputOutputError, match="not a journal"):

@@ -268,6 +268,20 @@ def test_a_line_that_was_cut_off_is_dropped(tmp_path):
         assert [record["key"] for record in store] == [0, 1, 7]
 
 
+def test_a_record_that_there_is_no_room_for_leaves_those_before_it(tmp_path, little_room):
+    path = tmp_path / "records.jsonl"
+    with Store(path) as store:
+        store.add({"key": 1})
+        whole = path.read_bytes()
+        with little_room(len(whole) + 10), pytest.raises(OSError, match="too large") as caught:
+            store.add({"key": 2, "value": "x" * 1000})
+        assert caught.value.filename == str(path)
+        assert path.read_bytes() == whole
+        store.add({"key": 3})  # there is room again
+    with Store(path) as store:
+        assert [record["key"] for record in store] == [1, 3]
+
+
 @pytest.mark.parametrize("line", ["no record\n", "[]\n", '{"value": 1}\n', "\n"])
 def test_a_file_of_something_else_is_never_touched(tmp_path, line):
     path = tmp_path / "records.jsonl"
@@ -475,6 +489,26 @@ def test_without_matplotlib_figures_are_a_usage_error(tmp_path, monkeypatch):
 def capacity_row(kind, decoded, recited, gain, nats):
     names = ("decoding_capacity_after_first", "recited_capacity", "token_gain", "information_gain")
     return {"kind": kind, "at_least": recited == 60, **dict(zip(names, (decoded, recited, gain, nats), strict=True))}
+
+
+def test_figures_that_there_is_no_room_for_leave_the_earlier_ones(tmp_path, little_room):
+    found = [finding("interpolation", [{"right": [1.0, 0.4, 1.0]}])]
+    before = {path: path.read_bytes() for path in figures.draw(found, tmp_path)}
+    with little_room(100), pytest.raises(OSError, match="too large") as caught:
+        figures.draw(found, tmp_path)
+    assert Path(caught.value.filename) in before
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_table_that_there_is_no_room_for_leaves_the_earlier_one(cramzip, folder, little_room):
+    with Store(folder / "lab" / command.FINDINGS) as findings:
+        findings.add(finding("capacity", [capacity_row("books", 90, 60, 50, 300.0)], "tiny"))
+    (folder / "lab" / command.TABLE).write_text("the table before")
+    with little_room(20):
+        result = cramzip("capacity", "--plot", "-o", "lab")
+    assert (result.exit_code, result.stderr) == (1, "cramzip: lab/table.md: File too large\n")
+    assert (folder / "lab" / command.TABLE).read_text() == "the table before"
+    assert len(list((folder / "lab").iterdir())) == 2
 
 
 def test_the_table_has_a_row_for_every_model_of_the_paper():

@@ -49,6 +49,14 @@ def test_a_later_profile_takes_the_place_of_an_earlier_one(lm, home):
     assert [path] == list(path.parent.iterdir())
 
 
+def test_a_profile_that_there_is_no_room_for_leaves_the_earlier_one(lm, little_room):
+    path = profiles.save(profile_of(lm))
+    with little_room(100), pytest.raises(InputOutputError, match="cannot be written: File too large"):
+        profiles.save(profile_of(lm, bits_per_vector=200.0))
+    assert profiles.find(lm.fingerprint) == profile_of(lm)
+    assert [path] == list(path.parent.iterdir())
+
+
 def test_the_profile_of_a_user_comes_before_the_one_that_is_shipped(lm, tmp_path, monkeypatch):
     monkeypatch.setattr(profiles, "SHIPPED", tmp_path / "shipped")
     profiles.save(profile_of(lm, bits_per_vector=1.0), profiles.SHIPPED)

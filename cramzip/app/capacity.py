@@ -33,6 +33,7 @@ from ..laboratory.texts import BOOKS, FILES, NEW, RANDOM, Document, Sampling, Te
 from ..laboratory.trials import Plan
 from ..lm import profiles
 from ..lm.frozen import FrozenLM
+from ..whole import write_whole
 from . import files
 from .console import Console
 
@@ -162,7 +163,7 @@ def report(folder: Path, console: Console, *, plot: bool) -> str:
     with Store(folder / FINDINGS, read_only=True) as findings:
         found = list(findings)
     table = capacity_tables(found)
-    (folder / TABLE).write_text(table, encoding="utf-8")
+    write_whole(folder / TABLE, table.encode())
     if plot:
         for path in figures.draw(found, folder):
             console.detail(f"{path}")

@@ -22,7 +22,8 @@ from typing import BinaryIO
 
 from ..container.wire import Bytes
 from ..errors import InputOutputError, UsageError
-from .streams import descriptor_of, open_reader, open_writer, patient
+from ..whole import umask
+from .streams import descriptor_of, open_descriptor, open_reader, open_writer, patient, temporary_file
 
 SUFFIX = ".cram"
 PART = ".part"
@@ -116,7 +117,7 @@ def _check_kind(status: os.stat_result) -> None:
 
 def _copy(stream: BinaryIO, path: Path | None, status: os.stat_result | None) -> Source:
     digest = hashlib.sha256()
-    with tempfile.TemporaryFile() as copy:
+    with temporary_file() as copy:
         while block := stream.read(BLOCK):
             digest.update(block)
             copy.write(block)
@@ -239,7 +240,7 @@ class Output:
         self._part: Path | None = None
         self.file: BinaryIO
         if self.path is None:
-            self.file = tempfile.TemporaryFile()  # noqa: SIM115
+            self.file = temporary_file()
         else:
             _remove_leftovers(self.path)
             self._part, self.file = _create_part(self.path)
@@ -248,9 +249,11 @@ class Output:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.file.close()
+        with suppress(OSError):  # it tries again to write what there was no room for
+            self.file.close()
         if self._part is not None:
-            self._part.unlink(missing_ok=True)
+            with suppress(OSError):  # whatever went wrong before this is told
+                self._part.unlink()
 
     def commit(self, like: os.stat_result | None = None) -> None:
         """Put the result in its place, with owner, mode and times of the file with status `like`."""
@@ -258,11 +261,15 @@ class Output:
         if self.path is None or self._part is None:
             self._copy_to_stream()
             return
-        _dress(self.file.fileno(), like)
-        os.fsync(self.file.fileno())
-        if not self._overwrite and os.path.lexists(self.path):
-            raise InputOutputError(f"{self.path} has appeared in the meantime; -f overwrites it")
-        self._part.replace(self.path)
+        try:
+            _dress(self.file.fileno(), like)
+            os.fsync(self.file.fileno())
+            if not self._overwrite and os.path.lexists(self.path):
+                raise InputOutputError(f"{self.path} has appeared in the meantime; -f overwrites it")
+            self._part.replace(self.path)
+        except OSError as error:
+            error.filename, error.filename2 = str(self.path), None
+            raise
         self._part = None
         _sync_folder(self.path.parent)
 
@@ -286,7 +293,7 @@ def _create_part(path: Path) -> tuple[Path, BinaryIO]:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         part = Path(name)
         if part.exists():  # else another process has just taken it for a leftover
-            return part, os.fdopen(descriptor, "w+b")
+            return part, open_descriptor(descriptor, str(path))
         os.close(descriptor)
 
 
@@ -301,9 +308,7 @@ def _remove_leftovers(path: Path) -> None:
 
 def _dress(descriptor: int, like: os.stat_result | None) -> None:
     if like is None:
-        umask = os.umask(0o077)
-        os.umask(umask)
-        os.fchmod(descriptor, 0o666 & ~umask)
+        os.fchmod(descriptor, 0o666 & ~umask())
         return
     mode = stat.S_IMODE(like.st_mode) & 0o777
     with suppress(OSError):

@@ -31,6 +31,7 @@ from .console import Console, at_terminal, closing_line, count
 from .files import Output, Source, label
 from .journal import Journal
 from .models import FindModel, LoadModel
+from .streams import STDOUT_LABEL
 
 if TYPE_CHECKING:
     from ..coding.encode import Writer
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from ..workers.base import Workers
     from .bench import Measurement
 
-STDOUT_LABEL = "(stdout)"
 DECIDED_BY = ("numpy", "tokenizers", "transformers", "zstandard")  # packages, besides torch, that groups depend on
 
 

@@ -19,6 +19,7 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from ..coding.encode import Segment
@@ -44,15 +45,23 @@ class Journal:
         self.path = path
         self._file = _open_locked(path)
         self._records: list[tuple[int, int]] = []  # offset and length of each segment
-        found = self._load(identity)
+        found: bool | None = True
+        try:
+            found = self._load(identity)
+            if not found:
+                self._begin(identity)
+            self.resumed_bytes = sum(group.entry.size for group in self)
+        except BaseException:
+            self.close(remove=not found)  # there is nothing in it
+            raise
         self.discarded = found is False
-        if not found:
-            self._records.clear()
-            os.ftruncate(self._file, 0)
-            os.lseek(self._file, 0, os.SEEK_SET)
-            os.write(self._file, MAGIC)
-            self._append(identity)
-        self.resumed_bytes = sum(group.entry.size for group in self)
+
+    def _begin(self, identity: bytes) -> None:
+        self._records.clear()
+        os.ftruncate(self._file, 0)
+        os.lseek(self._file, 0, os.SEEK_SET)
+        self._write(MAGIC)
+        self._append(identity)
 
     def _load(self, identity: bytes) -> bool | None:
         """Find the records of this job: True. False if they are of another, None if there are none."""
@@ -93,11 +102,23 @@ class Journal:
 
     def _append(self, body: bytes) -> None:
         frame = len(body).to_bytes(4, "little") + zlib.crc32(body).to_bytes(4, "little")
-        remaining = memoryview(frame + body)
-        while remaining:
-            remaining = remaining[os.write(self._file, remaining) :]
-        if self.path is not None:
-            os.fsync(self._file)
+        self._write(frame + body)
+
+    def _write(self, data: bytes) -> None:
+        """Put `data` at the end, whole or not at all. Raises OSError, which names the journal."""
+        end = os.lseek(self._file, 0, os.SEEK_CUR)
+        remaining = memoryview(data)
+        try:
+            while remaining:
+                remaining = remaining[os.write(self._file, remaining) :]
+            if self.path is not None:
+                os.fsync(self._file)
+        except OSError as error:
+            error.filename = str(self.path or tempfile.gettempdir())
+            with suppress(OSError):
+                os.ftruncate(self._file, end)
+                os.lseek(self._file, end, os.SEEK_SET)
+            raise
 
     def __len__(self) -> int:
         return len(self._records)
@@ -118,9 +139,11 @@ class Journal:
 
     def close(self, *, remove: bool) -> None:
         """Let go of the journal; for good with `remove`."""
-        if remove and self.path is not None:
-            self.path.unlink(missing_ok=True)
-        os.close(self._file)
+        try:
+            if remove and self.path is not None:
+                self.path.unlink(missing_ok=True)
+        finally:
+            os.close(self._file)
 
 
 def _unpack(body: bytes) -> Segment:

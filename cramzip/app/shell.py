@@ -117,4 +117,6 @@ class Commands(click.Group):
         except click.Abort:
             Console().complain("", "interrupted")
             code = EXIT_INTERRUPTED
+        except OSError as error:  # help and versions are printed outside of any command
+            code = report(error, "", debug=False)
         sys.exit(code)

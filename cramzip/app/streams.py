@@ -1,4 +1,5 @@
-"""Streams that wait: a pipe or terminal with O_NONBLOCK is read to its end, and takes all that is written.
+"""Streams that wait and errors that say where: a pipe or terminal with O_NONBLOCK is read to its end, and takes all
+that is written; what cannot be written is told with the name of its place.
 
 Whoever starts cramzip can hand on such streams, and can set the flag while cramzip runs. They answer "nothing yet"
 and "no room yet", which Python's own streams take for an empty read and raise as BlockingIOError.
@@ -10,18 +11,28 @@ import io
 import os
 import re
 import select
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
+STDOUT_LABEL = "(stdout)"
+
 _DESCRIPTOR = re.compile(r"/dev/(stdin|stdout|stderr)|(?:/dev|/proc/self)/fd/([0-9]{1,9})")
 _STANDARD = {"stdin": 0, "stdout": 1, "stderr": 2}
 
 
 class PatientFile(io.FileIO):
-    """A file that returns from reading with data or at the end, and from writing when some of it is written."""
+    """A file that returns from reading with data or at the end, and from writing when some of it is written.
+
+    Errors of writing are those of the place that it is `called`.
+    """
+
+    def __init__(self, file: str | Path | int, mode: str, called: str | None = None, *, closefd: bool = True):
+        super().__init__(file, mode, closefd)
+        self.called = called or str(file)
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         while (size := super().readinto(buffer)) is None:
@@ -35,28 +46,44 @@ class PatientFile(io.FileIO):
         return io.RawIOBase.readall(self)  # which goes through `read`
 
     def write(self, data: ReadableBuffer) -> int:
-        while (size := super().write(data)) is None:
-            select.select([], [self], [])
+        try:
+            while (size := super().write(data)) is None:
+                select.select([], [self], [])
+        except OSError as error:
+            error.filename = self.called
+            raise
         return size
 
 
-def patient(stream: BinaryIO) -> BinaryIO:
-    """A stream that waits, in place of `stream`, of which nothing may have been read; itself where it need not wait."""
+class MessageFile(PatientFile):
+    """A file for messages: where they cannot be written, there is nobody to tell, and the work goes on."""
+
+    def write(self, data: ReadableBuffer) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def patient(stream: BinaryIO, kind: type[PatientFile] = PatientFile) -> BinaryIO:
+    """A stream that waits, in place of a standard stream of which nothing was read; itself where it need not wait."""
     raw = getattr(stream, "raw", stream)  # with `python -u` there is no buffer around it
     if type(raw) is not io.FileIO:
         return stream
     if raw.readable():
-        return io.BufferedReader(PatientFile(raw.fileno(), "r", closefd=False))
+        return io.BufferedReader(kind(raw.fileno(), "r", closefd=False))
     stream.flush()
-    return cast(BinaryIO, io.BufferedWriter(PatientFile(raw.fileno(), "w", closefd=False)))
+    return cast(BinaryIO, io.BufferedWriter(kind(raw.fileno(), "w", STDOUT_LABEL, closefd=False)))
 
 
-def patient_text(stream: TextIO | None, errors: str | None = None) -> TextIO | None:
+def patient_text(
+    stream: TextIO | None, errors: str | None = None, kind: type[PatientFile] = PatientFile
+) -> TextIO | None:
     """The same for text, with another treatment of `errors` if that is given."""
     if not isinstance(stream, io.TextIOWrapper):
         return stream
     errors = errors or stream.errors
-    buffer = patient(cast(BinaryIO, stream.buffer))
+    buffer = patient(cast(BinaryIO, stream.buffer), kind)
     if buffer is stream.buffer:
         stream.reconfigure(errors=errors)
         return stream
@@ -76,6 +103,29 @@ def descriptor_of(path: Path) -> int | None:
     return _STANDARD[match[1]] if match[1] else int(match[2])
 
 
+def discard_unwritten(stream: TextIO | None) -> None:
+    """Let go of what could not be written to a standard stream; when Python ends, it would try again, and complain."""
+    if stream is None:
+        return
+    try:
+        stream.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+
+
+def temporary_file() -> BinaryIO:
+    """A file without a name."""
+    with tempfile.TemporaryFile(buffering=0) as file:
+        return open_descriptor(os.dup(file.fileno()), tempfile.gettempdir())
+
+
+def open_descriptor(descriptor: int, called: str) -> BinaryIO:
+    """A buffered file to read and write."""
+    return cast(BinaryIO, io.BufferedRandom(PatientFile(descriptor, "r+", called)))
+
+
 def open_reader(path: Path) -> BinaryIO:
     return io.BufferedReader(PatientFile(path, "r"))
 
@@ -83,4 +133,5 @@ def open_reader(path: Path) -> BinaryIO:
 def open_writer(path: Path) -> BinaryIO:
     """An open file is written into where it stands, as a shell would; opening it by its path would cut it off."""
     descriptor = descriptor_of(path)
-    return cast(BinaryIO, io.BufferedWriter(PatientFile(path if descriptor is None else os.dup(descriptor), "w")))
+    file = path if descriptor is None else os.dup(descriptor)
+    return cast(BinaryIO, io.BufferedWriter(PatientFile(file, "w", str(path))))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..whole import write_whole
 from .measures import mean_std
 from .store import Record
 from .texts import BOOKS, FILES, NEW, RANDOM
@@ -43,8 +45,10 @@ Findings = Sequence[Record]
 
 def save(figure: Figure, path: Path) -> list[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path.with_suffix(".png"), dpi=DPI)
-    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    for ending, options in ((".png", {"dpi": DPI}), (".svg", {"metadata": {"Date": None}})):
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format=ending[1:], **options)
+        write_whole(path.with_suffix(ending), drawn.getvalue())
     return [path.with_suffix(".png"), path.with_suffix(".svg")]
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ..errors import InputOutputError
 from ..locks import lock
@@ -28,13 +29,14 @@ class Store:
         self.path = path
         if not read_only:
             path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: BinaryIO = path.open("rb" if read_only else "ab+")
+        # Without a buffer, which would keep what there is no room for.
+        self._file = path.open("rb" if read_only else "ab+", buffering=0)
         if not read_only:
             self._lock()
         self._records: dict[str, Record] = {}
         whole = 0
         self._file.seek(0)
-        for line in self._file:
+        for line in self._file.read().splitlines(keepends=True):
             if not line.endswith(b"\n"):
                 break
             self._load(line)
@@ -76,10 +78,22 @@ class Store:
         record = json.loads(json.dumps(record))  # as it will be read again
         if self.get(record["key"]) == record:
             return
-        self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        self._append(json.dumps(record, ensure_ascii=False).encode() + b"\n")
         self._records[_name(record["key"])] = record
+
+    def _append(self, line: bytes) -> None:
+        """Put a line at the end, whole or not at all. Raises OSError, which names the file."""
+        end = self._file.seek(0, os.SEEK_END)
+        remaining = memoryview(line)
+        try:
+            while remaining:
+                remaining = remaining[self._file.write(remaining) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            error.filename = str(self.path)
+            with suppress(OSError):
+                self._file.truncate(end)
+            raise
 
 
 def _name(key: Record) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputOutputError
+from ..whole import write_whole
 
 SHIPPED = Path(__file__).parents[1] / "profiles"
 DIGITS = 16  # of the fingerprint, in the names of files
@@ -58,13 +59,10 @@ def find(fingerprint: bytes) -> Profile | None:
 def save(profile: Profile, folder: Path | None = None) -> Path:
     """Write a profile, for this user unless a folder is given, in place of an older one. Raises InputOutputError."""
     path = (folder or user_folder()) / _file_name(profile.fingerprint)
-    part = path.with_suffix(f".{os.getpid()}.part")
+    text = json.dumps(asdict(profile) | {"origin": _packed(profile.origin)}, indent=2) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(
-            json.dumps(asdict(profile) | {"origin": _packed(profile.origin)}, indent=2) + "\n", encoding="utf-8"
-        )
-        part.replace(path)
+        write_whole(path, text.encode())
     except OSError as error:
         raise InputOutputError(f"{path} cannot be written: {error.strerror}") from error
     return path

@@ -1,0 +1,34 @@
+"""Small files that appear whole or not at all: they are written beside their place, and renamed."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Put `content` at `path`, in place of what was there. Raises OSError, which names `path`, and leaves nothing."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    part = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(descriptor, 0o666 & ~umask())
+            os.fsync(descriptor)
+        part.replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            part.unlink()
+        if isinstance(error, OSError):
+            error.filename = str(path)
+        raise
+
+
+def umask() -> int:
+    """The rights that new files do not get."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
