@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ from cramzip import __version__
 from cramzip.app import files
 from cramzip.app.cli import commands
 from cramzip.container import layout, reading, writing
-from cramzip.container.records import BITS, BuiltinModel
+from cramzip.container.records import BITS, BuiltinModel, Header
+from cramzip.container.stored import stored_groups
 
 MODEL = ("-m", TINY_MODEL)
 FAST = (*MODEL, "-1")
@@ -399,6 +401,98 @@ def test_a_command_does_not_overwrite_its_own_results(cramzip, folder):
     assert result.exit_code == 1
     assert "cramzip: code.h: code.cram was just made of another file; say where to write with -o\n" in result.stderr
     assert entries(folder) == ["code.cram", "code.h"]
+
+
+def nested(name, content=NOISE):
+    """A `.cram` file of stored `content` that calls its original `name`."""
+    sink = io.BytesIO()
+    writing.write(sink, Header(len(content), sha256(content).digest(), name), list(stored_groups(content)))
+    return sink.getvalue()
+
+
+@pytest.fixture(params=["b.cram", "./b.cram", "sub/../b.cram", "folder/b.cram", "link", "hard link"])
+def spelling(request, folder):
+    """A name of the file b.cram, which is to be."""
+    Path("sub").mkdir()
+    Path("folder").symlink_to(".")
+    Path("link").symlink_to("b.cram")
+    Path("b.cram").write_bytes(nested("original", b"of b"))
+    os.link("b.cram", "hard link")
+    return request.param
+
+
+def test_an_input_that_is_still_to_come_is_not_overwritten_by_decompress(cramzip, spelling):
+    Path("a.cram").write_bytes(nested("b.cram", b"of a"))
+    result = cramzip("d", "-f", "a.cram", spelling)
+    assert result.exit_code == 1
+    assert "cramzip: a.cram: b.cram is another input of this command; say where to write with -o\n" in result.stderr
+    assert Path("original").read_bytes() == b"of b"
+    assert Path("b.cram").read_bytes() == nested("original", b"of b")
+
+
+def test_an_input_that_is_still_to_come_is_not_overwritten_by_compress(cramzip, spelling):
+    Path("b.txt").write_bytes(NOISE)
+    before = Path("b.cram").read_bytes()
+    result = cramzip("c", *FAST, "-f", "b.txt", spelling, "-v")
+    assert result.exit_code == 1
+    assert "cramzip: b.txt: b.cram is another input of this command; say where to write with -o\n" in result.stderr
+    assert Path("b.cram").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["b.cram", "link.cram", "hard.cram"])
+def test_an_input_in_a_folder_that_is_still_to_come_is_not_overwritten(cramzip, folder, name):
+    Path("tree").mkdir()
+    Path("tree/b.cram").write_bytes(nested("original", b"of b"))
+    Path("tree/link.cram").symlink_to("b.cram")
+    os.link("tree/b.cram", "tree/hard.cram")
+    Path("tree/a.cram").write_bytes(nested(name, b"of a"))
+    result = cramzip("d", "-r", "-f", "tree/a.cram", "tree")
+    assert result.exit_code == 1
+    assert f"tree/{name} is another input of this command" in result.stderr
+    assert Path("tree/original").read_bytes() == b"of b"
+    assert Path(f"tree/{name}").read_bytes() == nested("original", b"of b")
+
+
+def test_an_input_that_was_read_already_is_not_overwritten_either(cramzip, folder):
+    Path("a.cram").write_bytes(nested("original", b"of a"))
+    Path("b.cram").write_bytes(nested("a.cram", b"of b"))
+    result = cramzip("d", "-f", "a.cram", "b.cram")
+    assert result.exit_code == 1
+    assert "cramzip: b.cram: a.cram is another input of this command" in result.stderr
+    assert Path("a.cram").read_bytes() == nested("original", b"of a")
+
+
+def test_an_input_that_is_gone_is_in_nobodys_way(cramzip, folder):
+    Path("a.cram").write_bytes(nested("original", b"of a"))
+    Path("b.cram").write_bytes(nested("a.cram", b"of b"))
+    assert cramzip("d", "--rm", "a.cram", "b.cram").exit_code == 0
+    assert {name: Path(name).read_bytes() for name in entries(folder)} == {"a.cram": b"of b", "original": b"of a"}
+
+
+def test_a_result_is_not_overwritten_under_another_spelling_of_its_name(cramzip, folder):
+    Path("a").mkdir()
+    Path("link").symlink_to("a")
+    for name in ("code.c", "code.h"):
+        Path("a", name).write_bytes(name.encode())
+    result = cramzip("c", *FAST, "-f", "a/code.c", "link/code.h")
+    assert result.exit_code == 1
+    assert "link/code.cram was just made of another file" in result.stderr
+    assert b"code.c" in Path("a/code.cram").read_bytes()
+
+
+@pytest.mark.parametrize("options", [(), ("--rm",)], ids=["kept", "removed"])
+def test_what_is_named_twice_is_done_once(cramzip, tree, options):
+    before = files_below("tree")
+    result = cramzip("c", *FAST, *options, "-r", "tree", "tree/sub", "tree/a.txt", "tree/sub/../a.md")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.count(" -> ") == len(tree) * 2
+    kept = before if not options else set(before) - set(tree)
+    assert files_below("tree") == sorted([*kept, *(f"{name}.cram" for name in tree)])
+
+
+def test_what_is_named_twice_is_printed_twice(cramzip, folder):
+    Path("a.cram").write_bytes(nested("a", b"a"))
+    assert cramzip("d", "-c", "a.cram", "./a.cram").stdout == "aa"
 
 
 def test_a_bad_file_in_a_folder_does_not_stop_the_others(cramzip, tree):

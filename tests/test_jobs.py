@@ -11,7 +11,7 @@ from models import TINY_MODEL, recital
 
 from cramzip.app import jobs
 from cramzip.app.console import Console
-from cramzip.app.jobs import Destination
+from cramzip.app.destination import Destination
 from cramzip.coding.parameters import Expectation
 from cramzip.config import CramConfig
 from cramzip.container import reading

@@ -39,7 +39,7 @@ from .streams import descriptor_of
 if TYPE_CHECKING:
     from ..config import CramConfig
     from ..workers.base import Workers
-    from .jobs import Destination
+    from .destination import Destination
     from .report import Listed
 
 HELP_SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -77,7 +77,7 @@ def _config(given: dict[str, Any], *, smallest: bool = False, exact: bool = Fals
 
 
 def _destination(given: dict[str, Any], n_files: int) -> Destination:
-    from .jobs import Destination
+    from .destination import Destination
 
     output, stdout, recursive = given["output"], given["stdout"], given["recursive"]
     if output == "-" or (output and descriptor_of(Path(output)) == STDOUT):
@@ -181,7 +181,7 @@ def compress(files: tuple[str, ...], **given: Any) -> int:
 
     expand = _expand("compresses", lambda path: not is_compressed(path), recursive=given["recursive"])
     with _workers(given) as workers:
-        return each(files, work, debug=given["debug"], expand=expand)
+        return each(files, work, debug=given["debug"], expand=expand, foresee=destination.foresee)
 
 
 @commands.command()
@@ -210,7 +210,7 @@ def decompress(files: tuple[str, ...], **given: Any) -> int:
 
     expand = _expand("decompresses", is_compressed, recursive=given["recursive"])
     with _workers(given) as workers:
-        return each(files, work, debug=given["debug"], expand=expand)
+        return each(files, work, debug=given["debug"], expand=expand, foresee=destination.foresee)
 
 
 @commands.command()

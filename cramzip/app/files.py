@@ -64,6 +64,10 @@ class Source:
             return None
         return self.path.name
 
+    def is_at(self, path: Path) -> bool:
+        """Whether `path` is a name of this very file."""
+        return self.path is not None and path.exists() and path.samefile(self.path)
+
     @property
     def is_unchanged(self) -> bool:
         """Whether the file is still what was read."""
@@ -218,7 +222,7 @@ def check_target(path: Path, source: Source, *, force: bool, ask: Callable[[str]
         return force
     if path.is_dir():
         raise InputOutputError(f"{path} is a directory")
-    if source.path is not None and path.exists() and path.samefile(source.path):
+    if source.is_at(path):
         raise InputOutputError("input and output are the same file")
     if is_stream(path) or force or ask(f"{path} exists already; overwrite it?"):
         return True

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,13 +25,13 @@ from ..container import reading
 from ..container.description import Description, describe
 from ..container.opened import Opened
 from ..container.records import name_fault
-from ..errors import DamagedFileError, InputOutputError, UsageError, VerificationError
+from ..errors import DamagedFileError, UsageError, VerificationError
 from . import files
 from .console import Console, at_terminal, closing_line, count
+from .destination import Destination, place
 from .files import Output, Source, label
 from .journal import Journal
 from .models import FindModel, LoadModel
-from .streams import STDOUT_LABEL
 
 if TYPE_CHECKING:
     from ..coding.encode import Writer
@@ -40,26 +40,6 @@ if TYPE_CHECKING:
     from .bench import Measurement
 
 DECIDED_BY = ("numpy", "tokenizers", "transformers", "zstandard")  # packages, besides torch, that groups depend on
-
-
-@dataclass(frozen=True)
-class Destination:
-    """Where results go: `output` if it is given, `stdout`, or beside the input under the name that follows from it.
-
-    With `whole_names`, that is `book.txt.cram` and not `book.cram`. What is `written` once is not overwritten.
-    """
-
-    output: Path | None = None
-    stdout: bool = False
-    force: bool = False
-    remove_source: bool = False
-    whole_names: bool = False
-    written: set[Path] = field(default_factory=set)
-
-    def check_kept(self, path: Path) -> None:
-        """Raise UsageError if the source is to be removed although nothing keeps what is written to `path`."""
-        if self.remove_source and files.is_stream(path):
-            raise UsageError(f"--rm is for results that are kept in a file, and {path} is none")
 
 
 # -- compress --------------------------------------------------------------------------------------
@@ -88,8 +68,8 @@ class Compression:
         name = source.name if self.keeps_name and not self.strip else None
         name = None if name is None or name_fault(name) else name
         whole_name = name is None or destination.whole_names
-        path = _target(source, destination, lambda path: files.compressed_path(path, whole_name=whole_name))
-        overwrite = _may_write(path, source, destination, console)
+        path = destination.path_for(source, lambda path: files.compressed_path(path, whole_name=whole_name))
+        overwrite = destination.may_overwrite(path, source, console)
         from ..coding.encode import Writer
 
         writer = Writer(self.load_model(), self.config)
@@ -108,10 +88,10 @@ class Compression:
                     verify(file, source.data, runner)
                 source.check_unchanged("nothing was written")
                 output.commit(source.status)
-        _finish(path, output, source, destination)
+        destination.finish(path, output, source)
         described = describe(file)
         seconds = time.perf_counter() - start
-        console.say(f"{label(argument)} -> {_place(path)}: {closing_line(described, seconds)}")
+        console.say(f"{label(argument)} -> {place(path)}: {closing_line(described, seconds)}")
         return described
 
     def _identity(self, source: Source, writer: Writer) -> bytes:
@@ -176,15 +156,15 @@ class Decompression:
         start = time.perf_counter()
         source = files.read(argument)
         file = reading.read(source.data)
-        path = _target(source, destination, lambda path: files.original_path(path, file.header.name))
-        overwrite = _may_write(path, source, destination, self.console)
+        path = destination.path_for(source, lambda path: files.original_path(path, file.header.name))
+        overwrite = destination.may_overwrite(path, source, self.console)
         model = self._model(file)
         with Output(path, overwrite=overwrite) as output:
             self._restore(argument, file, model, output.file.write)
             source.check_unchanged("nothing was written")
             output.commit(source.status)
-        _finish(path, output, source, destination)
-        self._say(f"{label(argument)} -> {_place(path)}: ", file, start)
+        destination.finish(path, output, source)
+        self._say(f"{label(argument)} -> {place(path)}: ", file, start)
 
     def check(self, argument: str) -> None:
         """Decode one `.cram` file and throw the result away. Raises DamagedFileError if `run` would."""
@@ -231,42 +211,3 @@ def bench(
         "bench", sum(2 * size * len(one) for size, one in zip(sizes, chosen, strict=True))
     ) as progress:
         return measure.bench(texts, model, config, settings, progress=progress)
-
-
-# -- where results go ------------------------------------------------------------------------------
-
-
-def _target(source: Source, destination: Destination, follow: Callable[[Path], Path]) -> Path | None:
-    """The path to write to; None is standard output."""
-    if destination.output is not None:
-        return destination.output
-    if destination.stdout or source.path is None:
-        return None
-    return follow(source.path)
-
-
-def _place(path: Path | None) -> str:
-    """How messages call what is written to."""
-    return STDOUT_LABEL if path is None else str(path)
-
-
-def _may_write(path: Path | None, source: Source, destination: Destination, console: Console) -> bool:
-    """Whether an existing file may be overwritten. Raises InputOutputError if nothing may be written at all."""
-    if path is None:
-        if sys.stdout is None:
-            raise InputOutputError("standard output is closed")
-        return False
-    destination.check_kept(path)
-    if path.absolute() in destination.written:
-        raise InputOutputError(f"{path} was just made of another file; say where to write with -o")
-    can_ask = source.path is not None
-    return files.check_target(path, source, force=destination.force, ask=console.ask if can_ask else lambda _: False)
-
-
-def _finish(path: Path | None, output: Output, source: Source, destination: Destination) -> None:
-    """What is left to do when a result is in its place. The source is removed only if a file keeps the result."""
-    if path is not None:
-        destination.written.add(path.absolute())
-    if destination.remove_source and output.path is not None and source.path is not None and source.status is not None:
-        source.check_unchanged("it is not removed")
-        source.path.unlink()

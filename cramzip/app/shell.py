@@ -6,7 +6,7 @@ import sys
 import traceback
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import click
@@ -48,26 +48,44 @@ def each(
     *,
     debug: bool,
     expand: Callable[[str], list[str] | None] = lambda _: None,
+    foresee: Callable[[str], bool] = lambda _: True,
 ) -> int:
     """Do `work` on every file, the bad ones notwithstanding; the exit code of the first failure, or 0.
 
-    `expand` says what to do instead of an argument: what is in a folder, or None for anything else.
+    `expand` says what to do instead of an argument: what is in a folder, or None for anything else. Before there is any
+    work, `foresee` is told of all files, and says which of them to leave out.
     """
     first_code = 0
-    waiting = deque(arguments)
-    while waiting:
-        argument = waiting.popleft()
+    wanted = [found for found in _expanded(arguments, expand) if found[1] is not None or foresee(found[0])]
+    for argument, problem in wanted:
         try:
-            if (found := expand(argument)) is None:
-                work(argument)
-            else:
-                waiting.extendleft(reversed(found))
+            if problem is not None:
+                raise problem
+            work(argument)
         except (BrokenPipeError, KeyboardInterrupt):
             raise
         except Exception as error:
             code = report(error, label(argument), debug=debug)
             first_code = first_code or code
     return first_code
+
+
+def _expanded(
+    arguments: Iterable[str], expand: Callable[[str], list[str] | None]
+) -> Iterator[tuple[str, Exception | None]]:
+    """Every file in order, and every folder that cannot be looked into, with the reason."""
+    waiting = deque(arguments)
+    while waiting:
+        argument = waiting.popleft()
+        try:
+            found = expand(argument)
+        except Exception as problem:
+            yield argument, problem
+        else:
+            if found is None:
+                yield argument, None
+            else:
+                waiting.extendleft(reversed(found))
 
 
 class Command(click.Command):

@@ -1,0 +1,119 @@
+"""Where the results of one command go, and what they must never overwrite."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import InputOutputError, UsageError
+from . import files
+from .console import Console
+from .files import Output, Source
+from .streams import STDOUT_LABEL
+
+
+class FileSet:
+    """Files by whatever name: another spelling, a link or a hard link of a file in it is in it, too."""
+
+    def __init__(self) -> None:
+        self._files: set[tuple[int, int]] = set()
+        self._paths: set[str] = set()
+
+    def add(self, path: Path) -> None:
+        """Nothing where there is no file."""
+        with suppress(OSError):
+            self._files.add(_identity(path))
+            self._paths.add(os.path.realpath(path))
+
+    def discard(self, path: Path) -> None:
+        """Forget a file that is about to be removed, since the next one may get its number."""
+        with suppress(OSError):
+            self._files.discard(_identity(path))
+            self._paths.discard(os.path.realpath(path))
+
+    def __contains__(self, path: Path) -> bool:
+        if not os.path.lexists(path):
+            return False
+        with suppress(OSError):
+            if _identity(path) in self._files:
+                return True
+        return os.path.realpath(path) in self._paths  # also if it was replaced in the meantime
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where results go: `output` if it is given, `stdout`, or beside the input under the name that follows from it.
+
+    With `whole_names`, that is `book.txt.cram` and not `book.cram`. Neither `inputs` of the same command nor what was
+    `written` by it are overwritten.
+    """
+
+    output: Path | None = None
+    stdout: bool = False
+    force: bool = False
+    remove_source: bool = False
+    whole_names: bool = False
+    inputs: FileSet = field(default_factory=FileSet)
+    written: FileSet = field(default_factory=FileSet)
+    _named: set[str] = field(default_factory=set)
+
+    def foresee(self, argument: str) -> bool:
+        """Take note of an input that is to come. False if there is nothing to do that was not asked for before."""
+        if argument == files.STDIN or self.stdout:
+            return True
+        path = Path(argument)
+        self.inputs.add(path)
+        name = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118
+        is_new = name not in self._named
+        self._named.add(name)
+        return is_new
+
+    def check_kept(self, path: Path) -> None:
+        """Raise UsageError if the source is to be removed although nothing keeps what is written to `path`."""
+        if self.remove_source and files.is_stream(path):
+            raise UsageError(f"--rm is for results that are kept in a file, and {path} is none")
+
+    def path_for(self, source: Source, follow: Callable[[Path], Path]) -> Path | None:
+        """The path to write to, by default what `follow` makes of that of the source; None is standard output."""
+        if self.output is not None:
+            return self.output
+        if self.stdout or source.path is None:
+            return None
+        return follow(source.path)
+
+    def may_overwrite(self, path: Path | None, source: Source, console: Console) -> bool:
+        """Whether an existing file may be overwritten. Raises InputOutputError if nothing may be written at all."""
+        if path is None:
+            if sys.stdout is None:
+                raise InputOutputError("standard output is closed")
+            return False
+        self.check_kept(path)
+        if path in self.written:
+            raise InputOutputError(f"{path} was just made of another file; say where to write with -o")
+        if path in self.inputs and not source.is_at(path):
+            raise InputOutputError(f"{path} is another input of this command; say where to write with -o")
+        ask = console.ask if source.path is not None else lambda _: False
+        return files.check_target(path, source, force=self.force, ask=ask)
+
+    def finish(self, path: Path | None, output: Output, source: Source) -> None:
+        """What is left to do when a result is in its place. The source is removed only if a file keeps the result."""
+        if path is not None:
+            self.written.add(path)
+        if self.remove_source and output.path is not None and source.path is not None and source.status is not None:
+            source.check_unchanged("it is not removed")
+            self.inputs.discard(source.path)
+            source.path.unlink()
+
+
+def place(path: Path | None) -> str:
+    """How messages call what is written to."""
+    return STDOUT_LABEL if path is None else str(path)
