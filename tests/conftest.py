@@ -3,10 +3,13 @@
 import io
 import os
 import select
+import shutil
 import signal
 import sys
+import tempfile
 import termios
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -66,6 +69,39 @@ class User(io.FileIO):
         while select.select([self], [], [], 0.2)[0]:
             shown += super().read(size)
         return shown
+
+
+@pytest.fixture
+def own_folder():
+    """A folder of an ordinary user, who root becomes for the time of the test: root may do everything."""
+    folder, is_root = Path(tempfile.mkdtemp()), os.geteuid() == 0
+    if is_root:
+        os.chown(folder, 54321, -1)
+        os.seteuid(54321)
+    try:
+        yield folder
+    finally:
+        if is_root:
+            os.seteuid(0)
+        folder.chmod(0o700)
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def listings(monkeypatch):
+    """The folders that are listed, in order."""
+    listed = []
+
+    def noting(original):
+        def list_and_note(path="."):
+            listed.append(str(path))
+            return original(path)
+
+        return list_and_note
+
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, noting(getattr(os, name)))
+    return listed
 
 
 @pytest.fixture

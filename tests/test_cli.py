@@ -480,6 +480,17 @@ def test_a_result_is_not_overwritten_under_another_spelling_of_its_name(cramzip,
     assert b"code.c" in Path("a/code.cram").read_bytes()
 
 
+def test_a_folder_is_looked_into_as_often_for_many_files_as_for_few(cramzip, folder, listings):
+    counts = []
+    for n in (2, 20):
+        Path(f"{n}").mkdir()
+        for index in range(n):
+            Path(f"{n}/{index}.cram").write_bytes(nested(f"{index}.txt"))
+        assert cramzip("d", "-r", f"{n}").exit_code == 0
+        counts.append(listings.count(f"{n}"))
+    assert counts[0] == counts[1]
+
+
 @pytest.mark.parametrize("options", [(), ("--rm",)], ids=["kept", "removed"])
 def test_what_is_named_twice_is_done_once(cramzip, tree, options):
     before = files_below("tree")

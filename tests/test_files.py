@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cramzip.app import files
-from cramzip.app.files import Output
+from cramzip.app.output import Leftovers, Output
 from cramzip.errors import InputOutputError, UsageError
 
 
@@ -318,6 +318,28 @@ def test_what_a_living_process_writes_is_left_alone(folder):
         with Output(folder / "a") as output:
             output.commit()
         assert entries(folder) == [".a.is_alive.part", "a"]
+
+
+def test_a_folder_that_may_be_written_but_not_listed_is_written_into(own_folder):
+    own_folder.chmod(0o333)
+    for _ in range(2):
+        with Output(own_folder / "a", overwrite=True) as output:
+            output.file.write(b"result")
+            output.commit()
+    own_folder.chmod(0o700)
+    assert entries(own_folder) == ["a"]
+
+
+def test_a_folder_is_listed_once_for_all_outputs_of_a_command(folder, listings):
+    names = [f"{index}.txt" for index in range(20)]
+    for name in names:
+        Path(f".{name}.leftover.part").write_bytes(b"half of the resu")
+    leftovers = Leftovers()
+    for name in names:
+        with Output(Path(name), leftovers=leftovers) as output:
+            output.commit()
+    assert listings == ["."]
+    assert entries(folder) == sorted(names)
 
 
 def test_the_example_texts_are_found(folder):

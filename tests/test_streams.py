@@ -15,7 +15,7 @@ from models import TINY_MODEL
 
 from cramzip.app import files
 from cramzip.app.console import Console
-from cramzip.app.files import Output
+from cramzip.app.output import Output
 from cramzip.app.streams import PatientFile, patient, patient_text
 from cramzip.container import reading, writing
 from cramzip.container.records import Header

@@ -12,7 +12,8 @@ from pathlib import Path
 from ..errors import InputOutputError, UsageError
 from . import files
 from .console import Console
-from .files import Output, Source
+from .files import Source
+from .output import Leftovers, Output
 from .streams import STDOUT_LABEL
 
 
@@ -64,6 +65,7 @@ class Destination:
     whole_names: bool = False
     inputs: FileSet = field(default_factory=FileSet)
     written: FileSet = field(default_factory=FileSet)
+    leftovers: Leftovers = field(default_factory=Leftovers)
     _named: set[str] = field(default_factory=set)
 
     def foresee(self, argument: str) -> bool:
@@ -103,6 +105,10 @@ class Destination:
             raise InputOutputError(f"{path} is another input of this command; say where to write with -o")
         ask = console.ask if source.path is not None else lambda _: False
         return files.check_target(path, source, force=self.force, ask=ask)
+
+    def open(self, path: Path | None, *, overwrite: bool) -> Output:
+        """What a result is written to, at a path that `path_for` has given, or else standard output."""
+        return Output(path, overwrite=overwrite, leftovers=self.leftovers)
 
     def finish(self, path: Path | None, output: Output, source: Source) -> None:
         """What is left to do when a result is in its place. The source is removed only if a file keeps the result."""

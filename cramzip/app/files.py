@@ -5,29 +5,21 @@ Knows names and bytes, nothing of models or of what the bytes mean.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import mmap
 import os
-import re
-import shutil
 import stat
 import sys
-import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from ..container.wire import Bytes
 from ..errors import InputOutputError, UsageError
-from ..whole import umask
-from .streams import descriptor_of, open_descriptor, open_reader, open_writer, patient, temporary_file
+from .streams import descriptor_of, open_reader, patient, temporary_file
 
 SUFFIX = ".cram"
-PART = ".part"
-RANDOM_PART = "[a-z0-9_]{8}"  # what mkstemp puts into names
 STDIN, STDIN_LABEL = "-", "(stdin)"
 BLOCK = 2**20
 MAX_NAME_BYTES = 200  # leaves room for what a hidden file beside it needs
@@ -227,108 +219,3 @@ def check_target(path: Path, source: Source, *, force: bool, ask: Callable[[str]
     if is_stream(path) or force or ask(f"{path} exists already; overwrite it?"):
         return True
     raise InputOutputError(f"{path} exists already; -f overwrites it")
-
-
-class Output:
-    """A result that appears whole, in one moment, when `commit` is called; otherwise nothing remains.
-
-    Until then it is `.NAME.XXXXXXXX.part` beside `path`, for its owner's eyes only. Without a path,
-    or where the path is a device, it goes to a stream in the end. What a killed process left of an
-    earlier attempt is removed.
-    """
-
-    def __init__(self, path: Path | None, *, overwrite: bool = False):
-        self.path = None if path is None or is_stream(path) else path
-        self._stream_path = path if self.path is None else None
-        self._overwrite = overwrite
-        self._part: Path | None = None
-        self.file: BinaryIO
-        if self.path is None:
-            self.file = temporary_file()
-        else:
-            _remove_leftovers(self.path)
-            self._part, self.file = _create_part(self.path)
-
-    def __enter__(self) -> Output:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with suppress(OSError):  # it tries again to write what there was no room for
-            self.file.close()
-        if self._part is not None:
-            with suppress(OSError):  # whatever went wrong before this is told
-                self._part.unlink()
-
-    def commit(self, like: os.stat_result | None = None) -> None:
-        """Put the result in its place, with owner, mode and times of the file with status `like`."""
-        self.file.flush()
-        if self.path is None or self._part is None:
-            self._copy_to_stream()
-            return
-        try:
-            _dress(self.file.fileno(), like)
-            os.fsync(self.file.fileno())
-            if not self._overwrite and os.path.lexists(self.path):
-                raise InputOutputError(f"{self.path} has appeared in the meantime; -f overwrites it")
-            self._part.replace(self.path)
-        except OSError as error:
-            error.filename, error.filename2 = str(self.path), None
-            raise
-        self._part = None
-        _sync_folder(self.path.parent)
-
-    def _copy_to_stream(self) -> None:
-        self.file.seek(0)
-        if self._stream_path is not None:
-            with open_writer(self._stream_path) as stream:
-                shutil.copyfileobj(self.file, stream, BLOCK)
-        else:
-            stdout = patient(sys.stdout.buffer)
-            shutil.copyfileobj(self.file, stdout, BLOCK)
-            stdout.flush()
-
-
-def _create_part(path: Path) -> tuple[Path, BinaryIO]:
-    """A new file beside `path`, locked for as long as it is open, so that it is not taken for a leftover."""
-    prefix = beside(path, ".").name
-    while True:
-        descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=PART, dir=path.parent)
-        with suppress(OSError):  # some file systems have no locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        part = Path(name)
-        if part.exists():  # else another process has just taken it for a leftover
-            return part, open_descriptor(descriptor, str(path))
-        os.close(descriptor)
-
-
-def _remove_leftovers(path: Path) -> None:
-    leftover = re.compile(re.escape(beside(path, ".").name) + RANDOM_PART + re.escape(PART))
-    for part in path.parent.iterdir():
-        if leftover.fullmatch(part.name) and part.is_file():
-            with suppress(OSError), part.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its process lives
-                part.unlink()
-
-
-def _dress(descriptor: int, like: os.stat_result | None) -> None:
-    if like is None:
-        os.fchmod(descriptor, 0o666 & ~umask())
-        return
-    mode = stat.S_IMODE(like.st_mode) & 0o777
-    with suppress(OSError):
-        os.fchown(descriptor, like.st_uid, -1)
-    try:
-        os.fchown(descriptor, -1, like.st_gid)
-    except OSError:
-        mode &= 0o707  # rights of one group are not given to another
-    os.fchmod(descriptor, mode)
-    os.utime(descriptor, ns=(like.st_atime_ns, like.st_mtime_ns))
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # not all file systems can
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

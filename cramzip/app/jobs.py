@@ -29,7 +29,7 @@ from ..errors import DamagedFileError, UsageError, VerificationError
 from . import files
 from .console import Console, at_terminal, closing_line, count
 from .destination import Destination, place
-from .files import Output, Source, label
+from .files import Source, label
 from .journal import Journal
 from .models import FindModel, LoadModel
 
@@ -79,7 +79,7 @@ class Compression:
                     source.data, finished=journal.segments, progress=progress, workers=self.workers
                 ):
                     journal.append(segment)
-            with Output(path, overwrite=overwrite) as output:
+            with destination.open(path, overwrite=overwrite) as output:
                 original = Original(source.data, source.sha256, name, self.strip)
                 writer.write(output.file, original, journal, journal.gain)
                 file = reading.read(files.map_file(output.file))
@@ -159,7 +159,7 @@ class Decompression:
         path = destination.path_for(source, lambda path: files.original_path(path, file.header.name))
         overwrite = destination.may_overwrite(path, source, self.console)
         model = self._model(file)
-        with Output(path, overwrite=overwrite) as output:
+        with destination.open(path, overwrite=overwrite) as output:
             self._restore(argument, file, model, output.file.write)
             source.check_unchanged("nothing was written")
             output.commit(source.status)

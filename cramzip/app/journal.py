@@ -12,8 +12,6 @@ CRC ends the journal. While a process works with it, the file is locked.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import struct
 import tempfile
@@ -28,9 +26,9 @@ from ..container.records import Group
 from ..container.wire import Cursor, pack_varint
 from ..container.writing import pack_entry
 from ..errors import DamagedFileError, InputOutputError
+from ..locks import lock
 
 MAGIC = b"CRAMZIPJ"
-NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class Journal:
@@ -179,9 +177,6 @@ def _open_locked(path: Path | None) -> int:
 
 def _lock(descriptor: int, path: Path) -> None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(descriptor)
     except BlockingIOError:
         raise InputOutputError(f"another cramzip is working on the same output ({path} is locked)") from None
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
