@@ -909,6 +909,50 @@ def test_senseless_arguments_are_refused_in_one_line(cramzip, arguments, message
     assert message in result.stderr
 
 
+@pytest.mark.parametrize("length", range(251, 256))
+def test_a_name_that_leaves_no_room_for_the_ending_is_refused_before_any_work(cramzip, folder, length):
+    name = "n" * length
+    Path(name).write_bytes(NOISE)
+    result = cramzip("c", "-m", "./no/such/model", name)
+    assert result.exit_code == 1
+    said = f"{name}.cram cannot be written: File name too long; say where to write with -o"
+    assert result.stderr == f"cramzip: {name}: {said}\n"
+    assert cramzip("c", *FAST, name, "-o", "a.cram").exit_code == 0
+    assert cramzip("d", "-f", "a.cram").exit_code == 0
+    assert entries(folder) == ["a.cram", name]
+
+
+def test_an_output_whose_name_is_too_long_is_refused_before_any_work(cramzip):
+    Path("a").write_bytes(NOISE)
+    for options in ((), ("--rm",)):
+        result = cramzip("c", "-m", "./no/such/model", *options, "a", "-o", "n" * 300)
+        assert result.exit_code == 1
+        assert result.stderr == f"cramzip: a: {'n' * 300} cannot be written: File name too long\n"
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="there is no /proc")
+def test_a_folder_that_takes_no_files_is_refused_before_any_work(cramzip):
+    result = cramzip("c", "-m", "./no/such/model", "/proc/cpuinfo")
+    assert result.exit_code == 1
+    assert re.fullmatch(
+        r"cramzip: /proc/cpuinfo: nothing can be written into /proc: .*; say where to write with -o\n", result.stderr
+    )
+    assert cramzip("c", *FAST, "/proc/cpuinfo", "-o", "a.cram").exit_code == 0
+
+
+def test_a_name_that_the_locale_cannot_spell_is_told(cramzip):
+    Path("a.cram").write_bytes(nested("日.txt"))
+    process = start("d", "a.cram", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", LC_ALL="C")
+    said = process.communicate()[1]
+    if process.returncode == 0:
+        pytest.skip("every locale spells every name here")
+    assert process.returncode == 1
+    assert re.fullmatch(
+        r"cramzip: a\.cram: .*\.txt cannot be written: the locale cannot spell this name; say where to write with -o\n",
+        said,
+    )
+
+
 # -- failures --------------------------------------------------------------------------------------
 
 
@@ -1110,8 +1154,8 @@ def test_where_messages_cannot_be_written_the_work_is_done(cramzip, folder, argu
 NOISE_FIRST = random.Random(2).randbytes(5 * 2**22)  # five stored groups
 
 
-def start(*arguments, stdout=None, stderr=subprocess.PIPE):
-    environment = os.environ | {"PYTHONPATH": str(TINY_MODEL.parent.parent)}
+def start(*arguments, stdout=None, stderr=subprocess.PIPE, **variables):
+    environment = os.environ | {"PYTHONPATH": str(TINY_MODEL.parent.parent)} | variables
     command = [sys.executable, "-m", "cramzip", *map(str, arguments)]
     return subprocess.Popen(command, env=environment, stdout=stdout, stderr=stderr, text=True)
 

@@ -188,7 +188,33 @@ def test_the_source_is_never_overwritten(folder):
             files.check_target(Path(name), source(folder), force=True, ask=yes)
 
 
-@pytest.mark.parametrize("path", [".", "missing/file"])
+def test_what_can_be_written_is_tried_and_leaves_nothing(folder):
+    Path("old").write_bytes(b"old")
+    for name in ("new", "old", ".", "missing/file", "/dev/null"):
+        files.try_writing(Path(name))
+    assert entries(folder) == ["old"]
+    assert Path("old").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "n" * 251 + ".cram"], ids=["300", "256"])
+def test_a_name_that_is_too_long_is_found_out_at_once(folder, name):
+    with pytest.raises(InputOutputError, match="too long"):
+        files.try_writing(Path(name))
+
+
+def test_a_folder_that_may_not_be_written_is_found_out_at_once(own_folder):
+    own_folder.chmod(0o555)
+    with pytest.raises(InputOutputError, match=r"nothing can be written into .*: Permission denied"):
+        files.try_writing(own_folder / "a")
+
+
+def test_a_pipe_that_may_not_be_written_to_is_found_out_at_once(own_folder):
+    os.mkfifo(own_folder / "pipe", 0o400)
+    with pytest.raises(InputOutputError, match="may not be written to"):
+        files.check_target(own_folder / "pipe", files.Source(None, b"", b"", None), force=True, ask=yes)
+
+
+@pytest.mark.parametrize("path", [".", "missing/file", "d/" * 3000 + "n"], ids=["folder", "missing", "too long"])
 def test_impossible_targets_are_refused_at_once(folder, path):
     with pytest.raises(InputOutputError, match="directory"):
         files.check_target(Path(path), source(folder), force=True, ask=yes)

@@ -13,7 +13,7 @@ from ..errors import InputOutputError, UsageError
 from . import files
 from .console import Console
 from .files import Source
-from .output import Leftovers, Output
+from .output import Leftovers, Output, try_writing
 from .streams import STDOUT_LABEL
 
 
@@ -103,6 +103,12 @@ class Destination:
             raise InputOutputError(f"{path} was just made of another file; say where to write with -o")
         if path in self.inputs and not source.is_at(path):
             raise InputOutputError(f"{path} is another input of this command; say where to write with -o")
+        try:
+            try_writing(path)
+        except InputOutputError as error:
+            if self.output is not None:
+                raise
+            raise InputOutputError(f"{error}; say where to write with -o") from None
         ask = console.ask if source.path is not None else lambda _: False
         return files.check_target(path, source, force=self.force, ask=ask)
 

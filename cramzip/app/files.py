@@ -194,7 +194,13 @@ def example_texts() -> list[str]:
 
 def is_stream(path: Path) -> bool:
     """Whether `path` is something that is written into and never replaced, such as /dev/null or /dev/fd/3."""
-    return descriptor_of(path) is not None or (path.exists() and not (path.is_file() or path.is_dir()))
+    if descriptor_of(path) is not None:
+        return True
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # of names that are too long, or that the locale cannot spell
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def check_target(path: Path, source: Source, *, force: bool, ask: Callable[[str], bool]) -> bool:
@@ -208,7 +214,7 @@ def check_target(path: Path, source: Source, *, force: bool, ask: Callable[[str]
         except OSError:
             raise InputOutputError(f"{path} is not open for writing") from None
         return True
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):  # noqa: PTH112
         raise InputOutputError(f"{path.parent} is not a directory")
     if not os.path.lexists(path):
         return force
@@ -216,6 +222,10 @@ def check_target(path: Path, source: Source, *, force: bool, ask: Callable[[str]
         raise InputOutputError(f"{path} is a directory")
     if source.is_at(path):
         raise InputOutputError("input and output are the same file")
-    if is_stream(path) or force or ask(f"{path} exists already; overwrite it?"):
+    if is_stream(path):
+        if not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+            raise InputOutputError(f"{path} may not be written to")
+        return True
+    if force or ask(f"{path} exists already; overwrite it?"):
         return True
     raise InputOutputError(f"{path} exists already; -f overwrites it")

@@ -81,6 +81,27 @@ class Output:
             stdout.flush()
 
 
+def try_writing(path: Path) -> None:
+    """Raise InputOutputError where no file can be made at `path`, before hours of work go into one."""
+    # Of names that are too long, pathlib raises.
+    if is_stream(path) or os.path.isdir(path) or not os.path.isdir(path.parent):  # noqa: PTH112
+        return  # `check_target` sees to these
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        pass
+    except UnicodeEncodeError:
+        raise InputOutputError(f"{path} cannot be written: the locale cannot spell this name") from None
+    except OSError as error:
+        raise InputOutputError(f"{path} cannot be written: {error.strerror}") from None
+    try:
+        part, file = _create_part(path)
+        file.close()
+        part.unlink()
+    except OSError as error:
+        raise InputOutputError(f"nothing can be written into {path.parent}: {error.strerror}") from None
+
+
 def _create_part(path: Path) -> tuple[Path, BinaryIO]:
     """A new file beside `path`, locked for as long as it is open, so that it is not taken for a leftover."""
     prefix = beside(path, ".").name
