@@ -18,7 +18,7 @@ from cramzip.coding.view import Chunk
 from cramzip.container import opened
 from cramzip.container.records import STANDARD, Header, Kind, OutsideModel, Vectors
 from cramzip.container.stored import stored_content
-from cramzip.errors import UsageError
+from cramzip.errors import ModelError, UsageError
 from cramzip.lm.devices import DEVICES
 from cramzip.lm.frozen import FrozenLM
 
@@ -57,7 +57,12 @@ def groups_of(data, lm, config, **how):
 
 def parameters_for(positions, noise=0.0, n_parameters=10**9, after_start=False, **options):
     model = SimpleNamespace(
-        context=positions, noise=noise, start=0, n_parameters=n_parameters, vectors_after_start=after_start
+        model_id="local:x",
+        context=positions,
+        noise=noise,
+        start=0,
+        n_parameters=n_parameters,
+        vectors_after_start=after_start,
     )
     return choose_parameters(model, CramConfig(**options))
 
@@ -125,10 +130,27 @@ def test_what_the_model_cannot_see_at_once_is_a_usage_error(positions, options):
 
 @pytest.mark.parametrize(
     ("noise", "exponent"),
-    [(0.0, 14), (2.0**-16, 14), (2.0**-14, 14), (2.0**-13, 13), (1.01 * 2.0**-13, 12), (2.0**-9, 9), (1.0, 6)],
+    [
+        (0.0, 14),
+        (2.0**-16, 14),
+        (2.0**-15, 14),
+        (1.01 * 2.0**-15, 13),
+        (2.0**-14, 13),
+        (2.0**-9, 8),
+        (0.1, 2),
+        (0.5, 0),
+    ],
 )
-def test_files_withstand_the_noise_that_was_seen(noise, exponent):
-    assert parameters_for(1024, noise).noise_exponent == exponent
+def test_files_withstand_twice_the_noise_that_was_seen(noise, exponent):
+    parameters = parameters_for(1024, noise)
+    assert parameters.noise_exponent == exponent
+    assert parameters.noise_bound >= 2 * noise
+
+
+@pytest.mark.parametrize("noise", [0.51, float("inf"), float("nan")])
+def test_a_model_so_uncertain_that_no_file_could_withstand_it_is_refused(noise):
+    with pytest.raises(ModelError, match="more than files can withstand"):
+        parameters_for(1024, noise)
 
 
 def test_the_start_token_is_that_of_the_model(lm):

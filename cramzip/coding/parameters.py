@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ..config import CramConfig
 from ..container.records import Parameters
-from ..errors import UsageError
+from ..errors import ModelError, UsageError
 from ..lm import profiles
 from ..lm.frozen import FrozenLM
 from .chunking import prior_capacity
@@ -15,7 +15,8 @@ from .view import View
 
 POSITIONS = 1024  # that the model sees at once, if it can
 SMALL_MODEL = 2**25  # parameters; what is far away is of little use to it
-LEAST_NOISE_EXPONENT, MOST_NOISE_EXPONENT = 6, 14
+MOST_NOISE_EXPONENT = 14
+NOISE_MARGIN = 2.0  # times what was seen here: other processors and libraries were seen to err 1.42 times as much
 MAX_EXACT_TOKENS = 2**12  # of a chunk without corrections
 
 
@@ -40,16 +41,12 @@ def expected(lm: FrozenLM) -> Expectation:
 
 
 def choose_parameters(lm: FrozenLM, config: CramConfig) -> Parameters:
-    """How the groups of a file are to be decoded. Raises UsageError if the model cannot see that far.
+    """How the groups of a file are to be decoded.
 
-    The noise bound is the largest error that was seen in any logit of a probe, or more; two logits that are to change
-    places both have to be off by that much, and in opposite directions.
+    Raises UsageError if the model cannot see that far, and ModelError if its logits are so uncertain that no file could
+    withstand it.
     """
-    if config.noise_exponent is None:
-        exponent = math.floor(-math.log2(max(lm.noise, 2.0**-MOST_NOISE_EXPONENT)))
-        exponent = max(LEAST_NOISE_EXPONENT, exponent)
-    else:
-        exponent = config.noise_exponent
+    exponent = _noise_exponent(lm) if config.noise_exponent is None else config.noise_exponent
     parameters = Parameters(exponent, start_token=lm.start)
     before = View.for_model(lm, parameters, vectors=config.vectors > 0).n_before(config.vectors)
     wanted = max(POSITIONS, (config.chunk_tokens or POSITIONS // 2) + (config.context or 0) + before)
@@ -69,3 +66,14 @@ def choose_parameters(lm: FrozenLM, config: CramConfig) -> Parameters:
         asked = f"{config.vectors} vectors, {config.context or 0} tokens before a chunk of {max(chunk, 1)}"
         raise UsageError(f"{asked} do not fit into the {lm.context} positions of the model")
     return Parameters(exponent, chunk, context, lm.start)
+
+
+def _noise_exponent(lm: FrozenLM) -> int:
+    """The largest k such that 2^-k is NOISE_MARGIN times the largest error that was seen in any logit of a probe.
+
+    Two logits that are to change places both have to be off by more than the bound, and in opposite directions.
+    """
+    bound = NOISE_MARGIN * lm.noise
+    if not bound <= 1:
+        raise ModelError(f"{lm.model_id}: its logits were seen to err by {lm.noise:.2g}, more than files can withstand")
+    return math.floor(-math.log2(max(bound, 2.0**-MOST_NOISE_EXPONENT)))
