@@ -7,7 +7,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from models import TINY_MODEL, make_gguf, make_model
+from safetensors.torch import load_file, save_file
 
 from cramzip.errors import InputOutputError, ModelError
 from cramzip.lm.frozen import FrozenLM
@@ -179,3 +181,53 @@ def test_a_program_that_has_loaded_a_model_is_as_free_as_before():
     before = huggingface_hub.constants.HF_HUB_OFFLINE, import_utils._is_package_available
     FrozenLM(find(str(TINY_MODEL)))
     assert (huggingface_hub.constants.HF_HUB_OFFLINE, import_utils._is_package_available) == before
+
+
+def change_weights(folder, change):
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    change(weights)
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+PROJECTION = "model.layers.0.self_attn.q_proj.weight"
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.int8, torch.uint8, torch.int32], ids=str
+)
+def test_weights_of_a_type_that_needs_a_scale_are_refused(copy_of_tiny_model, dtype):
+    change_weights(copy_of_tiny_model, lambda weights: weights.update({PROJECTION: weights[PROJECTION].to(dtype)}))
+    with pytest.raises(ModelError, match=f"quantised weights are not supported \\({PROJECTION}"):
+        FrozenLM.load(copy_of_tiny_model)
+
+
+def test_masks_of_older_models_are_no_quantised_weights(copy_of_tiny_model):
+    mask = {"model.layers.0.self_attn.bias": torch.ones(1, 1, 8, 8, dtype=torch.uint8)}
+    change_weights(copy_of_tiny_model, lambda weights: weights.update(mask))
+    assert FrozenLM.load(copy_of_tiny_model).noise == FrozenLM.load(TINY_MODEL).noise
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"{PROJECTION}_scale_inv",
+        f"{PROJECTION}_scale",
+        f"{PROJECTION}.absmax",
+        "model.layers.0.mlp.up_proj.SCB",
+        "model.layers.0.mlp.up_proj.scales",
+        "model.layers.0.mlp.up_proj.qzeros",
+        "model.layers.0.mlp.up_proj.lora_A.weight",
+    ],
+)
+def test_what_quantised_weights_or_an_adapter_left_behind_is_told(copy_of_tiny_model, name):
+    change_weights(copy_of_tiny_model, lambda weights: weights.update({name: torch.ones(4, 4)}))
+    with pytest.raises(ModelError, match=name):
+        FrozenLM.load(copy_of_tiny_model)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_weights_of_any_precision_become_float32(copy_of_tiny_model, dtype):
+    change_weights(copy_of_tiny_model, lambda weights: weights.update({PROJECTION: weights[PROJECTION].to(dtype)}))
+    model = FrozenLM.load(copy_of_tiny_model)._model
+    assert {tensor.dtype for tensor in [*model.parameters(), *model.buffers()]} == {torch.float32}

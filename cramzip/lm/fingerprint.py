@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
+import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -56,7 +57,17 @@ def folder_fingerprint(folder: Path) -> bytes:
     names = sorted(tensor.name for tensor in tensors)
     if twice := next((name for name, other in pairwise(names) if name == other), None):
         raise ModelError(f"{folder}: the tensor {twice!r} is in two of its files")
+    if bad := next((tensor for tensor in tensors if _is_quantised(tensor)), None):
+        raise ModelError(f"{folder}: quantised weights are not supported ({bad.name} is {bad.dtype})")
     return _fingerprint(kept, tensors)
+
+
+def _is_quantised(tensor: StoredTensor) -> bool:
+    """Whether a tensor cannot be weights as they are. Masks of older models are bytes, and no weights."""
+    is_weight = tensor.name.endswith("weight") and len(tensor.shape) > 1
+    return not re.fullmatch("F16|BF16|F32|F64", tensor.dtype) and (
+        is_weight or re.match("F[468]", tensor.dtype) is not None
+    )
 
 
 def gguf_fingerprint(file: Path) -> bytes:

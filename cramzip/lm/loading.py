@@ -5,6 +5,8 @@ Knows nothing of what a model computes.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any
 
@@ -15,14 +17,20 @@ from .source import ModelSource, explained
 from .strict_json import parse_object
 from .tokens import ByteExactTokenizer, TokenTable, byte_level_table, gguf_token_table, read_tokenizer
 
+# Names of tensors without which others mean something else.
+LEFTOVER = re.compile(
+    r"lora_|adapter|ia3_|qweight|qzeros|g_idx|absmax|quant_(map|state)|weight_packed|\.SCB$"
+    r"|(^|[._])(scales?|scale_inv|zero_points?)$"
+)
+
 
 def load_model(source: ModelSource) -> Any:
-    """The transformers model in float32. Raises ModelError, also where a weight is missing from the files."""
+    """The transformers model, all of it float32. Raises ModelError, also where a weight is missing from the files."""
     from transformers import AutoModelForCausalLM
 
     def load() -> tuple[Any, dict[str, Any]]:
         with view(source.path) as folder:
-            loaded: tuple[Any, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
+            model, report = AutoModelForCausalLM.from_pretrained(
                 folder,
                 **_gguf_argument(source),
                 dtype="float32",
@@ -31,15 +39,25 @@ def load_model(source: ModelSource) -> Any:
                 use_safetensors=True,
                 output_loading_info=True,
             )
-            return loaded
+            return model.float(), report
 
     with transformers_alone():
         model, report = explained(f"{source.model_id} cannot be loaded", load)
     for problem in ("missing_keys", "mismatched_keys"):
         if report[problem]:
-            names = ", ".join(sorted(map(str, report[problem]))[:3])
-            raise ModelError(f"{source.model_id}: weights are not in its files ({problem}: {names}, ...)")
+            names = _some(map(str, report[problem]))
+            raise ModelError(f"{source.model_id}: weights are not in its files ({problem}: {names})")
+    if leftovers := list(filter(LEFTOVER.search, report["unexpected_keys"])):
+        raise ModelError(
+            f"{source.model_id}: its configuration says nothing of quantised weights or an adapter, but its files do "
+            f"({_some(leftovers)})"
+        )
     return model
+
+
+def _some(names: Iterable[str]) -> str:
+    first, *more = sorted(names)
+    return ", ".join([first, *more[:2], "..."] if more[2:] else [first, *more])
 
 
 def load_tokenizer(source: ModelSource, vocabulary_size: int) -> ByteExactTokenizer:
