@@ -15,7 +15,8 @@ from .coding.view import View
 from .config import CramConfig
 from .container import opened, reading
 from .container.records import Entry, Header
-from .container.wire import Bytes
+from .container.wire import Bytes, byte_view
+from .errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -41,9 +42,10 @@ def compress(
     Raises UsageError, and VerificationError if this machine does not get the same bytes back.
     """
     config = config or CramConfig()
-    original = Original(data, hashlib.sha256(data).digest(), name, strip)
+    content = byte_view(data)
+    original = Original(content, hashlib.sha256(content).digest(), name, strip)
     blob = unverified(original, lm, config, progress=progress, workers=workers)
-    verify(reading.read(blob), data, Runner(lm, config.batch_size, workers))
+    verify(reading.read(blob), content, Runner(lm, config.batch_size, workers))
     return blob
 
 
@@ -72,18 +74,23 @@ def decompress(
     *,
     start: int = 0,
     stop: int | None = None,
+    max_size: int | None = None,
     workers: Workers | None = None,
 ) -> bytes:
     """The original of a `.cram` file, or of its bytes `start` to `stop` only; `workers` share a whole, not a part.
 
-    Raises DamagedFileError, and WrongModelError if `lm` is not the model that the file was made with (a file of stored
-    groups alone needs none). Bytes of a part are vouched for by the checksums of their groups, a whole by its SHA-256.
+    Raises UsageError if that is more than `max_size` bytes, before anything is decoded; DamagedFileError; and
+    WrongModelError if `lm` is not the model that the file was made with (a file of stored groups alone needs none).
+    Bytes of a part are vouched for by the checksums of their groups, a whole by its SHA-256.
     """
-    file = reading.read(blob)
+    file = reading.read(byte_view(blob))
+    size = file.header.original_size
+    end = size if stop is None else min(stop, size)
+    if max_size is not None and end - start > max_size:
+        raise UsageError(f"max_size: {end - start} bytes are to be decoded, at most {max_size} are wanted")
     if start == 0 and stop is None:
         return b"".join(restore(file, Runner(lm, workers=workers)))
-    size = file.header.original_size
-    return restore_part(file, lm, start, size if stop is None else min(stop, size))
+    return restore_part(file, lm, start, end)
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,7 @@ def read(blob: Bytes) -> CramFile:
 
     from .coding.quantize import dequantize
 
-    file = reading.read(blob)
+    file = reading.read(byte_view(blob))
     found = [[dequantize(mem) for mem in opened.vectors(group, file.header)] for group in file]
     return CramFile(file.header, file.entries, tuple(torch.stack(mem) if mem else None for mem in found))
 

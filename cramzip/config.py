@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .container.records import Coding, coding_of
@@ -13,26 +16,37 @@ EXACT_STEPS = {1: 30, 2: 50, 3: 80, 4: 120, 5: 180, 6: 300, 7: 600, 8: 1500, 9: 
 DEFAULT_BITS, EXACT_BITS = "1", "2"  # per dimension
 AUTO = "auto"
 DTYPES = ("float32", "bfloat16", "float16")
-MAX_VECTORS, MAX_CONTEXT, MAX_CHUNK = 4096, 2**16, 2**16
+MAX_VECTORS, MAX_CONTEXT = 4096, 2**16
+INTEGERS = (  # fields of a CramConfig, the least and the most
+    ("vectors", 0, MAX_VECTORS),
+    ("effort", 1, 9),
+    ("context", 0, MAX_CONTEXT),
+    ("chunk_tokens", 1, 2**16),
+    ("seed", 0, 2**63),
+    ("batch_size", 1, 2**31),
+    ("noise_exponent", 0, 15),
+    ("max_steps", 1, 2**20),
+)
 
 
 @dataclass(frozen=True)
 class CramConfig:
     """How a text is crammed. None of this is needed to decompress.
 
-    `vectors` M per chunk, 0 for none; `effort` 1 to 9; `exact`: no corrections; `bits` per dimension of a vector, as in
-    records.BITS; `context`: most tokens before a chunk that it sees, and `chunk_tokens` its length (None: by
-    model); `batch_size`: chunks optimised at once (None: by device); `dtype`: precision of cramming, never of
-    decoding (auto: bfloat16 where that is fast, but float32 if `exact`); `noise_exponent` k: files withstand
-    logits that are off by 2^-k (None: by what is measured); `max_steps` instead of those that go with the effort;
-    `learning_rate` per step, in units of the embedding scale, and `origin`, D numbers in these units, around which
-    vectors start (None: what the profile of the model says, or else what suits most models, and 0).
+    `vectors` M per chunk, 0 for none; `effort` 1 to 9; `exact`: no corrections, and so neither `context` nor
+    `chunk_tokens`; `bits` per dimension of a vector, as records.BITS names them or as a number; `context`: most
+    tokens before a chunk that it sees, and `chunk_tokens` its length (None: by model); `batch_size`: chunks optimised
+    at once (None: by device); `dtype`: precision of cramming, never of decoding (auto: bfloat16 where that is fast,
+    but float32 if `exact`); `noise_exponent` k: files withstand logits that are off by 2^-k (None: by what is
+    measured); `max_steps` instead of those that go with the effort; `learning_rate` per step, in units of the
+    embedding scale (None: what the profile of the model says, if `exact`, or else what suits most models); `origin`,
+    D numbers in these units, around which vectors start (None: what the profile says, or else 0).
     """
 
     vectors: int = 1
     effort: int = 5
     exact: bool = False
-    bits: str | None = None
+    bits: str | float | None = None
     context: int | None = None
     chunk_tokens: int | None = None
     seed: int = 0
@@ -41,27 +55,30 @@ class CramConfig:
     noise_exponent: int | None = None
     max_steps: int | None = None
     learning_rate: float | None = None
-    origin: tuple[float, ...] | None = None
+    origin: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        limits = (
-            ("vectors", self.vectors, 0, MAX_VECTORS),
-            ("effort", self.effort, 1, 9),
-            ("context", self.context, 0, MAX_CONTEXT),
-            ("chunk_tokens", self.chunk_tokens, 1, MAX_CHUNK),
-            ("noise_exponent", self.noise_exponent, 0, 15),
-            ("max_steps", self.max_steps, 1, 2**20),
-        )
-        for field, value, low, high in limits:
-            if value is not None and not low <= value <= high:
-                raise UsageError(f"{field}: expected {low} to {high}, found {value}")
-        if self.exact and not self.vectors:
-            raise UsageError("exact: without corrections there have to be vectors")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise UsageError(f"batch_size: expected 1 or more, found {self.batch_size}")
+        """Raise UsageError for what makes no sense; numbers of other libraries become Python's own."""
+        for field, low, high in INTEGERS:
+            self._set(field, _integer(field, getattr(self, field), low, high))
+        if self.bits is not None and not isinstance(self.bits, str):
+            self._set("bits", f"{_number('bits', self.bits):.3g}")
+        if self.learning_rate is not None and (rate := _number("learning_rate", self.learning_rate)) <= 0:
+            raise UsageError(f"learning_rate: expected more than 0, found {rate}")
+        if self.origin is not None:
+            self._set("origin", tuple(_number("origin", value) for value in self.origin))
         if self.dtype not in (AUTO, *DTYPES):
             raise UsageError(f"dtype: expected {AUTO} or one of {', '.join(DTYPES)}, found {self.dtype}")
-        coding_of(self.bits or DEFAULT_BITS)
+        if self.exact and not self.vectors:
+            raise UsageError("exact: without corrections there have to be vectors")
+        if self.exact and (self.context or self.chunk_tokens is not None):
+            raise UsageError(
+                "exact: chunks are as long as vectors can hold, and see nothing else: no context, no chunk_tokens"
+            )
+        coding_of(str(self.bits or DEFAULT_BITS))
+
+    def _set(self, field: str, value: object) -> None:
+        object.__setattr__(self, field, value)
 
     @property
     def steps(self) -> int:
@@ -71,4 +88,26 @@ class CramConfig:
     @property
     def coding(self) -> Coding:
         """How vectors are stored."""
-        return coding_of(self.bits or (EXACT_BITS if self.exact else DEFAULT_BITS))
+        return coding_of(str(self.bits or (EXACT_BITS if self.exact else DEFAULT_BITS)))
+
+
+def _integer(field: str, value: object, low: int, high: int) -> int | None:
+    if value is None and field not in ("vectors", "effort", "seed"):
+        return None
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise UsageError(f"{field}: expected a whole number, found {value!r}") from None
+    if not low <= number <= high:
+        raise UsageError(f"{field}: expected {low} to {high}, found {number}")
+    return number
+
+
+def _number(field: str, value: object) -> float:
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise UsageError(f"{field}: expected a number, found {value!r}") from None
+    if not math.isfinite(number):
+        raise UsageError(f"{field}: expected a finite number, found {number}")
+    return number

@@ -114,7 +114,7 @@ def _expand(verb: str, wanted: Callable[[Path], bool], *, recursive: bool) -> Ca
 
 
 def _workers(given: dict[str, Any]) -> AbstractContextManager[Workers | None]:
-    """What to share the work with; nothing is started before there is work."""
+    """What to share the work with. Processes start when there is work for them; a cluster is asked at once."""
     n = given["jobs"]
     if given["ray"]:
         from ..workers.cluster import RayWorkers
@@ -157,8 +157,9 @@ def commands(ctx: click.Context) -> None:
 def compress(files: tuple[str, ...], **given: Any) -> int:
     """Compress FILEs into .cram files.
 
-    book.txt becomes book.cram. Without FILE, or for -, standard input is compressed to standard output. What was
-    finished when a job was interrupted is kept in a hidden journal: the same command continues.
+    book.txt becomes book.cram, or book.txt.cram where its name is not kept. Without FILE, or for -, standard input is
+    compressed to standard output. What was finished when a job was interrupted is kept in a hidden journal: the same
+    command continues.
 
     With -r folders are searched for regular files that are not hidden and not .cram files; there book.txt becomes
     book.txt.cram.
@@ -197,7 +198,7 @@ def compress(files: tuple[str, ...], **given: Any) -> int:
 def decompress(files: tuple[str, ...], **given: Any) -> int:
     """Restore the originals of .cram files.
 
-    The file holds everything needed; -m only says where the model is if it is not where it was.
+    A file says which model it needs; -m only says where that is if it is not where it was.
     """
     from . import jobs
 

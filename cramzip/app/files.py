@@ -32,7 +32,7 @@ MAX_NAME_BYTES = 200  # leaves room for what a hidden file beside it needs
 class Source:
     """One input as it was at one moment: `data` is a private copy that no other process can change.
 
-    The copy is an unnamed temporary file, mapped into memory: inputs of any size take the same memory,
+    The copy is an unnamed temporary file, mapped into memory: a large input takes room on the disk, not memory,
     a pipe is read like a file, and a file that is truncated meanwhile does no harm.
     """
 

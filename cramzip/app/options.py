@@ -100,7 +100,12 @@ device_option = option(
     show_default=True,
     help="Device to compute on.",
 )
-batch_option = option("--batch-size", type=click.IntRange(1), metavar="N", help="Chunks computed at once.")
+batch_option = option(
+    "--batch-size",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Chunks that are crammed, or groups that are decoded, at once.",
+)
 workers_options = options(
     option(
         "-j",

@@ -1,6 +1,6 @@
 """Bytes to chunks: what is worth showing to the model, and where to cut it.
 
-A chunk is cut where its cost under the frozen model (bits) reaches what its vectors can hold, not
+Without corrections, a chunk is cut where its cost under the frozen model (bits) reaches what its vectors can hold, not
 after a number of tokens. Knows nothing of vectors but that number.
 """
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..container.records import HASH_SIZES, Header
+from ..container.records import HASH_SIZES, Header, name_fault
 from ..container.wire import Bytes
+from ..errors import UsageError
 
 SMALL_ORIGINAL = 2**20  # bytes; the hash of what is smaller is kept in part
 
@@ -18,6 +19,11 @@ class Original:
     sha256: bytes
     name: str | None = None
     strip: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for a name that no header can hold."""
+        if self.name is not None and (fault := name_fault(self.name)):
+            raise UsageError(f"name: {fault}, found {self.name!r}")
 
     def header(self) -> Header:
         """A header without a model."""

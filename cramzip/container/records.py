@@ -1,4 +1,4 @@
-"""What a `.cram` file is made of: header, table entries, groups. Facts alone; their bytes are made in `container`."""
+"""What a `.cram` file is made of: header, table entries, groups. Facts alone; their bytes are made in `writing`."""
 
 from __future__ import annotations
 
@@ -168,7 +168,11 @@ def n_chunks(entry: Entry, parameters: Parameters) -> int:
 
 def name_fault(name: str) -> str | None:
     """Why `name` cannot be a header's Name, or None if it can."""
-    if not 1 <= len(name.encode("utf-8", "surrogateescape")) <= MAX_STRING:
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        return "must be Unicode text"
+    if not 1 <= size <= MAX_STRING:
         return f"must have 1 to {MAX_STRING} bytes"
     if name in (".", "..") or "/" in name or "\\" in name:
         return "must be a base name, not a path"

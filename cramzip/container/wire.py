@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NoReturn
 
-from ..errors import DamagedFileError
+from ..errors import DamagedFileError, UsageError
 
 Bytes = bytes | memoryview
 
@@ -13,6 +13,17 @@ MAX_VARINT_BYTES = 9
 MAX_STRING = 255
 MAX_GROUP_SIZE = 2**22
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def byte_view(data: object) -> memoryview:
+    """The bytes of an object that has a buffer, whatever its items are. Raises UsageError for any other object."""
+    try:
+        view = memoryview(data)  # type: ignore[arg-type]
+    except TypeError:
+        raise UsageError(f"expected bytes, found {type(data).__name__}") from None
+    if not view.nbytes:
+        return memoryview(b"")
+    return view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
 
 
 def pack_varint(value: int) -> bytes:
