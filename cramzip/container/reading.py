@@ -14,7 +14,6 @@ from typing import NoReturn
 from ..errors import DamagedFileError
 from . import vectors
 from .layout import (
-    AFTER_START,
     BUILTIN,
     CHECK_SIZE,
     GENOMICS_MAGIC,
@@ -40,7 +39,6 @@ from .records import (
     HASH_SIZES,
     STANDARD,
     BuiltinModel,
-    Coding,
     Entry,
     Header,
     Kind,
@@ -140,12 +138,11 @@ def _parse_header(cursor: Cursor) -> tuple[Header, int]:
             cursor.fail("Flags: bit 3 is not set, but the parameters are the standard ones")
     block = None
     if flags & HAS_VECTORS:
-        code = cursor.u8()
-        coding = code & ~AFTER_START
-        if coding not in tuple(Coding):
+        code, width, gain = cursor.u8(), cursor.varint(), cursor.varint()
+        try:
+            block = Vectors.from_code(code, width, gain - 1 if gain else None)
+        except ValueError:
             cursor.fail(f"Vector_Coding: {code} is reserved")
-        width, gain = cursor.varint(), cursor.varint()
-        block = Vectors(Coding(coding), width, gain - 1 if gain else None, coding != code)
     return Header(original_size, original_hash, name, model, parameters, block), cursor.varint()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import ClassVar
 
 from ..errors import UsageError
 from .wire import CONTROL_CHARACTER, MAX_STRING, Bytes
@@ -121,6 +122,19 @@ class Vectors:
     width: int
     gain: int | None = None
     after_start: bool = False
+
+    AFTER_START: ClassVar = 0x08  # of Vector_Coding
+
+    @classmethod
+    def from_code(cls, code: int, width: int, gain: int | None) -> Vectors:
+        """What a Vector_Coding stands for. Raises ValueError for one that is reserved."""
+        coding = code & ~cls.AFTER_START
+        return cls(Coding(coding), width, gain, coding != code)
+
+    @property
+    def code(self) -> int:
+        """Vector_Coding."""
+        return self.coding | (self.AFTER_START if self.after_start else 0)
 
     @property
     def size(self) -> int:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from typing import BinaryIO
 
 from .layout import (
-    AFTER_START,
     BUILTIN,
     CHECK_SIZE,
     HAS_MODEL,
@@ -73,7 +72,7 @@ def pack_header(header: Header, n_groups: int) -> bytes:
         out += pack_varint(parameters.chunk_tokens) + pack_varint(parameters.context_tokens)
         out += pack_varint(parameters.start_token)
     if vectors:
-        out += bytes([vectors.coding | (AFTER_START if vectors.after_start else 0)]) + pack_varint(vectors.width)
+        out += bytes([vectors.code]) + pack_varint(vectors.width)
         out += pack_varint(0 if vectors.gain is None else vectors.gain + 1)
     return out + pack_varint(n_groups)
 
