@@ -123,7 +123,7 @@ def test_modelled_groups_are_continued_as_if_nothing_had_happened(folder, model,
 @pytest.mark.usefixtures("never_stored")
 def test_what_vectors_gained_is_added_up_over_interruptions(folder, model, monkeypatch):
     monkeypatch.setitem(DEVICES, "cpu", replace(DEVICES["cpu"], segment_bytes=80))
-    monkeypatch.setattr("cramzip.coding.encode.Segment.gain", property(lambda segment: 10.0))
+    monkeypatch.setattr("cramzip.coding.original.Segment.gain", property(lambda segment: 10.0))
     Path("a").write_bytes(recital(model, 300))
     with pytest.raises(KeyboardInterrupt):
         compress(model, Meddler("a", interrupt, after=200))

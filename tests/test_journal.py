@@ -10,7 +10,7 @@ from models import TINY_MODEL, recital
 from cramzip import CramConfig
 from cramzip.app.journal import Journal
 from cramzip.coding import encode
-from cramzip.coding.encode import Segment
+from cramzip.coding.original import Segment
 from cramzip.container.records import Kind
 from cramzip.container.stored import stored_group
 from cramzip.container.writing import modelled_group

@@ -108,3 +108,12 @@ def test_only_the_command_line_exits_and_prints():
         for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
                 assert ast.unparse(node.func) not in ("print", "sys.exit", "exit", "click.echo"), module
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["codec", "config", "coding.view", "coding.restore", "lm.tokens", "lm.identity", "app.cli", "app.jobs"]
+    + [name.replace("/", ".") for name in MODULES if name.startswith("container/")],
+)
+def test_what_needs_no_model_loads_no_torch(module):
+    assert not {"torch", "transformers"} & set(heavy_modules_after(f"import cramzip.{module}"))

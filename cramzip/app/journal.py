@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ..coding.encode import Segment
+from ..coding.original import Segment
 from ..container.reading import read_entry
 from ..container.records import Group
 from ..container.wire import Cursor, pack_varint

@@ -26,7 +26,7 @@ from .chunking import next_segment
 from .corrected import corrected_groups
 from .cram import Goal
 from .hopeless import is_hopeless
-from .original import Original
+from .original import Original, Segment
 from .parameters import choose_parameters, expected
 from .recited import recited_groups
 from .view import View
@@ -39,19 +39,6 @@ EXACT_AMBITION = 1.15
 EXACT_CAPACITY_RANGE = (1 / 16, 16.0)  # of what was expected
 
 Progress = Callable[[int], None]  # is told of bytes of the original
-
-
-class Segment(NamedTuple):
-    """The groups of one segment, the bits that a vector is given after it, and the bits that its vectors saved."""
-
-    groups: tuple[Group, ...]
-    capacity: float
-    gain: float
-
-    @property
-    def size(self) -> int:
-        """Bytes of the original."""
-        return sum(group.entry.size for group in self.groups)
 
 
 class Writer:

@@ -1,10 +1,11 @@
-"""What a file is made of, and what of it is said in its header."""
+"""What a file is made of, segment by segment, and what is said of it in the header."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from ..container.records import HASH_SIZES, Header, name_fault
+from ..container.records import HASH_SIZES, Group, Header, name_fault
 from ..container.wire import Bytes
 from ..errors import UsageError
 
@@ -31,3 +32,16 @@ class Original:
             return Header(len(self.data), self.sha256[: HASH_SIZES[0]])
         hash_size = HASH_SIZES[1] if len(self.data) < SMALL_ORIGINAL else HASH_SIZES[-1]
         return Header(len(self.data), self.sha256[:hash_size], self.name)
+
+
+class Segment(NamedTuple):
+    """The groups of one segment, the bits that a vector is given after it, and the bits that its vectors saved."""
+
+    groups: tuple[Group, ...]
+    capacity: float
+    gain: float
+
+    @property
+    def size(self) -> int:
+        """Bytes of the original."""
+        return sum(group.entry.size for group in self.groups)
