@@ -28,7 +28,7 @@ class DamagedFileError(CramError):
 
     def __init__(self, stage: str, message: str):
         super().__init__(f"{stage}: {message}")
-        self.stage = stage
+        self.stage, self.message = stage, message
 
 
 class ModelError(CramError):

@@ -953,6 +953,63 @@ def test_a_name_that_the_locale_cannot_spell_is_told(cramzip):
     )
 
 
+@pytest.mark.skipif(not Path("/dev/stdin").exists(), reason="there is no /dev/stdin")
+@pytest.mark.parametrize("name", ["/dev/stdin", "/dev/fd/0", "//dev/stdin", "/dev/../dev/stdin"])
+def test_every_name_of_standard_input_is_standard_input(cramzip, folder, name):
+    Path("a").write_bytes(nested("original", TEXT))
+    for arguments in (("d", name), ("t", name), ("l", name), ("d", name, "-o", "b")):
+        with Path("a").open("rb") as stream:
+            process = start(*arguments, stdin=stream, stdout=subprocess.PIPE)
+            assert "(stdin)" in "".join(process.communicate())
+            assert process.returncode == 0
+    assert Path("b").read_bytes() == TEXT
+    assert entries(folder) == ["a", "b"]
+
+
+@pytest.mark.parametrize("command", ["c", "d"])
+@pytest.mark.parametrize("kind", ["pipe", "file"])
+def test_an_open_file_has_no_place_beside_it(cramzip, folder, command, kind):
+    Path("a").write_bytes(nested("original"))
+    reader, writer = os.pipe()
+    with Path("a").open("rb") as stream:
+        name = f"/dev/fd/{reader if kind == 'pipe' else stream.fileno()}"  # nothing is ever written into the pipe
+        result = cramzip(command, "-m", "./no/such/model", name)
+    os.close(reader)
+    os.close(writer)
+    assert result.exit_code == 2
+    said = "it is no file with a name of its own; say where to write with -o"
+    assert result.stderr == f"cramzip: {name}: {said}\n"
+    assert entries(folder) == ["a"]
+
+
+def test_an_open_file_is_read_and_stays(cramzip, folder):
+    Path("a").write_bytes(nested("original"))
+    with Path("a").open("rb") as stream:
+        assert cramzip("d", "--rm", f"/dev/fd/{stream.fileno()}", "-o", "b").exit_code == 0
+        assert cramzip("d", f"/dev/fd/{stream.fileno()}", "-c").stdout_bytes == NOISE
+    assert Path("b").read_bytes() == NOISE
+    assert entries(folder) == ["a", "b"]
+
+
+@pytest.mark.parametrize("command", ["c", "d", "t", "l", "bench"])
+@pytest.mark.parametrize("names", [("-", "-"), ("-", "a", "/dev/stdin"), ("/dev/fd/0", "-")], ids=" ".join)
+def test_standard_input_cannot_be_read_twice(cramzip, command, names):
+    result = cramzip(command, *names, stdin=NOISE)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "standard input can be read once" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("first", [b"", NOISE, bytes(2**23)], ids=["empty", "one group", "several groups"])
+@pytest.mark.parametrize("command", ["d", "t", "l"])
+def test_files_that_were_joined_are_told_where_the_second_begins(cramzip, command, first):
+    joined = nested("a", first) + nested("b")
+    result = cramzip(command, stdin=joined)
+    assert result.exit_code == 3
+    assert f"another cramzip file seems to begin at byte {len(nested('a', first))}" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 # -- failures --------------------------------------------------------------------------------------
 
 
@@ -1154,10 +1211,10 @@ def test_where_messages_cannot_be_written_the_work_is_done(cramzip, folder, argu
 NOISE_FIRST = random.Random(2).randbytes(5 * 2**22)  # five stored groups
 
 
-def start(*arguments, stdout=None, stderr=subprocess.PIPE, **variables):
+def start(*arguments, stdin=None, stdout=None, stderr=subprocess.PIPE, **variables):
     environment = os.environ | {"PYTHONPATH": str(TINY_MODEL.parent.parent)} | variables
     command = [sys.executable, "-m", "cramzip", *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stdout=stdout, stderr=stderr, text=True)
+    return subprocess.Popen(command, env=environment, stdin=stdin, stdout=stdout, stderr=stderr, text=True)
 
 
 def wait_for_groups(n):

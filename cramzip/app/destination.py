@@ -14,7 +14,7 @@ from . import files
 from .console import Console
 from .files import Source
 from .output import Leftovers, Output, try_writing
-from .streams import STDOUT_LABEL
+from .streams import STDOUT_LABEL, descriptor_of
 
 
 class FileSet:
@@ -78,6 +78,13 @@ class Destination:
         is_new = name not in self._named
         self._named.add(name)
         return is_new
+
+    def check_place(self, argument: str) -> None:
+        """Raise UsageError if an input has no place of its own, beside which the result could go."""
+        if self.output or self.stdout or argument == files.STDIN:
+            return
+        if descriptor_of(Path(argument)) is not None:
+            raise UsageError("it is no file with a name of its own; say where to write with -o")
 
     def check_kept(self, path: Path) -> None:
         """Raise UsageError if the source is to be removed although nothing keeps what is written to `path`."""

@@ -39,7 +39,7 @@ class Source:
     path: Path | None  # None: standard input
     data: Bytes
     sha256: bytes
-    status: os.stat_result | None  # of a regular file
+    status: os.stat_result | None  # of a regular file with a name of its own
 
     @property
     def size(self) -> int:
@@ -99,7 +99,8 @@ def read(argument: str) -> Source:
     with open_reader(path) as stream:
         status = os.fstat(stream.fileno())
         _check_kind(status)
-        source = _copy(stream, path, status if stat.S_ISREG(status.st_mode) else None)
+        is_named = stat.S_ISREG(status.st_mode) and descriptor_of(path) is None
+        source = _copy(stream, path, status if is_named else None)
     source.check_unchanged("try again")
     return source
 

@@ -64,6 +64,7 @@ class Compression:
         to_stdout = destination.output is None and (destination.stdout or argument == files.STDIN)
         if to_stdout and at_terminal(sys.stdout) and not destination.force:
             raise UsageError("compressed data is not for terminals: redirect it, name a file with -o, or use -f")
+        destination.check_place(argument)
         source = files.read(argument)
         name = source.name if self.keeps_name and not self.strip else None
         name = None if name is None or name_fault(name) else name
@@ -154,6 +155,7 @@ class Decompression:
     def run(self, argument: str, destination: Destination) -> None:
         """Write the original of one `.cram` file; nothing appears unless all of it is right."""
         start = time.perf_counter()
+        destination.check_place(argument)
         source = files.read(argument)
         file = reading.read(source.data)
         path = destination.path_for(source, lambda path: files.original_path(path, file.header.name))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from ..container.records import BITS
+from .files import STDIN
+from .streams import descriptor_of
 
 EXPERIMENT_NAMES = (
     "learning-rate",
@@ -22,6 +25,7 @@ EXPERIMENT_NAMES = (
     "recipe",
 )
 KIND_NAMES = ("books", "new", "random words", "files")
+STDIN_DESCRIPTOR = 0
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -48,6 +52,14 @@ def not_empty(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     if value == "":
         raise click.BadParameter("must not be empty", ctx, param)
     return value
+
+
+def inputs_of(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of inputs: `-` for every name of standard input, which can be read once."""
+    names = tuple(STDIN if descriptor_of(Path(name)) == STDIN_DESCRIPTOR else name for name in value)
+    if names.count(STDIN) > 1:
+        raise click.BadParameter("standard input can be read once, and is named several times", ctx, param)
+    return names
 
 
 def settings_of(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -89,7 +101,7 @@ def numbers_of(ctx: click.Context, param: click.Parameter, value: str | None) ->
 
 
 option = click.option
-files_argument = click.argument("files", nargs=-1, metavar="[FILE]...")
+files_argument = click.argument("files", nargs=-1, metavar="[FILE]...", callback=inputs_of)
 model_option = option(
     "-m", "--model", metavar="MODEL", callback=not_empty, help="Hugging Face id, model folder or .gguf file."
 )
@@ -201,9 +213,13 @@ laboratory_options = options(
         help="Where records, figures and tables are kept.",
     ),
     option(
-        "--books", multiple=True, metavar="FILE", help="Take books from here, not from the passages that come along."
+        "--books",
+        multiple=True,
+        callback=inputs_of,
+        metavar="FILE",
+        help="Take books from here, not from the passages that come along.",
     ),
-    option("--new", multiple=True, metavar="FILE", help="Text that is newer than the model."),
+    option("--new", multiple=True, callback=inputs_of, metavar="FILE", help="Text that is newer than the model."),
     option(
         "--kinds",
         multiple=True,

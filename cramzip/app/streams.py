@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 STDOUT_LABEL = "(stdout)"
 
-_DESCRIPTOR = re.compile(r"/dev/(stdin|stdout|stderr)|(?:/dev|/proc/self)/fd/([0-9]{1,9})")
+_DESCRIPTOR = re.compile(r"/?/dev/(stdin|stdout|stderr)|(?:/?/dev|/?/proc/self)/fd/([0-9]{1,9})")
 _STANDARD = {"stdin": 0, "stdout": 1, "stderr": 2}
 
 
@@ -98,7 +98,8 @@ def patient_text(
 
 def descriptor_of(path: Path) -> int | None:
     """The open file that a path such as /dev/fd/3 or /dev/stderr stands for; None for every other path."""
-    if not (match := _DESCRIPTOR.fullmatch(os.path.abspath(path))):  # noqa: PTH100 (`resolve` would follow the link)
+    spelled_out = os.path.abspath(path)  # noqa: PTH100 (`resolve` would follow the link)
+    if not (match := _DESCRIPTOR.fullmatch(spelled_out)):
         return None
     return _STANDARD[match[1]] if match[1] else int(match[2])
 

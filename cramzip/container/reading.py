@@ -83,6 +83,15 @@ def read_table(blob: Bytes) -> Opened:
     """Like `read`, without looking at the payloads of several groups: stages `magic` to `length`."""
     blob = memoryview(blob)
     _check_magic(blob)
+    try:
+        return _read_after_magic(blob)
+    except DamagedFileError as error:
+        if (follows := _next_file(blob)) is None:
+            raise
+        _damaged(error.stage, f"{error.message}; another cramzip file seems to begin at byte {follows}")
+
+
+def _read_after_magic(blob: memoryview) -> Opened:
     cursor = Cursor(blob, "header", len(MAGIC) + 1)
     header, n_groups = _parse_header(cursor)
     cursor.stage = "table"
@@ -107,6 +116,15 @@ def read_table(blob: Bytes) -> Opened:
         problem = "truncated" if len(blob) < end else "trailing bytes"
         _damaged("length", f"{problem}: expected {end} bytes, found {len(blob)}")
     return Opened(header, entries, blob, overhead=cursor.position)
+
+
+def _next_file(blob: memoryview) -> int | None:
+    """Where another file seems to be joined to this one, which explains sizes and checksums that do not agree."""
+    begin, block = MAGIC + bytes([VERSION]), 2**20
+    for at in range(1, len(blob), block):
+        if (found := bytes(blob[at : at + block + len(begin) - 1]).find(begin)) >= 0:
+            return at + found
+    return None
 
 
 def _check_magic(blob: memoryview) -> None:
