@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 
-from .app.cli import commands
-from .app.streams import MessageFile, discard_unwritten, patient_text
+EXIT_INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line. A polite kill cleans up like Ctrl-C does; no name is too strange to be printed."""
+    """Run the command line. Ctrl-C is one line and an exit code, also while modules are still being loaded."""
+    try:
+        _run()
+    except KeyboardInterrupt:
+        print("cramzip: interrupted", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _run() -> None:
+    """A polite kill cleans up like Ctrl-C does; no name is too strange to be printed."""
+    import signal
+
+    from .app.cli import commands
+    from .app.streams import MessageFile, discard_unwritten, patient_text
+
     sys.stdin = patient_text(sys.stdin)
     sys.stdout = patient_text(sys.stdout, "backslashreplace")
     sys.stderr = patient_text(sys.stderr, "backslashreplace", MessageFile)
@@ -18,6 +30,7 @@ def main() -> None:
     try:
         commands()
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # there is nothing left to interrupt
         discard_unwritten(sys.stdout)
 
 

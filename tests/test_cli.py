@@ -1253,6 +1253,18 @@ def test_killed_jobs_go_on_where_they_stopped_and_give_the_same_file(cramzip, fo
     assert entries(folder) == ["long", "long.cram", "uninterrupted"]
 
 
+@pytest.mark.parametrize("module", ["click", "rich", "json"])
+def test_ctrl_c_while_modules_are_loaded_is_one_line(folder, module):
+    """A module of the same name comes first, and interrupts the process that loads it."""
+    Path("path").mkdir()
+    Path(f"path/{module}.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    Path("a.cram").write_bytes(nested("a"))
+    process = start("l", "a.cram", PYTHONPATH=f"{folder / 'path'}:{TINY_MODEL.parent.parent}", stdout=subprocess.PIPE)
+    shown, said = process.communicate()
+    assert (process.returncode, shown) == (130, "")
+    assert said.strip() == "cramzip: interrupted"
+
+
 def test_the_journal_of_other_options_is_not_continued(cramzip, folder):
     from cramzip.app.journal import Journal
 
