@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from graphlib import TopologicalSorter
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,16 @@ def test_only_the_command_line_exits_and_prints():
 )
 def test_what_needs_no_model_loads_no_torch(module):
     assert not {"torch", "transformers"} & set(heavy_modules_after(f"import cramzip.{module}"))
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["-V"], ["c", "--help"], ["list", "a.cram"], ["d", "a.cram"]], ids=" ".join
+)
+def test_the_command_line_opens_where_files_have_no_locks(tmp_path, arguments):
+    """As on Windows."""
+    with (tmp_path / "a.cram").open("wb") as sink:
+        writing.write(sink, Header(0, sha256().digest(), "a"), [])
+    code = f"import sys\nsys.modules['fcntl'] = None\nfrom cramzip.app.cli import commands\ncommands({arguments!r})"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    assert "Traceback" not in finished.stderr

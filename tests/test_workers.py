@@ -385,6 +385,14 @@ def test_a_worker_of_another_version_is_an_error(lm):
         replace(WorkerModel.of(lm, "cpu", None), version="99").load()
 
 
+@pytest.mark.parametrize("counted", [3, None])
+def test_where_no_system_says_which_cores_are_free_they_are_counted(monkeypatch, counted):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: counted)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert default_jobs() == (counted or 1)
+
+
 # -- Ray -------------------------------------------------------------------------------------------
 
 

@@ -136,7 +136,14 @@ def default_jobs() -> int:
     """As many as there are GPUs, or else cores."""
     import torch
 
-    return torch.cuda.device_count() or len(os.sched_getaffinity(0))
+    return torch.cuda.device_count() or _n_cores()
+
+
+def _n_cores() -> int:
+    """Cores that this process may use, as far as the system says; macOS and Windows only count them."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 # -- in a process ----------------------------------------------------------------------------------
