@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+LONGEST_MESSAGE = 500  # characters of what a library says
+
 
 class CramError(Exception):
     """Base of all errors that a user can meet; the message is one line."""
@@ -52,11 +54,15 @@ class VerificationError(CramError):
 class MissingModelError(ModelError):
     """A Hugging Face model that is not on this machine, and that nobody has agreed to download."""
 
-    def __init__(self, model_id: str):
-        super().__init__(f"model {model_id} is not in the local cache; --download fetches it")
-        self.model_id = model_id
+    def __init__(self, model_id: str, missing_file: str | None = None):
+        what = (
+            f"not complete in the local cache ({missing_file} is missing)" if missing_file else "not in the local cache"
+        )
+        super().__init__(f"model {model_id} is {what}; --download fetches it")
+        self.model_id, self.missing_file = model_id, missing_file
 
 
-def first_line(error: BaseException) -> str:
-    """What an error of a library says, for a message of one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def one_line(error: BaseException) -> str:
+    """What an error of a library says, all of it if it is not long, for a message of one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}..."

@@ -263,7 +263,9 @@ def test_an_id_from_a_file_is_never_taken_for_a_folder(monkeypatch, tmp_path, co
 @pytest.mark.parametrize("revision", ["/dev/zero", "../../x", "main", "f" * 39, "a/b"])
 def test_a_revision_from_a_file_is_followed_only_if_it_is_a_commit(monkeypatch, revision):
     asked = []
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, revision, **_: asked.append(revision) or ".")
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download", lambda name, revision, **_: asked.append(revision) or TINY_MODEL
+    )
     find_named("hf:a/b", revision)
     find_named("hf:a/b", "0123456789abcdef" * 2 + "01234567")
     assert asked == [None, "0123456789abcdef" * 2 + "01234567"]

@@ -19,11 +19,11 @@ from ..container.wire import Bytes, pack_string, pack_varint
 from ..errors import ModelError
 from .gguf_file import GgufTensor, read_gguf
 from .strict_json import parse_object
+from .weights import weight_files
 
 CONFIG_KEYS_WITHOUT_EFFECT = frozenset(
     {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
 )
-INDEX = "model.safetensors.index.json"
 MAX_SAFETENSORS_HEADER = 100 * 2**20
 
 
@@ -32,19 +32,6 @@ class StoredTensor(NamedTuple):
     dtype: str
     shape: list[int]
     data: Bytes
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that a Hugging Face folder's model consists of. Pickles do not count."""
-    single, index = folder / "model.safetensors", folder / INDEX
-    if single.is_file():
-        return [single]
-    if index.is_file():
-        names = sorted(set(parse_object(index.read_bytes(), str(index))["weight_map"].values()))
-        if bad := next((name for name in names if Path(name).name != name or not name.endswith(".safetensors")), None):
-            raise ModelError(f"{index}: {bad!r} is not a safetensors file in the folder itself")
-        return [folder / name for name in names]
-    raise ModelError(f"{folder}: no model.safetensors (pickled weights are never loaded)")
 
 
 def folder_fingerprint(folder: Path) -> bytes:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ..errors import ModelError, WrongModelError, first_line
+from ..errors import ModelError, WrongModelError, one_line
 from .devices import pick
 from .isolation import transformers_alone
 from .loading import load_model, load_tokenizer
@@ -203,7 +203,7 @@ class FrozenLM:
                     last, cache = self.step(embeddings[:, n : n + 1], cache)
                     stepwise.append(last)
         except Exception as error:
-            raise ModelError(f"{self.model_id} cannot be run on input embeddings: {first_line(error)}") from error
+            raise ModelError(f"{self.model_id} cannot be run on input embeddings: {one_line(error)}") from error
         if not torch.isfinite(whole).all():
             raise ModelError(f"{self.model_id} gives logits that are not finite")
         difference = (torch.cat(stepwise) - whole[1:]).abs().max()

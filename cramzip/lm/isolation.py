@@ -17,8 +17,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ..errors import InputOutputError, ModelError, first_line
-from .fingerprint import INDEX, weight_files
+from ..errors import InputOutputError, ModelError, one_line
+from .weights import INDEX, weight_files
 
 # Keys, at any depth of a configuration, that say how or where to compute, or where to get more, and not what.
 LEFT_OUT = re.compile(
@@ -49,7 +49,7 @@ def view(path: Path) -> Iterator[Path]:
         except Exception as error:
             if str(folder) not in str(error):
                 raise
-            raise ModelError(first_line(error).replace(str(folder), str(path))) from error
+            raise ModelError(one_line(error).replace(str(folder), str(path))) from error
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,16 +13,17 @@ from typing import TypeVar
 
 from ..container.records import DIGEST_SIZE
 from ..container.wire import CONTROL_CHARACTER
-from ..errors import CramError, MissingModelError, ModelError, UsageError, WrongModelError, first_line
-from .fingerprint import folder_fingerprint, gguf_fingerprint, weight_files
+from ..errors import CramError, ModelError, UsageError, WrongModelError, one_line
+from .fingerprint import folder_fingerprint, gguf_fingerprint
+from .hub import find_snapshot, is_hub_id
+from .weights import weight_files
 
 BUILTIN_MODELS = Path(__file__).parents[1] / "models"
 DEFAULT_BUILTIN = "primer"
-DOWNLOADED_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.txt")
+GGUF_SUFFIX = ".gguf"
 GGUF_PACKAGES = ("gguf", "accelerate")  # the one reads the file, transformers loads none without the other
 MAX_NAME = 200  # bytes of a folder's name that go into a file
 
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 _REVISION = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)  # no way out of the cache's folder
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -88,14 +90,14 @@ def find(
         source = _find_builtin((model or f"builtin:{DEFAULT_BUILTIN}").partition(":")[2])
     elif not model:
         raise ModelError("the name of the model is empty")
-    elif (path := Path(model)).is_dir() or (path.is_file() and path.suffix == ".gguf"):
-        source = ModelSource(f"local:{_storable(path.resolve().name)}", "", path)
-    elif path.exists():
-        raise ModelError(f"{model}: expected a model folder or a .gguf file")
+    elif (found := _find_local(model)) is not None:
+        source = found
     else:
         name = model.removeprefix("hf:")
-        if not _HUB_ID.fullmatch(name):
-            raise ModelError(f"{model}: no such folder or file, and not a Hugging Face id")
+        if not is_hub_id(name) or model.lower().endswith(GGUF_SUFFIX):
+            raise ModelError(f"{model[:MAX_NAME]}: no such folder or file, and not a Hugging Face id")
+        if model in _builtin_names():
+            raise ModelError(f"{model}: no such folder; the built-in model is called builtin:{model}")
         if revision is not None and not _REVISION.fullmatch(revision):
             raise UsageError(f"--revision: {revision} is no commit, tag or branch")
         return _find_on_hub(name, revision or commit, download)
@@ -110,7 +112,7 @@ def find_named(model_id: str, revision: str, *, download: bool = False) -> Model
     Raises ModelError, and MissingModelError for what a download may bring.
     """
     kind, _, name = model_id.partition(":")
-    if kind == "hf" and _HUB_ID.fullmatch(name):
+    if kind == "hf" and is_hub_id(name):
         return _find_on_hub(name, as_commit(revision), download)
     if kind == "local":
         raise ModelError(f"the file was made with a local model, {name!r}: say where it is with -m")
@@ -119,8 +121,7 @@ def find_named(model_id: str, revision: str, *, download: bool = False) -> Model
 
 def find_digest(digest: bytes) -> ModelSource:
     """The built-in model that a `.cram` file means. Raises WrongModelError."""
-    for path in sorted(path for path in BUILTIN_MODELS.iterdir() if (path / "config.json").exists()):
-        source = ModelSource(f"builtin:{path.name}", "", path)
+    for source in map(_find_builtin, _builtin_names()):
         if source.digest == digest:
             return source
     raise WrongModelError(
@@ -135,27 +136,36 @@ def as_commit(revision: str) -> str | None:
 
 
 def _find_builtin(name: str) -> ModelSource:
-    path = BUILTIN_MODELS / name
-    if not re.fullmatch(r"\w[\w.-]*", name) or not path.is_dir():
-        raise ModelError(f"no built-in model is called {name!r}")
-    return ModelSource(f"builtin:{name}", "", path)
+    if name not in (names := _builtin_names()):
+        raise ModelError(f"no built-in model is called {name!r}; there is {', '.join(names)}")
+    return ModelSource(f"builtin:{name}", "", BUILTIN_MODELS / name)
+
+
+def _builtin_names() -> list[str]:
+    return sorted(path.name for path in BUILTIN_MODELS.iterdir() if (path / "config.json").exists())
+
+
+def _find_local(model: str) -> ModelSource | None:
+    """The model in a folder or GGUF file; None where there is nothing of this name."""
+    path = Path(model)
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return None
+        raise ModelError(f"{model}: {error.strerror}") from error
+    except ValueError:  # a name with a character that none can have
+        return None
+    if path.is_dir() or (path.is_file() and path.suffix.lower() == GGUF_SUFFIX):
+        return ModelSource(f"local:{_storable(path.resolve().name)}", "", path)
+    raise ModelError(f"{model}: expected a model folder or a .gguf file")
 
 
 def _find_on_hub(name: str, revision: str | None, download: bool) -> ModelSource:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        folder = snapshot_download(
-            name, revision=revision, allow_patterns=list(DOWNLOADED_FILES), local_files_only=not download
-        )
-    except LocalEntryNotFoundError as error:
-        if download:
-            raise ModelError(f"{name} cannot be downloaded: {first_line(error)}") from error
-        raise MissingModelError(name) from error
-    except Exception as error:
-        raise ModelError(f"{name} cannot be downloaded: {first_line(error)}") from error
-    return ModelSource(f"hf:{name}", Path(folder).name, Path(folder))
+    folder = find_snapshot(name, revision, download=download)
+    return ModelSource(f"hf:{name}", folder.name, folder)
 
 
 def _storable(name: str) -> str:
@@ -171,4 +181,4 @@ def explained(problem: str, read: Callable[[], Loaded]) -> Loaded:
     except CramError:
         raise
     except Exception as error:
-        raise ModelError(f"{problem}: {first_line(error)}") from error
+        raise ModelError(f"{problem}: {one_line(error)}") from error

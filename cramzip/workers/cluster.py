@@ -8,7 +8,7 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CramError, InputOutputError, UsageError, first_line
+from ..errors import CramError, InputOutputError, UsageError, one_line
 from .base import MOST_DEATHS, Work, WorkerModel, Workers, do
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class RayWorkers(Workers):
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
         except Exception as error:
-            raise InputOutputError(f"no Ray cluster answers at {address}: {first_line(error)}") from error
+            raise InputOutputError(f"no Ray cluster answers at {address}: {one_line(error)}") from error
         self._ray = ray
         resources: dict[str, float] = ray.cluster_resources()
         n_gpus = int(resources.get("GPU", 0)) if device in ("auto", "cuda") else 0
@@ -61,7 +61,7 @@ class RayWorkers(Workers):
         except self._ray.exceptions.RayError as error:
             if isinstance(error, self._ray.exceptions.WorkerCrashedError):
                 raise CramError(f"workers died {MOST_DEATHS + 1} times over the same work") from error
-            raise CramError(f"Ray: {first_line(error)}") from error
+            raise CramError(f"Ray: {one_line(error)}") from error
 
     def _abandon(self, waiting: deque[Any]) -> None:
         for begun in waiting:
@@ -89,4 +89,4 @@ def _knock(address: str) -> None:
     try:
         socket.create_connection((match[1], int(match[2])), ANSWER_SECONDS).close()
     except (OSError, OverflowError) as error:
-        raise InputOutputError(f"no Ray cluster answers at {address}: {first_line(error)}") from None
+        raise InputOutputError(f"no Ray cluster answers at {address}: {one_line(error)}") from None
