@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from models import ARCHITECTURES, TINY_MODEL, byte_level_tokenizer, make_model, recital
+from models import ARCHITECTURES, TINY_MODEL, byte_level_tokenizer, make_gguf, make_model, recital
 from safetensors.torch import load_file, save_file
 
 from cramzip import CramConfig, compress, decompress, read
@@ -342,6 +342,10 @@ def test_a_gguf_file_without_what_reads_it_is_an_error_that_says_what_to_install
     assert str(raised.value) == f"local:x.gguf needs {package}: pip install 'cramzip[gguf]'"
 
 
+def test_the_suffix_of_a_gguf_file_may_be_in_capitals(tmp_path):
+    assert find(str(make_gguf(tmp_path / "X.GGUF"))).is_gguf
+
+
 def test_a_file_that_is_no_gguf_is_a_model_error(tmp_path):
     (tmp_path / "x.gguf").write_bytes(b"garbage" * 10)
     with pytest.raises(ModelError):
@@ -382,6 +386,13 @@ def test_positions_that_depend_on_the_length_of_the_text_are_refused(copy_of_tin
         copy_of_tiny_model / "config.json", rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
     )
     with pytest.raises(ModelError, match="not supported"):
+        load(str(copy_of_tiny_model))
+
+
+@pytest.mark.parametrize("positions", [-1, 0])
+def test_a_model_without_positions_is_refused(copy_of_tiny_model, positions):
+    change_json(copy_of_tiny_model / "config.json", max_position_embeddings=positions)
+    with pytest.raises(ModelError, match=f"max_position_embeddings: expected 1 or more, found {positions}"):
         load(str(copy_of_tiny_model))
 
 

@@ -78,7 +78,7 @@ class FrozenLM:
         config = self._model.config.get_text_config()
         if _LENGTH_DEPENDENT.search(config.to_json_string()):
             raise ModelError(f"{self.model_id} encodes positions by the length of the text: not supported")
-        self.context: int | None = getattr(config, "max_position_embeddings", None)
+        self.context = _positions(config)
         self.n_layers: int = getattr(config, "num_hidden_layers", 0)
         with (
             transformers_alone()
@@ -241,6 +241,14 @@ class FrozenLM:
         n_rows = min(self.vocabulary_size, len(self.tokenizer.table))
         sample = torch.linspace(0, n_rows - 1, min(n_rows, SCALE_SAMPLE), device=self.device).long()
         return float(self.embed(sample).float().std())
+
+
+def _positions(config: Any) -> int | None:
+    """The most positions that a model can see; None where there is no such number. Raises ModelError."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and not (isinstance(positions, int) and positions > 0):
+        raise ModelError(f"max_position_embeddings: expected 1 or more, found {positions!r}")
+    return positions
 
 
 def _information(logits: torch.Tensor) -> float:
