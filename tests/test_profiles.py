@@ -155,3 +155,26 @@ def test_the_shipped_profile_of_the_builtin_model_is_of_its_present_weights():
     found = [json.loads(path.read_text()) for path in SHIPPED.glob("*.json")]
     builtin = [one["fingerprint"] for one in found if one["model"] == "builtin:primer"]
     assert builtin in ([], [find().fingerprint.hex()])
+
+
+@pytest.fixture
+def homeless(monkeypatch):
+    """A user without HOME and without an entry in the list of users, as in some containers."""
+
+    def getpwuid(_):
+        raise KeyError("uid not found")
+
+    for variable in ("XDG_CONFIG_HOME", "HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", getpwuid)
+
+
+def test_a_user_without_a_home_has_the_profiles_that_are_shipped(homeless):
+    assert profiles.find(find().fingerprint).model == "builtin:primer"
+    assert profiles.find(bytes(32)) is None
+
+
+def test_a_user_without_a_home_cannot_save_a_profile_but_for_a_folder(lm, homeless, tmp_path):
+    with pytest.raises(InputOutputError, match="HOME"):
+        profiles.save(profile_of(lm))
+    assert profiles.save(profile_of(lm), tmp_path).parent == tmp_path

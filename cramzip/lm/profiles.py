@@ -41,15 +41,18 @@ class Profile:
     origin: tuple[float, ...] = ()
 
 
-def user_folder() -> Path:
-    """Where the profiles of this user are."""
+def user_folder() -> Path | None:
+    """Where the profiles of this user are; None for a user without a home."""
     base = os.environ.get("XDG_CONFIG_HOME", "")
-    return (Path(base) if Path(base).is_absolute() else Path.home() / ".config") / "cramzip" / "profiles"
+    try:
+        return (Path(base) if Path(base).is_absolute() else Path.home() / ".config") / "cramzip" / "profiles"
+    except RuntimeError:
+        return None
 
 
 def find(fingerprint: bytes) -> Profile | None:
     """The profile of a model, the user's own before the one that comes with cramzip; None also for unreadable ones."""
-    for folder in (user_folder(), SHIPPED):
+    for folder in filter(None, (user_folder(), SHIPPED)):
         profile = _read(folder / _file_name(fingerprint.hex()))
         if profile is not None and profile.fingerprint == fingerprint.hex():
             return profile
@@ -58,7 +61,10 @@ def find(fingerprint: bytes) -> Profile | None:
 
 def save(profile: Profile, folder: Path | None = None) -> Path:
     """Write a profile, for this user unless a folder is given, in place of an older one. Raises InputOutputError."""
-    path = (folder or user_folder()) / _file_name(profile.fingerprint)
+    folder = folder or user_folder()
+    if folder is None:
+        raise InputOutputError("there is no folder for profiles: neither XDG_CONFIG_HOME nor HOME says where")
+    path = folder / _file_name(profile.fingerprint)
     text = json.dumps(asdict(profile) | {"origin": _packed(profile.origin)}, indent=2) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
