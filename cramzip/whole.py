@@ -19,6 +19,7 @@ def write_whole(path: Path, content: bytes) -> None:
             os.fchmod(descriptor, 0o666 & ~umask())
             os.fsync(descriptor)
         part.replace(path)
+        sync_folder(path.parent)
     except BaseException as error:
         with suppress(OSError):
             part.unlink()
@@ -32,3 +33,13 @@ def umask() -> int:
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
+
+
+def sync_folder(folder: Path) -> None:
+    """See to it that the names in a folder are on the disk."""
+    with suppress(OSError):  # not all file systems can, and the folder may be one that is not for reading
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,7 +1,11 @@
 """What was measured of a model, and who makes use of it."""
 
+import errno
 import json
+import os
+import stat
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -178,3 +182,30 @@ def test_a_user_without_a_home_cannot_save_a_profile_but_for_a_folder(lm, homele
     with pytest.raises(InputOutputError, match="HOME"):
         profiles.save(profile_of(lm))
     assert profiles.save(profile_of(lm), tmp_path).parent == tmp_path
+
+
+def test_a_profile_is_on_the_disk_before_it_takes_the_place_of_an_older_one(lm, tmp_path, monkeypatch):
+    done, fsync, replace_by = [], os.fsync, Path.replace
+
+    def noted_fsync(descriptor):
+        done.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(Path, "replace", lambda self, target: done.append("replace") or replace_by(self, target))
+    profiles.save(profile_of(lm), tmp_path)
+    assert done == ["file", "replace", "folder"]
+
+
+def test_a_profile_that_cannot_be_written_leaves_nothing_behind(lm, tmp_path, monkeypatch):
+    path = profiles.save(profile_of(lm), tmp_path)
+    before = path.read_bytes()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputOutputError, match="No space left"):
+        profiles.save(profile_of(lm, bits_per_vector=1.0), tmp_path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.glob("*.part")) == []

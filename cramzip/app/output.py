@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from ..errors import InputOutputError
 from ..locks import lock
-from ..whole import umask
+from ..whole import sync_folder, umask
 from .files import BLOCK, beside, is_stream
 from .streams import open_descriptor, open_writer, patient, temporary_file
 
@@ -68,7 +68,7 @@ class Output:
             error.filename, error.filename2 = str(self.path), None
             raise
         self._part = None
-        _sync_folder(self.path.parent)
+        sync_folder(self.path.parent)
 
     def _copy_to_stream(self) -> None:
         self.file.seek(0)
@@ -154,12 +154,3 @@ def _dress(descriptor: int, like: os.stat_result | None) -> None:
         mode &= 0o707  # rights of one group are not given to another
     os.fchmod(descriptor, mode)
     os.utime(descriptor, ns=(like.st_atime_ns, like.st_mtime_ns))
-
-
-def _sync_folder(folder: Path) -> None:
-    with suppress(OSError):  # not all file systems can, and the folder may be one that is not for reading
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
