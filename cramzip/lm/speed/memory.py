@@ -18,6 +18,7 @@ def keep_freed_memory() -> None:
     if not sys.platform.startswith("linux"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:  # musl has none, and no such threshold
-        mallopt(_MMAP_THRESHOLD, LARGEST_KEPT)
+    # musl has none, and no such threshold. Where the first is refused the second alone would only keep memory: it
+    # stops glibc from adjusting the first by itself.
+    if mallopt is not None and mallopt(_MMAP_THRESHOLD, LARGEST_KEPT) == 1:
         mallopt(_TRIM_THRESHOLD, LARGEST_KEPT)
