@@ -17,6 +17,7 @@ from cramzip.container.writing import modelled_group
 from cramzip.errors import InputOutputError
 from cramzip.lm.devices import DEVICES
 from cramzip.lm.frozen import FrozenLM
+from cramzip.locks import lock
 
 IDENTITY, OTHER = bytes(32), bytes(range(32))
 SEGMENTS = [
@@ -137,6 +138,32 @@ def test_another_file_of_that_name_is_left_alone(path):
     with pytest.raises(InputOutputError, match="not a journal"):
         Journal(path, IDENTITY)
     assert path.read_bytes() == b"my own notes"
+
+
+@pytest.mark.parametrize("name", ["notes", "longer notes"])
+def test_another_file_of_that_name_is_let_go(path, name):
+    path.write_bytes(name.encode())
+    with pytest.raises(InputOutputError, match="not a journal"):
+        Journal(path, IDENTITY)
+    with path.open("rb") as file:
+        lock(file)  # BlockingIOError if the other still had it
+
+
+@pytest.mark.parametrize("begin", [b"\0" * 8, b"CRAMZIPK", b"garbage!"])
+def test_a_journal_whose_beginning_is_damaged_is_continued(path, begin):
+    fill(path)
+    whole = path.read_bytes()
+    path.write_bytes(begin + whole[8:])
+    assert resume(path) == SEGMENTS
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("size", [4, 8, 4096])
+def test_what_a_power_failure_left_of_a_journal_is_begun_anew(path, size):
+    path.write_bytes(bytes(size))
+    assert resume(path) == []
+    fill(path)
+    assert resume(path) == SEGMENTS
 
 
 def test_two_processes_cannot_have_it_at_once(path):

@@ -7,7 +7,7 @@ A hidden file beside the output, `.book.cram.journal`:
     segment = f64 capacity || f64 gain || varint number of groups || their table entries || their payloads
 
 `identity` is a digest of everything that the groups depend on. A record that is cut off or does not match its
-CRC ends the journal. While a process works with it, the file is locked.
+CRC ends the journal. A damaged magic before a good record is mended. While a process works with it, the file is locked.
 """
 
 from __future__ import annotations
@@ -66,8 +66,11 @@ class Journal:
         size = os.fstat(self._file).st_size
         if not size:
             return None
-        if os.pread(self._file, len(MAGIC), 0) != MAGIC[:size]:
-            raise InputOutputError(f"{self.path} is in the way and is not a journal of cramzip; move it elsewhere")
+        begin = os.pread(self._file, len(MAGIC), 0)
+        if begin != MAGIC[:size]:
+            if any(begin) and self._read_record(len(MAGIC), size) is None:
+                raise InputOutputError(f"{self.path} is in the way and is not a journal of cramzip; move it elsewhere")
+            os.pwrite(self._file, MAGIC, 0)  # damaged, or never written before the power failed
         position = len(MAGIC)
         while record := self._read_record(position, size):
             self._records.append((position + 8, len(record)))
