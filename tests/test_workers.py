@@ -2,7 +2,9 @@
 
 import os
 import random
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,6 +27,7 @@ from cramzip.errors import CramError, DamagedFileError, InputOutputError, Missin
 from cramzip.lm.devices import DEVICES
 from cramzip.lm.frozen import FrozenLM
 from cramzip.workers import base as workers
+from cramzip.workers import cluster as cluster_of
 from cramzip.workers import processes
 from cramzip.workers.base import LOOK_AHEAD, Work, WorkerModel, do
 from cramzip.workers.cluster import RayWorkers
@@ -459,11 +462,53 @@ def test_the_command_line_compresses_over_ray(cluster, folder, cramzip, text):
     assert any(entry.n_tokens for entry in reading.read(over_ray).entries)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
-def test_an_address_where_nobody_answers_is_an_error(cramzip, address):
-    result = cramzip("c", "a", "--ray", address)
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "[::1]:1", "ray://[::1]:1"])
+def test_an_address_where_nobody_answers_is_an_error_before_the_model_is_loaded(cramzip, address):
+    Path("a").write_bytes(b"text")
+    result = cramzip("c", "a", "--ray", address, "-m", "./no/such/model")
     assert result.exit_code == InputOutputError.exit_code
-    assert result.stderr.startswith(f"cramzip: no Ray cluster answers at {address}: ")
+    assert re.fullmatch(rf"cramzip: a: no Ray cluster answers at {re.escape(address)}: .*\n", result.stderr)
+    assert "codec" not in result.stderr  # which would be a host that could not even be looked up
+
+
+def test_an_ipv6_address_is_knocked_at_without_its_brackets():
+    if not socket.has_ipv6:
+        pytest.skip("there is no IPv6")
+    with socket.socket(socket.AF_INET6) as listening:
+        try:
+            listening.bind(("::1", 0))
+        except OSError:
+            pytest.skip("there is no IPv6")
+        listening.listen()
+        cluster_of._knock(f"[::1]:{listening.getsockname()[1]}")
+
+
+def test_a_cluster_is_called_once_for_all_files_and_only_if_there_is_work(cramzip, monkeypatch):
+    called = []
+
+    def unreachable(address):
+        called.append(address)
+        raise InputOutputError("nobody answers")
+
+    monkeypatch.setattr(cluster_of, "_connect", unreachable)
+    assert cramzip("c", "missing", "--ray", "127.0.0.1:1").exit_code == 1
+    Path("stored.cram").write_bytes(codec.compress(b"", FrozenLM.load(TINY_MODEL)))
+    assert cramzip("t", "stored.cram", "--ray", "127.0.0.1:1").exit_code == 0
+    assert called == []
+    for name in ("a", "b"):
+        Path(name).write_bytes(b"text")
+    result = cramzip("c", "a", "b", "--ray", "127.0.0.1:1")
+    assert result.stderr == "cramzip: a: nobody answers\ncramzip: b: nobody answers\n"
+    assert called == ["127.0.0.1:1"]
+
+
+@pytest.mark.parametrize(
+    "address", ["", "here", "::1:6379", "[::1]", "a b:1", "host:0", "host:65536", "h:1/x", "\udce9:1"]
+)
+def test_what_is_no_address_is_a_usage_error(cramzip, address):
+    result = cramzip("c", "a", "--ray", address)
+    assert result.exit_code == UsageError.exit_code
+    assert "expected HOST:PORT, ray://HOST:PORT or auto" in result.stderr
 
 
 def test_ray_that_is_not_installed_is_an_error_that_says_so(cramzip, monkeypatch):

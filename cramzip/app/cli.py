@@ -114,7 +114,7 @@ def _expand(verb: str, wanted: Callable[[Path], bool], *, recursive: bool) -> Ca
 
 
 def _workers(given: dict[str, Any]) -> AbstractContextManager[Workers | None]:
-    """What to share the work with. Processes start when there is work for them; a cluster is asked at once."""
+    """What to share the work with; nothing is started, and no cluster called, before there is work."""
     n = given["jobs"]
     if given["ray"]:
         from ..workers.cluster import RayWorkers

@@ -73,8 +73,11 @@ class Compression:
         overwrite = destination.may_overwrite(path, source, console)
         from ..coding.encode import Writer
 
+        conditions = (
+            self.workers.conditions if self.workers else None
+        )  # before a model is loaded: they may not be there
         writer = Writer(self.load_model(), self.config)
-        with _journal(path, source, self._identity(source, writer), console) as journal:
+        with _journal(path, source, self._identity(source, writer, conditions), console) as journal:
             with console.progress(label(argument), source.size, done=journal.resumed_bytes) as progress:
                 for segment in writer.segments(
                     source.data, finished=journal.segments, progress=progress, workers=self.workers
@@ -95,7 +98,7 @@ class Compression:
         console.say(f"{label(argument)} -> {place(path)}: {closing_line(described, seconds)}")
         return described
 
-    def _identity(self, source: Source, writer: Writer) -> bytes:
+    def _identity(self, source: Source, writer: Writer, conditions: str | None) -> bytes:
         """A digest of everything that decides which groups come out."""
         import torch
 
@@ -111,7 +114,7 @@ class Compression:
             "torch": torch.__version__,
             "packages": {package: version(package) for package in DECIDED_BY},
             "threads": torch.get_num_threads(),
-            "workers": self.workers.conditions if self.workers else None,
+            "workers": conditions,
             "expected": writer.expected if self.config.vectors else None,
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).digest()

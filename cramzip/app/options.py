@@ -82,9 +82,21 @@ def kinds_of(ctx: click.Context, param: click.Parameter, value: tuple[str, ...])
 
 def _some_of(known: Sequence[str], value: Sequence[str], ctx: click.Context, param: click.Parameter) -> tuple[str, ...]:
     names = [name.strip() for names in value for name in names.split(",")]
-    if unknown := next((name for name in names if name not in known), None):
+    unknown = next((name for name in names if name not in known), None)
+    if unknown is not None:
         raise click.BadParameter(f"expected some of {', '.join(known)}, found {unknown!r}", ctx, param)
     return tuple(name for name in known if name in names)
+
+
+def ray_address_of(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """The address of a Ray cluster, in a form that can be one."""
+    if value is None:
+        return None
+    from ..workers.cluster import KNOWN_ADDRESSES, host_and_port
+
+    if value in KNOWN_ADDRESSES or host_and_port(value):
+        return value
+    raise click.BadParameter(f"expected HOST:PORT, ray://HOST:PORT or auto, found {value!r}", ctx, param)
 
 
 def numbers_of(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -126,7 +138,7 @@ workers_options = options(
         metavar="N",
         help="Processes that share the work; 0: as many as there are GPUs, or else cores.  [default: 1]",
     ),
-    option("--ray", metavar="ADDRESS", callback=not_empty, help="Share the work with this Ray cluster."),
+    option("--ray", metavar="ADDRESS", callback=ray_address_of, help="Share the work with this Ray cluster."),
 )
 download_option = option("--download", is_flag=True, help="Fetch a missing model from Hugging Face.")
 recursive_option = option("-r", "--recursive", is_flag=True, help="Work on what is in folders, and in theirs.")

@@ -31,7 +31,10 @@ Result = TypeVar("Result")
 class Workers(ABC):
     """`n` workers. Each loads the model that a piece needs and keeps it; a context manager that ends them."""
 
-    n: int
+    @property
+    @abstractmethod
+    def n(self) -> int:
+        """How many there are."""
 
     @property
     @abstractmethod

@@ -6,6 +6,8 @@ import logging
 import re
 import socket
 from collections import deque
+from functools import cached_property
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CramError, InputOutputError, UsageError, one_line
@@ -16,34 +18,58 @@ if TYPE_CHECKING:
 
 ANSWER_SECONDS = 5.0  # until a cluster is taken to be unreachable
 
-_HOST_AND_PORT = re.compile(r"(?:ray://)?([^/\s]+):(\d+)")
+KNOWN_ADDRESSES = ("auto", "local")
+MAX_PORT = 2**16 - 1
+
+_HOST_AND_PORT = re.compile(r"(?:ray://)?(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
 
 class RayWorkers(Workers):
     """Tasks on the Ray cluster at `address`: one on each GPU, if it has any and `device` allows it, or else core.
 
-    Raises UsageError where Ray is not installed or of no use, InputOutputError if the cluster does not answer.
+    The cluster is called when there is work for it. Raises UsageError where Ray is not installed; whatever asks the
+    cluster for something raises InputOutputError if it does not answer, and does not call it again.
     """
 
     def __init__(self, address: str, device: str = "auto", n: int | None = None):
+        if find_spec("ray") is None:
+            raise UsageError("--ray: Ray is not installed: pip install 'cramzip[ray]'")
+        self._address, self._wanted_device, self._wanted_n = address, device, n
+        self._no_answer: InputOutputError | None = None
+
+    @cached_property
+    def _ray(self) -> Any:
+        """Ray, connected to the cluster."""
+        if self._no_answer:
+            raise self._no_answer
         try:
-            import ray
-        except ImportError:
-            raise UsageError("--ray: Ray is not installed: pip install 'cramzip[ray]'") from None
-        _knock(address)
-        _silence(ray)
-        try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
-        except Exception as error:
-            raise InputOutputError(f"no Ray cluster answers at {address}: {one_line(error)}") from error
-        self._ray = ray
-        resources: dict[str, float] = ray.cluster_resources()
-        n_gpus = int(resources.get("GPU", 0)) if device in ("auto", "cuda") else 0
-        self._device = "cuda" if n_gpus else "cpu"
-        room = n_gpus or max(1, int(resources.get("CPU", 1)))
-        self.n = min(room, n or room)
-        needs = {"num_gpus": 1} if n_gpus else {"num_cpus": 1}
-        self._task = ray.remote(do).options(max_retries=MOST_DEATHS, **needs)
+            return _connect(self._address)
+        except InputOutputError as error:
+            self._no_answer = error
+            raise
+
+    @cached_property
+    def _resources(self) -> dict[str, float]:
+        resources: dict[str, float] = self._ray.cluster_resources()
+        return resources
+
+    @property
+    def _n_gpus(self) -> int:
+        return int(self._resources.get("GPU", 0)) if self._wanted_device in ("auto", "cuda") else 0
+
+    @property
+    def _device(self) -> str:
+        return "cuda" if self._n_gpus else "cpu"
+
+    @property
+    def n(self) -> int:
+        room = self._n_gpus or max(1, int(self._resources.get("CPU", 1)))
+        return min(room, self._wanted_n or room)
+
+    @cached_property
+    def _task(self) -> Any:
+        needs = {"num_gpus": 1} if self._n_gpus else {"num_cpus": 1}
+        return self._ray.remote(do).options(max_retries=MOST_DEATHS, **needs)
 
     @property
     def conditions(self) -> str:
@@ -68,7 +94,28 @@ class RayWorkers(Workers):
             self._ray.cancel(begun)
 
     def close(self) -> None:
-        self._ray.shutdown()
+        if "_ray" in self.__dict__:
+            self._ray.shutdown()
+
+
+def _connect(address: str) -> Any:
+    """Ray, connected to the cluster at `address`."""
+    import ray
+
+    _knock(address)
+    _silence(ray)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+    except Exception as error:
+        raise InputOutputError(f"no Ray cluster answers at {address}: {one_line(error)}") from error
+    return ray
+
+
+def host_and_port(address: str) -> tuple[str, int] | None:
+    """Host (of IPv6 without its brackets) and port of an address, or None if it has another form."""
+    if not (match := _HOST_AND_PORT.fullmatch(address)) or not 1 <= int(match[2]) <= MAX_PORT:
+        return None
+    return match[1].strip("[]"), int(match[2])
 
 
 def _silence(ray: Any) -> None:
@@ -84,9 +131,9 @@ def _silence(ray: Any) -> None:
 
 def _knock(address: str) -> None:
     """Raise InputOutputError if nobody listens at `address`, long before Ray would."""
-    if not (match := _HOST_AND_PORT.fullmatch(address)):
+    if not (place := host_and_port(address)):
         return
     try:
-        socket.create_connection((match[1], int(match[2])), ANSWER_SECONDS).close()
-    except (OSError, OverflowError) as error:
+        socket.create_connection(place, ANSWER_SECONDS).close()
+    except OSError as error:
         raise InputOutputError(f"no Ray cluster answers at {address}: {one_line(error)}") from None

@@ -30,10 +30,14 @@ class LocalWorkers(Workers):
     """Processes, each with its share of the cores, and with its own GPU where there are several."""
 
     def __init__(self, n: int):
-        self.n = n
+        self._n = n
         self._pool: ProcessPoolExecutor | None = None
         self._life: Connection | None = None
         self._deaths = 0
+
+    @property
+    def n(self) -> int:
+        return self._n
 
     @property
     def conditions(self) -> str:
