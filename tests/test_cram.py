@@ -9,7 +9,7 @@ from models import TINY_MODEL
 
 import cramzip
 from cramzip import CramConfig
-from cramzip.coding.cram import Goal, Slots
+from cramzip.coding.cram import Goal, Slots, seed_of
 from cramzip.coding.cram import cram as cram_for
 from cramzip.coding.quantize import dequantize, quantize
 from cramzip.coding.view import Chunk, View
@@ -250,3 +250,8 @@ def test_vectors_start_around_the_origin(lm):
     origin = tuple(torch.linspace(-1, 1, lm.width).tolist())
     anywhere, around = (Slots(goal_of(lm, CramConfig(origin=one)), 2, 0).initial(chunk) for one in (None, origin))
     assert torch.allclose(around - anywhere, torch.tensor(origin).expand(2, -1), atol=1e-6)
+
+
+def test_a_seed_is_the_same_in_every_version_of_python():
+    assert seed_of(0, 0, 90, 91) == 3685422648321805008
+    assert len({seed_of(0, 0, 90, 91), seed_of(0, 1, 90, 91), seed_of(0, 0, 90), seed_of(0, 0, 9, 0, 91)}) == 4

@@ -10,6 +10,7 @@ came out of the last step. The figures behind the constants are in examples/resu
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -98,6 +99,12 @@ def cram(
     return [results[index] for index in range(len(chunks))]
 
 
+def seed_of(*numbers: int) -> int:
+    """A seed for random numbers out of whole numbers, the same in every version of Python."""
+    digest = hashlib.sha256(" ".join(map(str, numbers)).encode()).digest()
+    return int.from_bytes(digest[:8], "little") % 2**63
+
+
 class Slots:
     """The chunks that are being optimised; one row of every tensor in STATE each.
 
@@ -137,7 +144,7 @@ class Slots:
 
     def initial(self, chunk: Chunk) -> torch.Tensor:
         """Normal around the origin, of the scale of the embeddings; the same for the same text wherever it stands."""
-        generator = torch.Generator().manual_seed(hash((self.seed, self.config.seed, *chunk.tokens[:8])) % 2**63)
+        generator = torch.Generator().manual_seed(seed_of(self.seed, self.config.seed, *chunk.tokens[:8]))
         return torch.randn(self.n_vectors, self.lm.width, generator=generator) + torch.tensor(self.config.origin or 0.0)
 
     def _lay_out(self) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from ..coding.cram import LEARNING_RATE, Goal, cram
+from ..coding.cram import LEARNING_RATE, Goal, cram, seed_of
 from ..coding.parameters import choose_parameters
 from ..coding.quantize import dequantize
 from ..coding.view import Chunk, View
@@ -137,7 +137,7 @@ class _Published:
         self.best_step = [0] * len(chunks)
 
     def _initial(self, index: int) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(hash((self.setting.seed, *self.chunks[index].tokens[:8])) % 2**63)
+        generator = torch.Generator().manual_seed(seed_of(self.setting.seed, *self.chunks[index].tokens[:8]))
         return torch.randn(self.setting.vectors, self.lm.width, generator=generator) * self.lm.embedding_scale
 
     def run(self, progress: Progress) -> Solved:
