@@ -13,6 +13,7 @@ from recipe import fast_bfloat16, make_optimisers, nll
 from texts import valid_sample
 
 LOG_EVERY = 10  # steps
+EVALUATE_EVERY = 50  # steps at least: on a busy machine the held-out sample would take a good part of the time
 
 
 def write_beside(path, write):
@@ -130,9 +131,8 @@ class Run:
                 nats += nll(model, rows[i : i + batch]).sum().item()
         return round(nats / np.log(2) / self.valid_bytes, 4)
 
-    def checkpointed(self):
-        """Saves the run; returns what the held-out sample costs with the weights, and with the averaged ones."""
-        self.save()
+    def evaluate(self):
+        """What the held-out sample costs with the weights, and with the averaged ones."""
         return {
             "valid_bits_per_byte": self.valid_bits(self.model),
             "averaged_valid_bits_per_byte": self.valid_bits(self.averaged),
@@ -151,6 +151,7 @@ class Run:
         """Steps until the end of `schedule`, or until something is in the list `stopped`."""
         state, pace, losses = self.state, self.pace, []
         begin = time.monotonic() - state["seconds"]
+        evaluated_at = state["step"]
         saved_at, logged = state["seconds"], (state["seconds"], state["tokens"])
         ended = schedule.left(state) <= 0
         while not ended:
@@ -172,7 +173,10 @@ class Run:
             line["tokens_per_second"] = speed
             losses, logged = [], (state["seconds"], state["tokens"])
             if due:
-                line |= self.checkpointed()
+                self.save()
                 saved_at = state["seconds"]
+            if ended or (due and state["step"] - evaluated_at >= EVALUATE_EVERY):
+                line |= self.evaluate()
+                evaluated_at = state["step"]
             with (self.work / "log.jsonl").open("a") as f:
                 f.write(json_lines([line]))
