@@ -119,7 +119,7 @@ class Destination:
         ask = console.ask if source.path is not None else lambda _: False
         return files.check_target(path, source, force=self.force, ask=ask)
 
-    def open(self, path: Path | None, *, overwrite: bool) -> Output:
+    def output_at(self, path: Path | None, *, overwrite: bool) -> Output:
         """What a result is written to, at a path that `path_for` has given, or else standard output."""
         return Output(path, overwrite=overwrite, leftovers=self.leftovers)
 

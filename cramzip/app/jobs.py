@@ -83,7 +83,7 @@ class Compression:
                     source.data, finished=journal.segments, progress=progress, workers=self.workers
                 ):
                     journal.append(segment)
-            with destination.open(path, overwrite=overwrite) as output:
+            with destination.output_at(path, overwrite=overwrite) as output:
                 original = Original(source.data, source.sha256, name, self.strip)
                 writer.write(output.file, original, journal, journal.gain)
                 file = reading.read(files.map_file(output.file))
@@ -164,7 +164,7 @@ class Decompression:
         path = destination.path_for(source, lambda path: files.original_path(path, file.header.name))
         overwrite = destination.may_overwrite(path, source, self.console)
         model = self._model(file)
-        with destination.open(path, overwrite=overwrite) as output:
+        with destination.output_at(path, overwrite=overwrite) as output:
             self._restore(argument, file, model, output.file.write)
             source.check_unchanged("nothing was written")
             output.commit(source.status)

@@ -28,7 +28,7 @@ def write_beside(path, write):
 def read_log(work):
     """The lines of the log; a last line that a killed run has left unfinished is none."""
     path = work / "log.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
@@ -70,7 +70,7 @@ class Run:
         if self.checkpoint.exists():
             self.load()
         log = [line for line in read_log(work) if line["step"] <= self.state["step"]]
-        write_beside(work / "log.jsonl", lambda path: path.write_text(json_lines(log)))
+        write_beside(work / "log.jsonl", lambda path: path.write_text(json_lines(log), encoding="utf-8"))
 
     @property
     def checkpoint(self):
@@ -178,5 +178,5 @@ class Run:
             if ended or (due and state["step"] - evaluated_at >= EVALUATE_EVERY):
                 line |= self.evaluate()
                 evaluated_at = state["step"]
-            with (self.work / "log.jsonl").open("a") as f:
+            with (self.work / "log.jsonl").open("a", encoding="utf-8") as f:
                 f.write(json_lines([line]))

@@ -23,7 +23,7 @@ def machine():
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return f"{(names or [platform.processor()])[0]}, {torch.get_num_threads()} threads"
 
@@ -183,10 +183,12 @@ def table(head, rows):
 
 def recipe_parts(work, state, weights):
     """The part of the card on shape and recipe: every figure comes from the log, the recipe or the checkpoint."""
-    recipe, log = json.loads((work / "recipe.json").read_text()), read_log(work)
+    recipe, log = json.loads((work / "recipe.json").read_text(encoding="utf-8")), read_log(work)
     last = [line for line in log if "valid_bits_per_byte" in line][-1]
     config = LlamaConfig.from_json_file(work / "config.json")
-    n_packed = sum(end - begin for begin, end in json.loads((work / "prepare.json").read_text())["kinds"].values())
+    n_packed = sum(
+        end - begin for begin, end in json.loads((work / "prepare.json").read_text(encoding="utf-8"))["kinds"].values()
+    )
     trained = (
         f"{state['trained'] / 1e6:.1f} million tokens (of {n_packed / 1e6:.0f} million), {state['step']} steps of "
         f"{recipe['batch']}, {state['seconds'] / 60:.0f} minutes, {recipe['precision']}"

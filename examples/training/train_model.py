@@ -93,7 +93,7 @@ def prepare(texts, work, valid, vocab, sample_mb, given):
         packed[name] = pack(tokenizer, part, work / f"{name}.bin", read)
         n, size = sum(end - begin for begin, end in packed[name].values()), sum(p.stat().st_size for p, _ in part)
         click.echo(f"{name}: {len(part)} files, {size} bytes, {n} tokens", err=True)
-    (work / "prepare.json").write_text(json.dumps({"kinds": packed["train"]}, indent=2) + "\n")
+    (work / "prepare.json").write_text(json.dumps({"kinds": packed["train"]}, indent=2) + "\n", encoding="utf-8")
 
 
 def time_of_clock(context, parameter, value):
@@ -166,7 +166,7 @@ def train_in(work, options):
     if options["threads"]:
         torch.set_num_threads(options["threads"])
     tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
-    kinds = json.loads((work / "prepare.json").read_text())["kinds"]
+    kinds = json.loads((work / "prepare.json").read_text(encoding="utf-8"))["kinds"]
     weights = dict(options["weights"])
     if unknown := weights.keys() - kinds.keys():
         raise click.BadParameter(f"no texts of kind {', '.join(sorted(unknown))}", param_hint="--weight")
@@ -175,7 +175,9 @@ def train_in(work, options):
     model.set_attn_implementation(attention(device))
     recipe = options | {"origin": options["origin"] and options["origin"].name, "machine": machine()}
     recipe |= {"torch": torch.__version__, "precision": precision(device)}
-    write_beside(work / "recipe.json", lambda path: path.write_text(json.dumps(recipe, indent=2) + "\n"))
+    write_beside(
+        work / "recipe.json", lambda path: path.write_text(json.dumps(recipe, indent=2) + "\n"), encoding="utf-8"
+    )
     write_beside(work / "config.json", model.config.to_json_file)
 
     schedule = Schedule(
@@ -247,7 +249,7 @@ def export(work, folder, weights, name, about, valid):
     draw_curve(work, new / "loss.png")
     record = measure(new, valid) if valid else None
     if record:
-        (new / "evaluation.json").write_text(json.dumps(record, indent=2) + "\n")
+        (new / "evaluation.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     about = about.read().strip() if about else "A small causal language model."
     card = [f"# {name or folder.name}", about, *recipe_parts(work, state, weights), *record_parts(record)]
     (new / "README.md").write_text("\n\n".join(card) + "\n", encoding="utf-8")
