@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cramzip.app import files
+from cramzip.app import files, output
 from cramzip.app.output import Leftovers, Output
 from cramzip.errors import InputOutputError, UsageError
 
@@ -191,7 +191,7 @@ def test_the_source_is_never_overwritten(folder):
 def test_what_can_be_written_is_tried_and_leaves_nothing(folder):
     Path("old").write_bytes(b"old")
     for name in ("new", "old", ".", "missing/file", "/dev/null"):
-        files.try_writing(Path(name))
+        output.try_writing(Path(name))
     assert entries(folder) == ["old"]
     assert Path("old").read_bytes() == b"old"
 
@@ -199,13 +199,13 @@ def test_what_can_be_written_is_tried_and_leaves_nothing(folder):
 @pytest.mark.parametrize("name", ["n" * 300, "n" * 251 + ".cram"], ids=["300", "256"])
 def test_a_name_that_is_too_long_is_found_out_at_once(folder, name):
     with pytest.raises(InputOutputError, match="too long"):
-        files.try_writing(Path(name))
+        output.try_writing(Path(name))
 
 
 def test_a_folder_that_may_not_be_written_is_found_out_at_once(own_folder):
     own_folder.chmod(0o555)
     with pytest.raises(InputOutputError, match=r"nothing can be written into .*: Permission denied"):
-        files.try_writing(own_folder / "a")
+        output.try_writing(own_folder / "a")
 
 
 def test_a_pipe_that_may_not_be_written_to_is_found_out_at_once(own_folder):

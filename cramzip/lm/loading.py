@@ -26,6 +26,7 @@ LEFTOVER = re.compile(
 
 def load_model(source: ModelSource) -> Any:
     """The transformers model, all of it float32. Raises ModelError, also where a weight is missing from the files."""
+    from torch import nn
     from transformers import AutoModelForCausalLM
 
     def load() -> tuple[Any, dict[str, Any]]:
@@ -39,7 +40,7 @@ def load_model(source: ModelSource) -> Any:
                 use_safetensors=True,
                 output_loading_info=True,
             )
-            return model.float(), report
+            return nn.Module.float(model), report  # transformers' own refuses models whose weights were quantised
 
     with transformers_alone():
         model, report = explained(f"{source.model_id} cannot be loaded", load)

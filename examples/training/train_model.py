@@ -176,7 +176,7 @@ def train_in(work, options):
     recipe = options | {"origin": options["origin"] and options["origin"].name, "machine": machine()}
     recipe |= {"torch": torch.__version__, "precision": precision(device)}
     write_beside(
-        work / "recipe.json", lambda path: path.write_text(json.dumps(recipe, indent=2) + "\n"), encoding="utf-8"
+        work / "recipe.json", lambda path: path.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
     )
     write_beside(work / "config.json", model.config.to_json_file)
 
