@@ -23,6 +23,7 @@ from ..config import AUTO, CramConfig
 from ..container.vectors import QuantizedMem
 from ..lm.devices import DEVICES, has_fast_bfloat16
 from ..lm.frozen import FrozenLM, pad
+from ..lm.precision import plain_float32, usual_settings
 from .quantize import quantize, round_trip
 from .view import Chunk, View
 
@@ -80,22 +81,29 @@ def cram(
     `config.steps`. Its slot goes to the next. `progress` is told the index of a chunk and what share of its work was
     done.
     """
+    with usual_settings(), plain_float32(goal.lm.device):
+        slots = Slots(goal, n_vectors or goal.config.vectors, seed)
+        return _cram_all(slots, chunks, n_slots or len(chunks), progress)
+
+
+def _cram_all(
+    slots: Slots, chunks: Sequence[Chunk], n_slots: int, progress: Callable[[int, float], None] | None
+) -> list[CramResult]:
     queue = sorted(range(len(chunks)), key=lambda index: (chunks[index].length, index))
-    slots = Slots(goal, n_vectors or goal.config.vectors, seed)
     results: dict[int, CramResult] = {}
     while queue or slots.chunks:
-        free = min((n_slots or len(chunks)) - len(slots.chunks), len(queue))
+        free = min(n_slots - len(slots.chunks), len(queue))
         if free:
             slots.add([(index, chunks[index]) for index in queue[:free]])
             del queue[:free]
         slots.step()
         if progress:
             for index, _ in slots.chunks:
-                progress(index, 1 / goal.config.steps)
+                progress(index, 1 / slots.config.steps)
         for index, result in slots.take_finished():
             results[index] = result
             if progress:
-                progress(index, 1 - result.steps / goal.config.steps)
+                progress(index, 1 - result.steps / slots.config.steps)
     return [results[index] for index in range(len(chunks))]
 
 

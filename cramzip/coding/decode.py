@@ -18,6 +18,7 @@ from ..container.wire import Bytes
 from ..errors import DamagedFileError
 from ..lm.devices import DEVICES
 from ..lm.frozen import FrozenLM
+from ..lm.precision import usual_settings
 from .corrections import TokenDecoder, bucket, bucket_width
 from .ranks import UNDECIDABLE, Step, is_decidable
 from .view import View
@@ -86,6 +87,7 @@ def decode_all(
     return tokens
 
 
+@usual_settings()
 @torch.inference_mode()
 def decode(
     lm: FrozenLM, recipes: Sequence[Recipe], view: View, noise_bound: float, progress: Progress | None = None

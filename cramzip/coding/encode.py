@@ -21,6 +21,7 @@ from ..errors import UsageError
 from ..lm.devices import DEVICES
 from ..lm.frozen import FrozenLM
 from ..lm.identity import reference
+from ..lm.precision import usual_settings
 from ..workers.base import Workers
 from .chunking import next_segment
 from .corrected import corrected_groups
@@ -193,6 +194,7 @@ class _Encoder:
         expected = self.capacity * goal.config.vectors * BYTES_PER_BIT * n_chunks
         return int(min(max(expected, EXACT_SEGMENT_BYTES[0]), EXACT_SEGMENT_BYTES[1]))
 
+    @usual_settings()
     def segment(self, part: _Part) -> Segment:
         """The groups of a segment."""
         if not part.is_text:

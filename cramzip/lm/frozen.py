@@ -21,7 +21,7 @@ from ..errors import ModelError, WrongModelError, one_line
 from .devices import pick
 from .isolation import transformers_alone
 from .loading import load_model, load_tokenizer
-from .precision import plain_float32, require_float32
+from .precision import plain_float32, require_float32, usual_settings
 from .source import ModelSource, find
 from .speed.cache import with_room
 from .speed.linear import pack_layers
@@ -58,6 +58,7 @@ class FrozenLM:
     input embeddings, `start` the token that stands before a text.
     """
 
+    @usual_settings()
     def __init__(self, source: ModelSource, device: str = "auto"):
         self.source = source
         self.model_id, self.revision = source.model_id, source.revision
@@ -139,6 +140,7 @@ class FrozenLM:
         after = getattr(output, self._cache_name)
         return output.logits[:, -1].float(), with_room(after) if cache is None else after
 
+    @usual_settings()
     @torch.inference_mode()
     def score(self, rows: Sequence[Sequence[int]], contexts: Sequence[Sequence[int]] = ()) -> list[np.ndarray]:
         """Cost in nats of each token of each row, given the tokens before it: those of its context, then of the row.
@@ -156,6 +158,7 @@ class FrozenLM:
         return costs
 
     @cached_property
+    @usual_settings()
     @torch.inference_mode()
     def vectors_after_start(self) -> bool:
         """Whether a vector says more when the start token stands before it.
@@ -176,6 +179,7 @@ class FrozenLM:
         """What `measure_noise` once found."""
         return self.measure_noise()
 
+    @usual_settings()
     @torch.inference_mode()
     def measure_noise(self) -> float:
         """By how much a logit was seen to change when a text is read token by token, and not at once."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -18,9 +18,28 @@ from torch.nn import functional
 
 from ..errors import ModelError
 
+DEVICES = ("cpu", "cuda", "mps")
 ONEDNN_VARIABLES = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
 PROBE_ROWS, PROBE_WIDTH = 8, 256
 PROBE_TOLERANCE = 1e-4  # of the deviation of products: float32 errs by 2e-6, TensorFloat-32 by 1e-3, bfloat16 by 1e-2
+
+
+@contextmanager
+def usual_settings() -> Iterator[None]:
+    """What PyTorch does when nobody has asked for something else: float32 on the CPU, and gradients can be had."""
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            for device in filter(torch.is_autocast_enabled, DEVICES):
+                stack.enter_context(torch.autocast(device, enabled=False))
+            if torch.get_default_device().type != "cpu":  # costs some time in every function of PyTorch
+                stack.enter_context(torch.device("cpu"))
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
 
 
 @contextmanager
