@@ -95,7 +95,7 @@ class RangeDecoder:
 # ---------------------------------------------------------------- corrections (section 6.2)
 
 
-def rank_groups(vocabulary_size):
+def rank_classes(vocabulary_size):
     """-> the first rank of each."""
     sizes = [1] * 8 + [2**z for z in range(1, 32) for _ in range(2)]
     first = np.cumsum([0, *sizes])
@@ -111,7 +111,7 @@ class Confidences:
 
     def __init__(self, vocabulary_size, noise_exponent):
         self.noise_exponent = noise_exponent
-        self.first_ranks = rank_groups(vocabulary_size)
+        self.first_ranks = rank_classes(vocabulary_size)
         self.id_bits = (vocabulary_size - 1).bit_length()
         self.width = 1 / 2 if noise_exponent >= 13 else 1.0
         self.near = 2.1 * 2.0**-noise_exponent
@@ -122,7 +122,7 @@ class Confidences:
         self.shift = (j / 1024 - 1 / 2) * self.width / 2
 
     def confidences(self, falling):
-        """c_g of all rank groups but the last, from the logits in falling order."""
+        """c_g of all rank classes but the last, from the logits in falling order."""
         e = np.exp(falling - falling[0])
         mass = np.add.reduceat(e, self.first_ranks)
         left = np.cumsum(mass[:0:-1])[::-1]
@@ -171,7 +171,7 @@ class Corrections:
 
         logits = np.maximum(np.float64(logits), -1e9)
         order = np.argsort(-logits)
-        g = self.rank_group(self.known.confidences(logits[order]))
+        g = self.rank_class(self.known.confidences(logits[order]))
         rank = self.known.first_ranks[g] + self.coder.number(index_bits(g))
         require_range(rank, 0, len(logits) - 1, "a rank")
         if not self.coder.decision(self.known.nearness(g)):
@@ -184,7 +184,7 @@ class Corrections:
         require(len(meant) == 1, f"Low_ID {low_id} fits {len(meant)} tokens")
         return int(meant[0])
 
-    def rank_group(self, confidences):
+    def rank_class(self, confidences):
         for g, confidence in enumerate(confidences):
             if self.coder.decision(self.known.membership(g, self.known.bucket(confidence))):
                 return g

@@ -316,7 +316,7 @@ class Writer:
                 self.token(token, logits, near.get(t))
 
     def place(self, token, logits):
-        """-> rank, rank group, the confidences that are asked for."""
+        """-> rank, rank class, the confidences that are asked for."""
         clear(np.abs(logits - logits[token]), 2 * CLOSE)
         rank = int((logits - logits[token] > 2 * CLOSE).sum())
         g = int(np.searchsorted(self.known.first_ranks, rank, side="right")) - 1
@@ -334,7 +334,7 @@ class Writer:
 
     def token(self, token, logits, n=None):
         rank, g, asked = self.place(token, logits)
-        self.rank_group(g, asked)
+        self.rank_class(g, asked)
         self.coder.number(rank - int(self.known.first_ranks[g]), index_bits(g))
         distances = np.abs(np.delete(logits, token) - logits[token])
         is_near = n is not None or bool(clear(distances, 2.1 * 2.0**-self.noise).any())
@@ -345,7 +345,7 @@ class Writer:
             self.coder.unbounded(n - 1)
             self.coder.number(token % 2**n, n)
 
-    def rank_group(self, g, asked):
+    def rank_class(self, g, asked):
         clear(self.to_borders(asked), 0)
         for i, confidence in enumerate(asked):
             self.coder.decision(self.known.membership(i, self.known.bucket(confidence)), i == g)
@@ -612,8 +612,8 @@ def valid_predicted(modeller):
     every = [1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 15, 16, 19, 20, 27, 28, 35, 36, 51, 52, 67, 68, 99, 100]
     every += [131, 132, 195, 196, 259, 260, 287]
     yield ok(
-        "predicted-every-rank-group",
-        "the first and the last rank of every rank group",
+        "predicted-every-rank-class",
+        "the first and the last rank of every rank class",
         predicted(len(every), lambda t, falling: falling[every[t]], Parameters(15), shifts=(1,)),
     )
     unlikely = predicted(140, lambda t, falling: falling[-2], Parameters(12))
@@ -1080,12 +1080,12 @@ def invalid_corrections(modeller):
     token, logits = steps[0]
 
     def first_token(g, index, near=(), noise=14):
-        """Corrections that end after the first token: of this rank group, with this Index, Bits and Low_ID."""
+        """Corrections that end after the first token: of this rank class, with this Index, Bits and Low_ID."""
         writer = Writer(len(logits), noise)
         writer.known.set_shift(0)
         writer.coder.unbounded(0)
         writer.coder.unbounded(0)
-        writer.rank_group(g, writer.known.confidences(np.sort(logits)[::-1])[: g + 1])
+        writer.rank_class(g, writer.known.confidences(np.sort(logits)[::-1])[: g + 1])
         writer.coder.number(index, index_bits(g))
         if near:
             n, low_id = near
@@ -1102,7 +1102,7 @@ def invalid_corrections(modeller):
         ("empty", "no bytes: 33 bits 0 and more where Shift should be", b""),
         ("33-zeros", "Shift is an unbounded number that begins with 33 bits 0", zeros.shortest()),
         ("exception-too-big", "the id of an exception is V", exception.shortest()),
-        ("rank-too-big", "a rank is V: Index 28 in the last rank group, which has 28 ranks", first_token(20, 28)),
+        ("rank-too-big", "a rank is V: Index 28 in the last rank class, which has 28 ranks", first_token(20, 28)),
         ("near-none", "Near, and no token that is near has this Low_ID", first_token(0, 0, (9, token ^ 1))),
     ]:
         yield bad(f"content-corrections-{what}", description, modeller.file(replace(predicted, payload=data)))

@@ -206,13 +206,13 @@ def test_numbers_beyond_their_limits_are_refused(data, fault):
 
 
 def last_of_nine(logits, index):
-    """Corrections, so far, of a token in the last group of 9: it has one rank, but an index of one bit."""
+    """Corrections, so far, of a token in the last rank class of 9: it has one rank, but an index of one bit."""
     model, coder = corrections._Probabilities(9, FINE), Encoder()
     model.shift = shift_of(0, model.width)
     coder.any_number(0)
     coder.any_number(0)
-    for group, at in enumerate(bucket(Step(logits, FINE).confidence[0], model.shift, model.width)[:-1]):
-        coder.bit(model.in_group(group, int(at)), False)
+    for rank_class, at in enumerate(bucket(Step(logits, FINE).confidence[0], model.shift, model.width)[:-1]):
+        coder.bit(model.in_class(rank_class, int(at)), False)
     coder.number(index, 1)
     return model, coder
 
@@ -261,15 +261,15 @@ def test_a_first_probability_is_that_of_the_middle_of_its_bucket(bucket):
     model.shift = shift_of(2, model.width)
     expected = round(2**PROBABILITY_BITS / (1 + math.exp(-((bucket + 0.5) / 2 - 1 / 16))))
     clamped = min(max(expected, LEAST_PROBABILITY), 2**PROBABILITY_BITS - LEAST_PROBABILITY)
-    assert model.in_group(0, bucket).probability == clamped
+    assert model.in_class(0, bucket).probability == clamped
 
 
 def test_probabilities_stay_when_the_shift_changes():
     model = corrections._Probabilities(300, FINE)
-    bit = model.in_group(5, 3)
+    bit = model.in_class(5, 3)
     model.shift = shift_of(1, model.width)
-    assert model.in_group(2, 3) is bit
-    assert model.in_group(1, 3) is not bit
+    assert model.in_class(2, 3) is bit
+    assert model.in_class(1, 3) is not bit
 
 
 def test_the_example_of_the_specification():

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cramzip.coding.ranks import DEEP, SINGLE_RANKS, TOP, Step, confidences, group_starts, index_bits, rank
+from cramzip.coding.ranks import DEEP, SINGLE_RANKS, TOP, Step, class_starts, confidences, index_bits, rank
 from cramzip.errors import DamagedFileError
 
 EPSILON = 2.0**-14
@@ -30,33 +30,33 @@ def noise(seed, logits, epsilon):
 
 
 def log_odds(logits):
-    """Confidences by the book, in float64: (T, G), without the last group."""
+    """Confidences by the book, in float64: (T, G), without the last class."""
     ordered = logits.double().sort(dim=1, descending=True).values
     exponentials = (ordered - ordered[:, :1]).exp().numpy()
     sums = [
         (exponentials[:, begin:end].sum(1), exponentials[:, end:].sum(1))
-        for begin, end in pairwise(group_starts(logits.shape[1])[:-1])
+        for begin, end in pairwise(class_starts(logits.shape[1])[:-1])
     ]
     return np.stack([np.log(np.maximum(mass, 1e-30)) - np.log(np.maximum(left, 1e-30)) for mass, left in sums], axis=1)
 
 
 @pytest.mark.parametrize("size", [1, 2, 8, 9, 10, 11, 260, 261, 49152])
-def test_groups_part_all_ranks(size):
-    starts = group_starts(size)
+def test_classes_part_all_ranks(size):
+    starts = class_starts(size)
     assert starts[0] == 0
     assert starts[-1] == size
     assert list(starts) == sorted(set(starts))
 
 
-def test_the_groups_are_those_of_the_specification():
+def test_the_classes_are_those_of_the_specification():
     starts = [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 20, 28, 36, 52, 68, 100, 132, 196, 260, 388]
-    assert list(group_starts(10**5))[: len(starts)] == starts
+    assert list(class_starts(10**5))[: len(starts)] == starts
 
 
-def test_an_index_has_the_bits_that_its_group_needs():
-    for group, (begin, end) in enumerate(pairwise(group_starts(2**20)[:-1])):
-        assert end - begin == 2 ** index_bits(group)
-        assert index_bits(group) > 0 or group < SINGLE_RANKS
+def test_an_index_has_the_bits_that_its_class_needs():
+    for rank_class, (begin, end) in enumerate(pairwise(class_starts(2**20)[:-1])):
+        assert end - begin == 2 ** index_bits(rank_class)
+        assert index_bits(rank_class) > 0 or rank_class < SINGLE_RANKS
 
 
 @patiently
@@ -107,11 +107,11 @@ def test_writer_and_reader_are_equally_confident(seed, size, spread):
     logits = random_logits(seed, 3, size, spread)
     whole = rank(logits, torch.zeros(3, dtype=torch.long), EPSILON).confidence[:, :-1]
     step = Step(logits, EPSILON)
-    n_groups = min(step.confidence.shape[1], whole.shape[1])
-    assert n_groups == whole.shape[1] or group_starts(size)[n_groups] == TOP
-    np.testing.assert_allclose(step.confidence[:, :n_groups], whole[:, :n_groups], rtol=0, atol=EPSILON / 20)
+    n_classes = min(step.confidence.shape[1], whole.shape[1])
+    assert n_classes == whole.shape[1] or class_starts(size)[n_classes] == TOP
+    np.testing.assert_allclose(step.confidence[:, :n_classes], whole[:, :n_classes], rtol=0, atol=EPSILON / 20)
     for row in range(3):
-        for known in (n_groups - 1, whole.shape[1]):
+        for known in (n_classes - 1, whole.shape[1]):
             deeper = step.deeper(row, known)[: whole.shape[1]]
             assert len(deeper) > known or len(deeper) == whole.shape[1]
             np.testing.assert_allclose(deeper, whole[row][: len(deeper)], rtol=0, atol=EPSILON / 20)
@@ -160,4 +160,4 @@ def test_a_near_token_must_be_the_only_one(low_bits, n_bits):
 def test_no_mass_is_no_infinity():
     logits = torch.tensor([[0.0, -1000.0, -2000.0]])
     assert np.isfinite(Step(logits, EPSILON).confidence).all()
-    assert np.isfinite(confidences(np.zeros((1, 3)), np.zeros(1), group_starts(3))).all()
+    assert np.isfinite(confidences(np.zeros((1, 3)), np.zeros(1), class_starts(3))).all()

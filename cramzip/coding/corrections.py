@@ -1,7 +1,8 @@
 """The true tokens of a group, entropy-coded by what the model thinks of them; to bytes and back.
 
-A token is coded as a row of decisions, "is its rank in this group?", each with an adaptive probability that is
-picked, and at first given, by the model's confidence in buckets. Nothing but the bucket depends on floating point.
+A token is coded as a row of decisions, "is its rank in this rank class?". The model's confidence falls into a bucket;
+the bucket picks the adaptive probability of the decision, and sets its first value. Nothing but the bucket depends on
+floating point.
 The writer shifts the borders of the buckets, chunk by chunk, to where no confidence is within reach of noise; the few
 tokens for which that fails are spelled out. Section 6.2 of formats/cram.md.
 """
@@ -18,20 +19,20 @@ import numpy as np
 from ..container.rangecoder import PROBABILITY_BITS, Bit, Decoder, Encoder
 from ..container.wire import Bytes
 from ..errors import DamagedFileError
-from .ranks import SLACK, Ranked, Step, group_starts, index_bits
+from .ranks import SLACK, Ranked, Step, class_starts, index_bits
 
 LIMIT = 12.0  # of confidences, in nats
 FINE_BUCKET, COARSE_BUCKET = 0.5, 1.0  # nats; coarse where noise is so strong that fine borders cannot be kept clear
 FINE_UP_TO = 2.0**-13  # noise bound
 SHIFT_BITS = 10
-SHIFT_SHARE = 0.5  # of a bucket, that its borders may move by in all
-CONTEXT_GROUPS = 2  # groups of ranks with probabilities of their own; all later ones share theirs
-CONFIDENCE_COUNT, NEAR_COUNT = 128, 8  # how firmly first probabilities stand
-EXCEPTION_BITS = 22  # about what a token costs that is spelled out
+SHIFT_SHARE = 0.5  # of a bucket: the span that shifts cover
+SEPARATE_CLASSES = 2  # rank classes with probabilities of their own; all later ones share theirs
+CONFIDENCE_COUNT, NEAR_COUNT = 128, 8  # how many decisions a first probability counts for
+EXCEPTION_BITS = 22  # about what an exception costs
 
 
 def shift_of(index: int, width: float) -> float:
-    """Shift `index` of bucket borders, in nats: ever finer steps (van der Corput), so that small indices do first."""
+    """Shift `index` of bucket borders, in nats, in van der Corput order: the first few already lie far apart."""
     reverse = int(f"{index:0{SHIFT_BITS}b}"[::-1], 2)
     return (reverse / (1 << SHIFT_BITS) - 0.5) * SHIFT_SHARE * width
 
@@ -43,46 +44,46 @@ def _shifts(width: float) -> np.ndarray:
 
 
 def bucket_width(noise_bound: float) -> float:
-    """In nats."""
+    """Width of a bucket in nats."""
     return FINE_BUCKET if noise_bound <= FINE_UP_TO else COARSE_BUCKET
 
 
 def bucket(confidence: np.ndarray, shift: float | np.ndarray, width: float) -> np.ndarray:
-    """Buckets of confidences, numbered from even odds on both ways; `shift` is one or fits the shape."""
+    """Buckets of confidences: 0 begins at even odds, negative ones lie below; `shift` is a number or broadcasts."""
     half = int(LIMIT / width)
     found: np.ndarray = np.floor((confidence - shift) / width).clip(-half, half - 1).astype(np.int64)
     return found
 
 
 class _Probabilities:
-    """What encoder and decoder know in common: buckets, and the adaptive probabilities of a group."""
+    """What encoder and decoder share: buckets of confidences, and the adaptive probabilities of a group."""
 
     def __init__(self, vocabulary_size: int, noise_bound: float):
-        self.starts = group_starts(vocabulary_size)
-        self.last_group = len(self.starts) - 2
+        self.starts = class_starts(vocabulary_size)
+        self.last_class = len(self.starts) - 2
         self.token_bits = (vocabulary_size - 1).bit_length()
         self.width = bucket_width(noise_bound)
         self.noise_bound = noise_bound
         self.shift = 0.0
-        self._in_group: dict[tuple[int, int], Bit] = {}
+        self._in_class: dict[tuple[int, int], Bit] = {}
         self._near: dict[int, Bit] = {}
 
-    def in_group(self, group: int, bucket: int) -> Bit:
-        """The probability that a rank is in `group`, given that it is in none before."""
-        key = (min(group, CONTEXT_GROUPS), bucket)
-        bit = self._in_group.get(key)
+    def in_class(self, rank_class: int, bucket: int) -> Bit:
+        """The probability that a rank is in `rank_class`, given that it is in none before."""
+        key = (min(rank_class, SEPARATE_CLASSES), bucket)
+        bit = self._in_class.get(key)
         if bit is None:
             middle = (bucket + 0.5) * self.width + self.shift
             probability = round(2**PROBABILITY_BITS / (1 + math.exp(-middle)))
-            bit = self._in_group[key] = Bit(probability, CONFIDENCE_COUNT)
+            bit = self._in_class[key] = Bit(probability, CONFIDENCE_COUNT)
         return bit
 
-    def near(self, group: int) -> Bit:
-        """The probability that a token of `group` has others near it."""
-        if group not in self._near:
-            exponent = max(1, round(-math.log2(self.noise_bound)) - group // 2)
-            self._near[group] = Bit(2**PROBABILITY_BITS >> exponent, NEAR_COUNT)
-        return self._near[group]
+    def near(self, rank_class: int) -> Bit:
+        """The probability that a token of `rank_class` has others near it."""
+        if rank_class not in self._near:
+            exponent = max(1, round(-math.log2(self.noise_bound)) - rank_class // 2)
+            self._near[rank_class] = Bit(2**PROBABILITY_BITS >> exponent, NEAR_COUNT)
+        return self._near[rank_class]
 
 
 class TokenEncoder:
@@ -94,37 +95,37 @@ class TokenEncoder:
 
     def chunk(self, ranked: Ranked) -> None:
         model, coder = self._model, self._coder
-        groups = [bisect_right(model.starts, rank) - 1 for rank in ranked.ranks.tolist()]
-        index, exceptions = self._choose_shift(ranked, groups)
+        classes = [bisect_right(model.starts, rank) - 1 for rank in ranked.ranks.tolist()]
+        index, exceptions = self._choose_shift(ranked, classes)
         model.shift = shift_of(index, model.width)
         coder.any_number(index)
         coder.any_number(len(exceptions))
-        position_bits = (len(groups) - 1).bit_length()
+        position_bits = (len(classes) - 1).bit_length()
         for position in exceptions:
             coder.number(position, position_bits)
         spelled_out = set(exceptions)
         buckets = bucket(ranked.confidence, model.shift, model.width).tolist()
         tokens, ranks, id_bits = ranked.tokens.tolist(), ranked.ranks.tolist(), ranked.id_bits.tolist()
-        for t, group in enumerate(groups):
+        for t, rank_class in enumerate(classes):
             if t in spelled_out:
                 coder.number(tokens[t], model.token_bits)
                 continue
-            for g in range(min(group + 1, model.last_group)):
-                coder.bit(model.in_group(g, buckets[t][g]), g == group)
-            coder.number(ranks[t] - model.starts[group], index_bits(group))
-            if coder.bit(model.near(group), id_bits[t] > 0):
+            for g in range(min(rank_class + 1, model.last_class)):
+                coder.bit(model.in_class(g, buckets[t][g]), g == rank_class)
+            coder.number(ranks[t] - model.starts[rank_class], index_bits(rank_class))
+            if coder.bit(model.near(rank_class), id_bits[t] > 0):
                 coder.any_number(id_bits[t] - 1)
                 coder.number(tokens[t] & ((1 << id_bits[t]) - 1), id_bits[t])
 
-    def _choose_shift(self, ranked: Ranked, groups: list[int]) -> tuple[int, list[int]]:
-        """The cheapest shift, and the positions whose confidences come too near to a border with it."""
+    def _choose_shift(self, ranked: Ranked, classes: list[int]) -> tuple[int, list[int]]:
+        """The index of the cheapest shift, and the positions whose confidences come too near to a border under it."""
         model = self._model
-        counts = np.minimum(np.array(groups) + 1, model.last_group)  # decisions of each token
+        counts = np.minimum(np.array(classes) + 1, model.last_class)  # decisions of each token
         is_asked = np.arange(ranked.confidence.shape[1]) < counts[:, None]  # (T, G)
         reach = 2 * model.noise_bound * SLACK
         is_asked &= np.abs(ranked.confidence) < LIMIT + model.width
-        position, group = np.nonzero(is_asked)
-        residue = ranked.confidence[position, group] % model.width
+        position, rank_class = np.nonzero(is_asked)
+        residue = ranked.confidence[position, rank_class] % model.width
         ordered = np.sort(np.concatenate([residue - model.width, residue, residue + model.width]))
         border = _shifts(model.width) % model.width
         hits = np.searchsorted(ordered, border + reach, "right") - np.searchsorted(ordered, border - reach, "left")
@@ -138,7 +139,7 @@ class TokenEncoder:
 
 
 class TokenDecoder:
-    """The inverse of TokenEncoder, token by token: what is coded depends on the tokens before."""
+    """The inverse of TokenEncoder, token by token: the logits of a token need the tokens before it."""
 
     def __init__(self, data: Bytes, vocabulary_size: int, noise_bound: float):
         self._model = _Probabilities(vocabulary_size, noise_bound)
@@ -174,17 +175,17 @@ class TokenDecoder:
             return token
         if buckets is None:
             buckets = bucket(step.confidence[row], model.shift, model.width).tolist()
-        group = 0
-        while group < model.last_group:
-            if group == len(buckets):
-                buckets = bucket(step.deeper(row, group), model.shift, model.width).tolist()
-            if coder.bit(model.in_group(group, buckets[group])):
+        rank_class = 0
+        while rank_class < model.last_class:
+            if rank_class == len(buckets):
+                buckets = bucket(step.deeper(row, rank_class), model.shift, model.width).tolist()
+            if coder.bit(model.in_class(rank_class, buckets[rank_class])):
                 break
-            group += 1
-        rank = model.starts[group] + coder.number(index_bits(group))
+            rank_class += 1
+        rank = model.starts[rank_class] + coder.number(index_bits(rank_class))
         if rank >= self._vocabulary_size:
             raise DamagedFileError("content", f"corrections: rank {rank} of {self._vocabulary_size}")
-        if not coder.bit(model.near(group)):
+        if not coder.bit(model.near(rank_class)):
             return step.token(row, rank)
         n_bits = coder.any_number() + 1
         if n_bits > model.token_bits:

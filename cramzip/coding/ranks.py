@@ -1,9 +1,9 @@
 """Logits to what the corrections are made of: ranks, how sure the model is of each, and near ties.
 
-Everything here is chosen to survive noise. If no logit is off by more than epsilon, then neither is the r-th
-largest of them, nor the logarithm of a sum of exponentials of some of these; so the confidence in a group of ranks
-moves by 2 epsilon at most, whatever ties are broken on the way. Only the *token* at a rank is fragile; where another
-one is near, the writer says so and adds bits of its id. Section 6.2 of formats/cram.md.
+Everything here is chosen to survive noise. If no logit is off by more than epsilon, then neither is the r-th largest
+logit, nor the logarithm of a sum of exponentials of logits. So the confidence in a rank class moves by 2 epsilon at
+most, however ties are broken. Only the *token* at a rank is fragile: where another token is near, the writer says so
+and adds bits of the token's id. Section 6.2 of formats/cram.md.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import torch
 from ..errors import DamagedFileError
 from ..lm.devices import summable
 
-SINGLE_RANKS = 8  # that are groups of their own; wider groups follow, two of each width
-TOP, DEEP = 132, 1028  # ranks looked up for all rows, and for one that needs more: ends of groups; next come all
+SINGLE_RANKS = 8  # so many ranks are classes of their own; wider classes follow, two of each width
+TOP, DEEP = 132, 1028  # ranks looked up for all rows, then for a row that needs more, then all; where classes end
 SLACK = 1.05  # for the rounding of what is computed from logits
 LEAST_TAIL = 1e-30
 LEAST_LOGIT = -1e9  # of a token that its model rules out
@@ -26,8 +26,8 @@ UNDECIDABLE = "a logit is infinite or not a number"
 
 
 @lru_cache
-def group_starts(vocabulary_size: int) -> tuple[int, ...]:
-    """The first rank of each group, and the end of the last: 0, 1, ..., 8, 10, 12, 16, 20, 28, 36, 52, ..."""
+def class_starts(vocabulary_size: int) -> tuple[int, ...]:
+    """The first rank of each rank class, and the end of the last: 0, 1, ..., 8, 10, 12, 16, 20, 28, 36, 52, ..."""
     starts, width = list(range(SINGLE_RANKS + 1)), 2
     while starts[-1] < vocabulary_size:
         starts += [starts[-1] + width, starts[-1] + 2 * width]
@@ -35,16 +35,16 @@ def group_starts(vocabulary_size: int) -> tuple[int, ...]:
     return (*[start for start in starts if start < vocabulary_size], vocabulary_size)
 
 
-def index_bits(group: int) -> int:
-    """Bits that tell the ranks of a group apart."""
-    return max(0, (group - SINGLE_RANKS) // 2 + 1)
+def index_bits(rank_class: int) -> int:
+    """Bits that tell the ranks of a rank class apart."""
+    return max(0, (rank_class - SINGLE_RANKS) // 2 + 1)
 
 
 def confidences(ordered: np.ndarray, rest: np.ndarray, starts: tuple[int, ...]) -> np.ndarray:
-    """How sure the model is of each group of ranks, given that it is none before: log odds (B, G).
+    """How sure the model is of each rank class, given that the rank is in none before: log odds (B, G).
 
-    `ordered` (B, K) holds the exponentials of the largest logits, falling; `rest` (B,) the sum of all others. G groups
-    end within the first K ranks; after the last group of all, nothing is left and the odds are without meaning. What is
+    `ordered` (B, K) holds the exponentials of the largest logits, falling; `rest` (B,) the sum of all others. G classes
+    end within the first K ranks. After the last class of all, nothing is left and the odds are without meaning. What is
     left is added up from its parts: as a difference of larger sums it would be lost in their rounding.
     """
     ends = [end for end in starts[1:] if end <= ordered.shape[1]]
@@ -57,7 +57,7 @@ def confidences(ordered: np.ndarray, rest: np.ndarray, starts: tuple[int, ...]) 
 
 
 def is_decidable(logits: torch.Tensor) -> torch.Tensor:
-    """Whether rows of logits (B, V) say which token is next: (B,). One that is infinite or no number spoils its row."""
+    """Whether rows of logits (B, V) say which token is next: (B,). A logit that is +infinity or NaN spoils its row."""
     return logits.amax(-1) < torch.inf
 
 
@@ -65,8 +65,8 @@ def is_decidable(logits: torch.Tensor) -> torch.Tensor:
 class Ranked:
     """Tokens (T,) as ranks among the logits at their places.
 
-    `confidence` (T, G) is that of all groups up to the token's own at least. `id_bits` is 0 where the token is clear
-    of all others, else how many low bits of its id set it apart from those that are near.
+    `confidence` (T, G) has all rank classes at least up to the token's own. `id_bits` is 0 where no other token is
+    near; else it is how many low bits of the token's id set it apart from those that are near.
     """
 
     tokens: np.ndarray
@@ -90,7 +90,7 @@ def rank(logits: torch.Tensor, tokens: torch.Tensor, noise_bound: float) -> Rank
     return Ranked(
         tokens.cpu().numpy(),
         ranks.cpu().numpy(),
-        confidences(exponentials, np.zeros(len(tokens)), group_starts(logits.shape[1])),
+        confidences(exponentials, np.zeros(len(tokens)), class_starts(logits.shape[1])),
         id_bits,
     )
 
@@ -107,7 +107,7 @@ class Step:
     def __init__(self, logits: torch.Tensor, noise_bound: float):
         self._logits = logits.clamp(min=LEAST_LOGIT)
         self._window = 2 * noise_bound * SLACK
-        self._starts = group_starts(logits.shape[1])
+        self._starts = class_starts(logits.shape[1])
         tokens, self.confidence = self._look(self._logits, TOP)  # (B, G)
         self._tokens: list[list[int]] = tokens.tolist()
         self._decidable: list[bool] = is_decidable(self._logits).tolist()
@@ -115,36 +115,36 @@ class Step:
             self.confidence = np.nan_to_num(self.confidence)  # nobody will ask for those of such a row
 
     def _look(self, logits: torch.Tensor, depth: int) -> tuple[torch.Tensor, np.ndarray]:
-        """The tokens of the first `depth` ranks, and the confidences of the groups that end there."""
+        """The tokens of the first `depth` ranks, and the confidences of the rank classes that end there."""
         top = logits.topk(min(depth, logits.shape[1]), dim=1)
         largest = top.values[:, :1]
         others = (logits - largest).exp().scatter(1, top.indices, 0.0)  # (B, V)
         rest = summable(others).sum(1, dtype=torch.float64).cpu().numpy()  # (B,)
         return top.indices, confidences((top.values - largest).exp().cpu().numpy(), rest, self._starts)
 
-    def deeper(self, row: int, n_groups: int) -> np.ndarray:
-        """The confidences of a row for more than `n_groups` groups, if there are more: (G,)."""
+    def deeper(self, row: int, n_classes: int) -> np.ndarray:
+        """The confidences of a row for more than `n_classes` rank classes (G,), or for all if there are no more."""
         for depth in (DEEP, self._logits.shape[1]):
             tokens, confidence = self._look(self._logits[row : row + 1], depth)
             self._tokens[row] = tokens[0].tolist()
-            if confidence.shape[1] > n_groups:
+            if confidence.shape[1] > n_classes:
                 break
         found: np.ndarray = confidence[0]
         return found
 
     def require_decidable(self, row: int) -> None:
-        """Raise DamagedFileError where a logit is infinite or no number."""
+        """Raise DamagedFileError where a logit of the row is +infinity or NaN."""
         if not self._decidable[row]:
             raise DamagedFileError("content", UNDECIDABLE)
 
     def token(self, row: int, rank: int) -> int:
-        """The token of a rank that is clear of all others."""
+        """The token at a rank, for a token that has no other near it."""
         if rank >= len(self._tokens[row]):
             self.deeper(row, len(self._starts))
         return self._tokens[row][rank]
 
     def token_near(self, row: int, rank: int, low_bits: int, n_bits: int) -> int:
-        """The one token that is as good as that of `rank`, but for noise, and whose id ends in `low_bits`."""
+        """The one token near that at `rank` whose id ends in the `n_bits` bits `low_bits`."""
         logits = self._logits[row]
         near: list[int] = ((logits - logits[self.token(row, rank)]).abs() <= self._window).nonzero().flatten().tolist()
         found = [token for token in near if token & ((1 << n_bits) - 1) == low_bits]
