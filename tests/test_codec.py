@@ -292,7 +292,7 @@ def test_sizes_in_a_description_add_up(lm, text, small_groups, never_stored):
 
 def entropy_bound(blob, lm):
     file = reading.read(blob)
-    return codec.entropy_bound(View.of(file.header), Runner(lm).recited(file), lm)
+    return codec.entropy_bound(View.of(file.header), Runner(lm).decoded(file), lm)
 
 
 def test_the_entropy_bound_is_the_cost_of_the_chunks_under_the_model(lm, text, never_stored):
@@ -350,9 +350,11 @@ def test_any_part_can_be_decoded_alone(lm, text, small_groups, never_stored, mod
 def test_only_the_groups_that_a_part_touches_are_decoded(lm, text, small_groups, never_stored, monkeypatch):
     blob = cramzip.compress(text, lm, CONFIGS["no vectors"])
     offsets = reading.read(blob).offsets
-    recite, decoded = restore.recite, []
+    decode_groups, decoded = restore.decode_groups, []
     monkeypatch.setattr(
-        restore, "recite", lambda file, groups, *how: decoded.append(len(groups)) or recite(file, groups, *how)
+        restore,
+        "decode_groups",
+        lambda file, groups, *how: decoded.append(len(groups)) or decode_groups(file, groups, *how),
     )
     cramzip.decompress(blob, lm, start=offsets[1], stop=offsets[3])
     cramzip.decompress(blob, lm, start=offsets[1] - 1, stop=offsets[1])
@@ -388,13 +390,13 @@ def test_progress_is_told_while_tokens_are_decoded_and_comes_to_the_whole(lm, te
 
 def test_progress_never_exceeds_the_whole_where_tokens_are_decoded_again(lm, text, never_stored, monkeypatch):
     blob = cramzip.compress(text, lm, CONFIGS["default"])
-    recite, told = restore.recite, []
+    decode_groups, told = restore.decode_groups, []
 
     def twice(header, groups, lm, batch_size, progress):
-        recite(header, groups, lm, batch_size, progress)
-        return recite(header, groups, lm, batch_size, progress)
+        decode_groups(header, groups, lm, batch_size, progress)
+        return decode_groups(header, groups, lm, batch_size, progress)
 
-    monkeypatch.setattr(restore, "recite", twice)
+    monkeypatch.setattr(restore, "decode_groups", twice)
     assert b"".join(restored(blob, lm, progress=told.append)) == text
     assert sum(told) == len(text)
 

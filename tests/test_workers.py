@@ -204,15 +204,15 @@ def test_work_that_goes_on_with_workers_gives_the_same_groups(two, lm, text, sma
 
 
 @pytest.mark.parametrize("window", [2**22, 400])
-def test_groups_are_recited_by_workers(two, lm, text, small_segments, never_stored, monkeypatch, window):
+def test_groups_are_decoded_by_workers(two, lm, text, small_segments, never_stored, monkeypatch, window):
     monkeypatch.setattr(restore, "WINDOW_BYTES", window)
     monkeypatch.setattr(corrected, "GROUP_TOKENS", 70)
     stored = bytes(range(256)) * 256
     blob = codec.compress(text + stored + PROSE, lm, CONFIGS["no vectors"])
-    told, recited = [], []
-    monkeypatch.setattr(restore, "recite", lambda *what: recited.append(what))
+    told, decoded = [], []
+    monkeypatch.setattr(restore, "decode_groups", lambda *what: decoded.append(what))
     assert b"".join(restored(blob, lm, workers=two, progress=told.append)) == text + stored + PROSE
-    assert not recited  # here
+    assert not decoded  # here
     assert sum(told) == len(text + stored + PROSE)
 
 

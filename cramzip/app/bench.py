@@ -121,8 +121,8 @@ def measure_cramzip(
     blob = codec.unverified(original, lm, config_of(setting, config), progress=progress)
     written = time.perf_counter()
     opened = reading.read(blob)
-    heard: list[Window] = []
-    unpacked = b"".join(restore(opened, Runner(lm, config.batch_size, progress=progress or (lambda _: None)), heard))
+    windows: list[Window] = []
+    unpacked = b"".join(restore(opened, Runner(lm, config.batch_size, progress=progress or (lambda _: None)), windows))
     end = time.perf_counter()
     return Measurement(
         file,
@@ -133,7 +133,7 @@ def measure_cramzip(
         end - written,
         unpacked == data,
         setting,
-        codec.entropy_bound(View.of(opened.header), heard, lm),
+        codec.entropy_bound(View.of(opened.header), windows, lm),
         describe(opened),
     )
 

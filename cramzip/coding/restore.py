@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from ..lm.frozen import FrozenLM
     from ..workers.base import Workers
 
-WINDOW_BYTES = 2**22  # of the original and of the payloads: what is decoded together
+WINDOW_BYTES = 2**22  # of a window: its part of the original and its payloads
 
 Progress = Callable[[int], None]
 Tokens = list[int]
-Window = tuple[list[Group], list[Tokens | None]]  # some groups, and the tokens of those that are not stored
+Window = tuple[list[Group], list[Tokens | None]]  # groups decoded together, and their tokens; None if stored
 
 
 @dataclass(frozen=True)
 class Runner:
-    """Who decodes: a model (None where nothing needs one), and `workers` that share what it has to do.
+    """Who decodes: a model (None where nothing needs one), and `workers` that share its work.
 
-    `batch_size`: groups computed at once (None: by device). `progress` is told of bytes of the original.
+    `batch_size`: groups decoded at once (None: by device). `progress` is told of bytes of the original.
     """
 
     lm: FrozenLM | None = None
@@ -41,18 +41,18 @@ class Runner:
     workers: Workers | None = None
     progress: Progress = lambda _: None
 
-    def recited(self, file: Opened) -> Iterator[Window]:
+    def decoded(self, file: Opened) -> Iterator[Window]:
         """The groups of a file in order, window by window, with the tokens of those that are not stored."""
         windows = file.windows(WINDOW_BYTES)
         n_modelled = sum(not entry.kind.is_stored for entry in file.entries)
         if self.lm is None or self.workers is None or n_modelled < 2:
             for window in windows:
                 meter = _Meter(window, self.progress)
-                yield window, recite(file.header, window, self.lm, self.batch_size, meter.decoded)
+                yield window, decode_groups(file.header, window, self.lm, self.batch_size, meter.add)
                 meter.finish()
             return
         windows, ahead = tee(windows)
-        results = self.workers.map(self.lm, _recite_share, self._shares(file.header, ahead, self.workers.n))
+        results = self.workers.map(self.lm, _decode_share, self._shares(file.header, ahead, self.workers.n))
         for window in windows:
             tokens: list[Tokens | None] = [None] * len(window)
             for indices in _deal(window, self.workers.n):
@@ -68,17 +68,17 @@ class Runner:
                 yield _Share(header, groups, self.batch_size)
 
 
-def restore(file: Opened, runner: Runner, heard: list[Window] | None = None) -> Iterator[bytes]:
+def restore(file: Opened, runner: Runner, windows: list[Window] | None = None) -> Iterator[bytes]:
     """The contents of the groups in order. Nothing is certain before the last one has come without an error.
 
-    The groups and their tokens are added to `heard`. Raises DamagedFileError, and WrongModelError unless the runner has
-    the model of the file.
+    Each window is added to `windows` when it is decoded. Raises DamagedFileError, and WrongModelError unless the runner
+    has the model of the file.
     """
     check_model(file, runner.lm)
     digest = hashlib.sha256()
-    for window in runner.recited(file):
-        if heard is not None:
-            heard.append(window)
+    for window in runner.decoded(file):
+        if windows is not None:
+            windows.append(window)
         for content in _contents(*window, runner.lm):
             digest.update(content)
             yield content
@@ -90,7 +90,7 @@ def restore(file: Opened, runner: Runner, heard: list[Window] | None = None) -> 
 def restore_part(file: Opened, lm: FrozenLM | None, start: int, stop: int) -> bytes:
     """Bytes `start` to `stop` of the original; only the groups that hold them are decoded.
 
-    The checksums of these groups vouch for it, or, in a file of one group, the hash of the whole.
+    They are checked by the checksums of these groups, or, in a file of one group, by the hash of the whole.
     """
     size = file.header.original_size
     if not 0 <= start <= size:
@@ -104,13 +104,13 @@ def restore_part(file: Opened, lm: FrozenLM | None, start: int, stop: int) -> by
         if offset < stop and offset + group.entry.size > start
     ]
     groups = [group for _, group in touched]
-    content = b"".join(_contents(groups, recite(file.header, groups, lm), lm))
+    content = b"".join(_contents(groups, decode_groups(file.header, groups, lm), lm))
     first = touched[0][0] if touched else 0
     return content[start - first : stop - first]
 
 
 def verify(file: Opened, original: Bytes, runner: Runner) -> None:
-    """Decode a file that was just made and compare. Raises VerificationError if it does not give `original`."""
+    """Decode a file that was just made. Raises VerificationError if it does not give `original`."""
     position = 0
     try:
         for content in restore(file, runner):
@@ -124,7 +124,7 @@ def verify(file: Opened, original: Bytes, runner: Runner) -> None:
 
 
 def check_model(file: Opened, lm: FrozenLM | None) -> None:
-    """Raise WrongModelError unless `lm` is the model of the file and its chunks fit into the model's context."""
+    """Raise WrongModelError unless `lm` is the model of the file, and has the positions that its chunks need."""
     header = file.header
     if header.model is None:
         return
@@ -140,7 +140,7 @@ def check_model(file: Opened, lm: FrozenLM | None) -> None:
         raise WrongModelError(f"a chunk needs {needed} positions, {lm.model_id} has {lm.context}")
 
 
-def recite(
+def decode_groups(
     header: Header,
     groups: Sequence[Group],
     lm: FrozenLM | None,
@@ -170,9 +170,9 @@ def recite(
     return tokens
 
 
-def _contents(groups: Sequence[Group], recited: Sequence[Tokens | None], lm: FrozenLM | None) -> Iterator[bytes]:
+def _contents(groups: Sequence[Group], decoded: Sequence[Tokens | None], lm: FrozenLM | None) -> Iterator[bytes]:
     """The contents of some groups, by their tokens."""
-    for group, tokens in zip(groups, recited, strict=True):
+    for group, tokens in zip(groups, decoded, strict=True):
         if tokens is None:
             yield stored_content(group)
             continue
@@ -186,7 +186,7 @@ def _contents(groups: Sequence[Group], recited: Sequence[Tokens | None], lm: Fro
 
 
 class _Meter:
-    """Tells progress in bytes of a window, while its tokens are decoded."""
+    """Tells `progress` how many bytes of a window are done, while its tokens are decoded."""
 
     def __init__(self, window: Sequence[Group], progress: Progress):
         self.progress = progress
@@ -196,8 +196,8 @@ class _Meter:
         self.n_tokens = sum(entry.n_tokens for entry in modelled)
         self.n_decoded = self.told = 0
 
-    def decoded(self, n: int) -> None:
-        """`n` more tokens; those of a batch that did not fit into memory come twice."""
+    def add(self, n: int) -> None:
+        """`n` more tokens are decoded. Those of a batch that did not fit into memory are told twice."""
         self.n_decoded = min(self.n_decoded + n, self.n_tokens)
         self._tell(self.modelled_size * self.n_decoded // max(1, self.n_tokens))
 
@@ -210,19 +210,19 @@ class _Meter:
 
 
 class _Share(NamedTuple):
-    """What one worker recites of a window."""
+    """What one worker decodes of a window."""
 
     header: Header
     groups: tuple[Group, ...]
     batch_size: int | None
 
 
-def _recite_share(lm: FrozenLM, share: _Share) -> list[Tokens | None]:
-    return recite(share.header, share.groups, lm, share.batch_size)
+def _decode_share(lm: FrozenLM, share: _Share) -> list[Tokens | None]:
+    return decode_groups(share.header, share.groups, lm, share.batch_size)
 
 
 def _deal(groups: Sequence[Group], n: int) -> list[list[int]]:
-    """Indices of modelled groups, dealt to at most `n` workers: about as much for each, and groups that are alike."""
+    """Indices of modelled groups, dealt to at most `n` workers: to each groups of all sizes, about as much work."""
 
     def key(index: int) -> tuple[int, int]:
         return groups[index].entry.n_vectors, groups[index].entry.n_tokens
