@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from .container.records import Coding, coding_of
 from .errors import UsageError
 
-# Steps by effort. Where corrections do the rest a vector is hardly worth its steps; where it has to be exact it is.
+# Steps by effort. Where corrections do the rest, a vector is hardly worth its steps. Without them it is.
 STEPS = {1: 2, 2: 4, 3: 8, 4: 12, 5: 20, 6: 50, 7: 120, 8: 300, 9: 1000}
 EXACT_STEPS = {1: 30, 2: 50, 3: 80, 4: 120, 5: 180, 6: 300, 7: 600, 8: 1500, 9: 5000}
 DEFAULT_BITS, EXACT_BITS = "1", "2"  # per dimension
 AUTO = "auto"
 DTYPES = ("float32", "bfloat16", "float16")
 MAX_VECTORS, MAX_CONTEXT = 4096, 2**16
-INTEGERS = (  # fields of a CramConfig, the least and the most
+INTEGERS = (  # fields of a CramConfig, each with its least and greatest value
     ("vectors", 0, MAX_VECTORS),
     ("effort", 1, 9),
     ("context", 0, MAX_CONTEXT),
@@ -33,14 +33,18 @@ INTEGERS = (  # fields of a CramConfig, the least and the most
 class CramConfig:
     """How a text is crammed. None of this is needed to decompress.
 
-    `vectors` M per chunk, 0 for none; `effort` 1 to 9; `exact`: no corrections, and so neither `context` nor
-    `chunk_tokens`; `bits` per dimension of a vector, as records.BITS names them or as a number; `context`: most
-    tokens before a chunk that it sees, and `chunk_tokens` its length (None: by model); `batch_size`: chunks optimised
-    at once (None: by device); `dtype`: precision of cramming, never of decoding (auto: bfloat16 where that is fast,
-    but float32 if `exact`); `noise_exponent` k: files withstand logits that are off by 2^-k (None: by what is
-    measured); `max_steps` instead of those that go with the effort; `learning_rate` per step, in units of the
-    embedding scale (None: what the profile of the model says, if `exact`, or else what suits most models); `origin`,
-    D numbers in these units, around which vectors start (None: what the profile says, or else 0).
+    `vectors`: M for each chunk, 0 for none. `effort`: 1 to 9. `exact`: no corrections, and so neither `context` nor
+    `chunk_tokens`. `bits` per dimension of a vector, as records.BITS names them or as a number.
+
+    `context`: the most tokens before a chunk that it sees. `chunk_tokens`: its length. Both are None for what suits the
+    model. `seed`: another start of the optimiser. `batch_size`: chunks optimised at once, None for what suits the
+    device. `dtype`: precision of cramming, never of decoding; auto is bfloat16 where that is fast, but float32 if
+    `exact`.
+
+    `noise_exponent` k: the file withstands logits that are off by 2^-k; None for what a probe of the model finds.
+    `max_steps` takes the place of the steps of the effort. `learning_rate` per step, in units of the embedding scale;
+    None for that of the model's profile if `exact`, else for one that suits most models. `origin`: D numbers in these
+    units, around which vectors start; None for that of the profile, or else 0.
     """
 
     vectors: int = 1

@@ -21,7 +21,7 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 def lock(file: FileDescriptorLike, *, wait: bool = False) -> bool:
-    """Lock an open file for this process alone. False: there are no locks here.
+    """Lock an open file for this process alone. Returns False where there are no locks.
 
     Raises BlockingIOError if another has it, unless the caller wants to `wait`.
     """

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Put `content` at `path`, in place of what was there. Raises OSError, which names `path`, and leaves nothing."""
+    """Put `content` at `path`, in place of what was there. If that fails, OSError names `path`, and nothing is left."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     part = Path(name)
     try:
@@ -29,7 +29,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def umask() -> int:
-    """The rights that new files do not get."""
+    """The mode bits that new files do not get."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask

@@ -20,8 +20,8 @@ HIGHLY_REDUNDANT = 20.0  # zstd ratio from which a language model has nothing to
 # A long text is tried at a few places first: where zstd is better at all of them, the model has nothing to add.
 PROBE_PLACES = (1 / 2, 1 / 6, 5 / 6)
 PROBE_TOKENS = 512
-WORTH_PROBING = 4 * len(PROBE_PLACES) * PROBE_TOKENS  # tokens: less is quicker just done
-HOPELESS = 1.05  # bits under the model for each bit that zstd needs; corrections cost some more than these
+WORTH_PROBING = 4 * len(PROBE_PLACES) * PROBE_TOKENS  # tokens: a shorter text is done sooner without a try
+HOPELESS = 1.05  # bits under the model for a bit of zstd, beyond which it is given up; corrections cost some more
 
 # Exact capacities of one vector in bits: published information gains (nats, PG-19) of Kuratov et
 # al. 2025, table 1, by (width, vocabulary, layers) of the model, over log 2.
@@ -33,9 +33,9 @@ _NATS_PER_VECTOR = {
     (3072, 128256, 28): 3292.2,  # Llama-3.2-3B
     (4096, 128256, 32): 4865.7,  # Llama-3.1-8B
 }
-BITS_PER_DIMENSION = 0.2  # of models that nobody has measured; every run corrects it as it goes
+BITS_PER_DIMENSION = 0.2  # of models that nobody has measured; every run corrects it soon
 
-_OF_TEXT = b"\t\n\v\f\r" + b"\a\b\x1b"  # the latter of what terminals are sent: bells, overstrikes, colours
+_OF_TEXT = b"\t\n\v\f\r" + b"\a\b\x1b"  # the latter are sent to terminals: bells, overstrikes, colours
 _CONTROL = bytes(value for value in (*range(32), 127) if value not in _OF_TEXT)
 
 
@@ -89,7 +89,7 @@ def next_segment(data: Bytes, start: int, size: int) -> tuple[int, bool]:
 
 
 def is_inside_character(data: Bytes, position: int) -> bool:
-    """Whether a cut at `position` would separate a UTF-8 continuation byte from what is before it."""
+    """Whether a cut at `position` would fall before a UTF-8 continuation byte."""
     return 0 < position < len(data) and data[position] & 0xC0 == 0x80
 
 

@@ -1,4 +1,4 @@
-"""Groups with corrections: tokens to vectors, if there are to be any, and to the code of what these leave unsaid."""
+"""Groups with corrections: tokens to vectors, if there are to be any, and to the corrections after these."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ def _crammed(goal: Goal, rows: Sequence[Sequence[int]], progress: Progress) -> l
 def _corrected(
     goal: Goal, row: Sequence[int], results: Sequence[CramResult], progress: Progress
 ) -> tuple[Group, float]:
-    """A group of corrections after the vectors of its chunks, if there are any, or stored where that is smaller.
+    """The group of the tokens `row`, stored where that is smaller, and the bits that vectors took off its corrections.
 
-    And the bits that vectors took off the corrections.
+    `results` are the vectors of its chunks, none if there are to be none.
     """
     lm = goal.lm
     encoder = TokenEncoder(lm.vocabulary_size, goal.noise_bound)

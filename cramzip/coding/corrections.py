@@ -90,48 +90,48 @@ class TokenEncoder:
     """The corrections of one group, chunk by chunk."""
 
     def __init__(self, vocabulary_size: int, noise_bound: float):
-        self._model = _Probabilities(vocabulary_size, noise_bound)
+        self._known = _Probabilities(vocabulary_size, noise_bound)
         self._coder = Encoder()
 
     def chunk(self, ranked: Ranked) -> None:
-        model, coder = self._model, self._coder
-        classes = [bisect_right(model.starts, rank) - 1 for rank in ranked.ranks.tolist()]
+        known, coder = self._known, self._coder
+        classes = [bisect_right(known.starts, rank) - 1 for rank in ranked.ranks.tolist()]
         index, exceptions = self._choose_shift(ranked, classes)
-        model.shift = shift_of(index, model.width)
+        known.shift = shift_of(index, known.width)
         coder.any_number(index)
         coder.any_number(len(exceptions))
         position_bits = (len(classes) - 1).bit_length()
         for position in exceptions:
             coder.number(position, position_bits)
         spelled_out = set(exceptions)
-        buckets = bucket(ranked.confidence, model.shift, model.width).tolist()
+        buckets = bucket(ranked.confidence, known.shift, known.width).tolist()
         tokens, ranks, id_bits = ranked.tokens.tolist(), ranked.ranks.tolist(), ranked.id_bits.tolist()
         for t, rank_class in enumerate(classes):
             if t in spelled_out:
-                coder.number(tokens[t], model.token_bits)
+                coder.number(tokens[t], known.token_bits)
                 continue
-            for g in range(min(rank_class + 1, model.last_class)):
-                coder.bit(model.in_class(g, buckets[t][g]), g == rank_class)
-            coder.number(ranks[t] - model.starts[rank_class], index_bits(rank_class))
-            if coder.bit(model.near(rank_class), id_bits[t] > 0):
+            for g in range(min(rank_class + 1, known.last_class)):
+                coder.bit(known.in_class(g, buckets[t][g]), g == rank_class)
+            coder.number(ranks[t] - known.starts[rank_class], index_bits(rank_class))
+            if coder.bit(known.near(rank_class), id_bits[t] > 0):
                 coder.any_number(id_bits[t] - 1)
                 coder.number(tokens[t] & ((1 << id_bits[t]) - 1), id_bits[t])
 
     def _choose_shift(self, ranked: Ranked, classes: list[int]) -> tuple[int, list[int]]:
         """The index of the cheapest shift, and the positions whose confidences come too near to a border under it."""
-        model = self._model
-        counts = np.minimum(np.array(classes) + 1, model.last_class)  # decisions of each token
+        known = self._known
+        counts = np.minimum(np.array(classes) + 1, known.last_class)  # decisions of each token
         is_asked = np.arange(ranked.confidence.shape[1]) < counts[:, None]  # (T, G)
-        reach = 2 * model.noise_bound * SLACK
-        is_asked &= np.abs(ranked.confidence) < LIMIT + model.width
+        reach = 2 * known.noise_bound * SLACK
+        is_asked &= np.abs(ranked.confidence) < LIMIT + known.width
         position, rank_class = np.nonzero(is_asked)
-        residue = ranked.confidence[position, rank_class] % model.width
-        ordered = np.sort(np.concatenate([residue - model.width, residue, residue + model.width]))
-        border = _shifts(model.width) % model.width
+        residue = ranked.confidence[position, rank_class] % known.width
+        ordered = np.sort(np.concatenate([residue - known.width, residue, residue + known.width]))
+        border = _shifts(known.width) % known.width
         hits = np.searchsorted(ordered, border + reach, "right") - np.searchsorted(ordered, border - reach, "left")
         bits = 2 * np.floor(np.log2(np.arange(2**SHIFT_BITS) + 1)) + EXCEPTION_BITS * hits
         index = int(bits.argmin())
-        distance = np.abs((residue - border[index] + model.width / 2) % model.width - model.width / 2)
+        distance = np.abs((residue - border[index] + known.width / 2) % known.width - known.width / 2)
         return index, sorted(set(position[distance <= reach].tolist()))
 
     def finish(self) -> bytes:
@@ -142,7 +142,7 @@ class TokenDecoder:
     """The inverse of TokenEncoder, token by token: the logits of a token need the tokens before it."""
 
     def __init__(self, data: Bytes, vocabulary_size: int, noise_bound: float):
-        self._model = _Probabilities(vocabulary_size, noise_bound)
+        self._known = _Probabilities(vocabulary_size, noise_bound)
         self._vocabulary_size = vocabulary_size
         self._coder = Decoder(data)
         self._exceptions: set[int] = set()
@@ -153,43 +153,43 @@ class TokenDecoder:
         n_exceptions = self._coder.any_number()
         if index >= 2**SHIFT_BITS or n_exceptions > n_tokens:
             raise DamagedFileError("content", f"corrections: shift {index}, {n_exceptions} exceptions")
-        self._model.shift = shift_of(index, self._model.width)
+        self._known.shift = shift_of(index, self._known.width)
         position_bits = (n_tokens - 1).bit_length()
         positions = [self._coder.number(position_bits) for _ in range(n_exceptions)]
         if any(after <= before for before, after in pairwise([-1, *positions, n_tokens])):
             raise DamagedFileError("content", "corrections: positions of exceptions are out of order")
         self._exceptions = set(positions)
-        return self._model.shift
+        return self._known.shift
 
     def token(self, t: int, step: Step, row: int, buckets: list[int] | None = None) -> int:
         """Token `t` of the chunk, from the logits in `row` of `step`.
 
         `buckets` are those of the row's confidences; they are quicker to find for all rows at once.
         """
-        model, coder = self._model, self._coder
+        known, coder = self._known, self._coder
         step.require_decidable(row)
         if t in self._exceptions:
-            token = coder.number(model.token_bits)
+            token = coder.number(known.token_bits)
             if token >= self._vocabulary_size:
                 raise DamagedFileError("content", f"corrections: token {token} of {self._vocabulary_size}")
             return token
         if buckets is None:
-            buckets = bucket(step.confidence[row], model.shift, model.width).tolist()
+            buckets = bucket(step.confidence[row], known.shift, known.width).tolist()
         rank_class = 0
-        while rank_class < model.last_class:
+        while rank_class < known.last_class:
             if rank_class == len(buckets):
-                buckets = bucket(step.deeper(row, rank_class), model.shift, model.width).tolist()
-            if coder.bit(model.in_class(rank_class, buckets[rank_class])):
+                buckets = bucket(step.deeper(row, rank_class), known.shift, known.width).tolist()
+            if coder.bit(known.in_class(rank_class, buckets[rank_class])):
                 break
             rank_class += 1
-        rank = model.starts[rank_class] + coder.number(index_bits(rank_class))
+        rank = known.starts[rank_class] + coder.number(index_bits(rank_class))
         if rank >= self._vocabulary_size:
             raise DamagedFileError("content", f"corrections: rank {rank} of {self._vocabulary_size}")
-        if not coder.bit(model.near(rank_class)):
+        if not coder.bit(known.near(rank_class)):
             return step.token(row, rank)
         n_bits = coder.any_number() + 1
-        if n_bits > model.token_bits:
-            raise DamagedFileError("content", f"corrections: {n_bits} bits of an id, at most {model.token_bits}")
+        if n_bits > known.token_bits:
+            raise DamagedFileError("content", f"corrections: {n_bits} bits of an id, at most {known.token_bits}")
         return step.token_near(row, rank, coder.number(n_bits), n_bits)
 
     def finish(self) -> None:

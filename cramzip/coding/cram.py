@@ -42,7 +42,8 @@ MARGIN_SAFETY = 2.0  # times the gap that the decoder needs: cramming may comput
 class CramResult:
     """Vectors for one chunk, and what was measured with them.
 
-    `wrong` tokens; `nats_left` is what the chunk still costs after the vectors, infinite if it was never finite.
+    `wrong`: tokens that are not right beyond noise; only `exact` counts them, else all are wrong. `nats_left`: what the
+    chunk still costs after the vectors, infinite if that was never finite.
     """
 
     mem: QuantizedMem
@@ -114,12 +115,12 @@ def seed_of(*numbers: int) -> int:
 
 
 class Slots:
-    """The chunks that are being optimised; one row of every tensor in STATE each.
+    """The chunks that are being optimised. Each has one row of every tensor in STATE.
 
-    Where a row starts, how it moves and what weighs how much can be overridden, to try something else.
+    A subclass can try another start (`initial`), another step (`move`) or another loss (`_judge`).
     """
 
-    RIGHT_WEIGHT = 0.2  # in the loss, of tokens that are right already: what matters is how many are wrong
+    RIGHT_WEIGHT = 0.2  # in the loss, of a token that is right: with `exact`, what matters is how many are wrong
     STATE: tuple[str, ...] = ("x", "mean", "square", "best", "steps", "best_wrong", "best_loss")
 
     def __init__(self, goal: Goal, n_vectors: int, seed: int):
@@ -216,7 +217,7 @@ class Slots:
         return gradient, sums[0], sums[1]
 
     def _judge(self, hidden: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Gradient (R, H), nats (R,) and whether they are wrong (R,) of tokens with hidden states (R, H)."""
+        """Of tokens with hidden states (R, H): gradient (R, H), cost in nats (R,), and 1 where they are wrong (R,)."""
         hidden = hidden.requires_grad_(True)
         with self._precision():
             predictions = self.lm.head(hidden).float()  # (R, V)
@@ -233,9 +234,9 @@ class Slots:
 
     @torch.no_grad()
     def _remember(self, loss: torch.Tensor, n_wrong: torch.Tensor) -> None:
-        """Keep each row's vectors where they are its best so far.
+        """Keep the vectors of each row that are its best so far.
 
-        The best have the fewest wrong tokens if nothing will correct these, else they leave the fewest nats.
+        With `exact` these have the fewest wrong tokens, and of equals the lowest loss; else they have the lowest loss.
         """
         better = (n_wrong < self.best_wrong) | ((n_wrong == self.best_wrong) & (loss < self.best_loss))
         better &= loss.isfinite()
@@ -268,7 +269,7 @@ class Slots:
         return nullcontext() if dtype == "float32" else torch.autocast(self.lm.device, dtype=DTYPES[dtype])
 
     def take_finished(self) -> list[tuple[int, CramResult]]:
-        """Remove the chunks that are exact or out of steps, and return what they came to."""
+        """Remove the chunks that are all right or out of steps, and return their results."""
         wrong, loss = self.best_wrong.tolist(), self.best_loss.tolist()
         steps = self.steps.tolist()
         finished, going_on = [], []

@@ -1,8 +1,8 @@
 """The decoder: from vectors and corrections to tokens, for making files as for opening them.
 
-The model is asked for one token at a time. What it says is either taken as it is, the most likely token, or picked
-from by what the corrections say. Groups depend on nothing but themselves and go side by side; within one, a chunk sees
-the tokens before it. Knows nothing of how the vectors were found.
+The model is asked for one token at a time. Without corrections, its likeliest token is taken; with them, they say
+which rank the true token has. Groups do not depend on each other and are decoded side by side. Within a group, a chunk
+sees the tokens before it. Knows nothing of how the vectors were found.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Progress = Callable[[int], None]  # is told of tokens
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a group is decoded from: `mem` (M, D) of each chunk, if any; `corrections`, None for greedy decoding."""
+    """What a group is decoded from: `mem` (M, D) of each chunk, if any, and `corrections`; None is greedy decoding."""
 
     n_tokens: int
     mem: tuple[torch.Tensor, ...] = ()
@@ -50,7 +50,7 @@ def decode_one_token(lm: FrozenLM, tokens: torch.Tensor, cache: Any) -> tuple[to
 
 
 def batches(lm: FrozenLM, recipes: Sequence[Recipe], view: View, batch_size: int | None = None) -> Iterator[list[int]]:
-    """Indices of recipes that can be decoded together, those of similar length."""
+    """Batches of indices: recipes of one kind and of similar length are decoded together."""
     device = DEVICES[lm.device]
     most = batch_size or device.groups
 
@@ -78,7 +78,7 @@ def decode_all(
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> list[list[int]]:
-    """The tokens of any groups, in batches. Raises DamagedFileError for corrections that cannot be."""
+    """The tokens of groups of any kind, in batches. Raises DamagedFileError for corrections that no writer makes."""
     tokens: list[list[int]] = [[] for _ in recipes]
     for batch in batches(lm, recipes, view, batch_size):
         decoded = decode(lm, [recipes[index] for index in batch], view, noise_bound, progress)
@@ -92,10 +92,9 @@ def decode_all(
 def decode(
     lm: FrozenLM, recipes: Sequence[Recipe], view: View, noise_bound: float, progress: Progress | None = None
 ) -> list[list[int]]:
-    """The tokens of groups that all have as many vectors in a chunk, decoded as one batch.
+    """The tokens of groups that all have the same number of vectors in a chunk, decoded as one batch.
 
-    Halves that do not fit into memory together are decoded one after the other. `progress` is told how many tokens
-    more have been decoded.
+    A batch that does not fit into memory is decoded in halves. `progress` is told how many more tokens are decoded.
     """
     try:
         return _decode_batch(lm, recipes, view, noise_bound, progress)

@@ -43,7 +43,7 @@ Progress = Callable[[int], None]  # is told of bytes of the original
 
 
 class Writer:
-    """Who writes: a model, and how it is to be done. Raises UsageError if the one cannot do the other."""
+    """Who writes: a model, and how a text is crammed. Raises UsageError if the model cannot do it so."""
 
     def __init__(self, lm: FrozenLM, config: CramConfig):
         self.parameters = choose_parameters(lm, config)
@@ -67,8 +67,8 @@ class Writer:
     ) -> Iterator[Segment]:
         """Groups of `data` in order, a segment at a time, after the segments that are `finished` already.
 
-        `progress` is told the number of original bytes that were done since it was last told. With `workers`, segments
-        are theirs, but for those that there is something to learn from, and for data of one segment.
+        `progress` is told how many more bytes of the original are done. With `workers`, these make the segments, but
+        not those that something is learned from, nor data of a single segment.
         """
         data = memoryview(data)
         progress = progress or (lambda _: None)
@@ -116,7 +116,7 @@ class Writer:
 
 
 def _is_stored_at_its_best(entries: Sequence[Entry], size: int) -> bool:
-    """Whether nothing but stored groups is there, in as few as the format allows."""
+    """Whether all groups are stored, and are as few as the format allows."""
     return all(entry.kind.is_stored for entry in entries) and [entry.size for entry in entries] == stored_sizes(size)
 
 
@@ -132,7 +132,7 @@ def _stored(data: Bytes, limit: int) -> list[Group]:
 
 
 class _Part(NamedTuple):
-    """The bytes of one segment, and the bits that a vector of it is given."""
+    """The bytes of one segment. `expected` and `capacity`: bits of a vector, before anything was learned and now."""
 
     content: bytes
     is_text: bool
@@ -149,7 +149,7 @@ class _Share(NamedTuple):
 
 
 def _encode_share(lm: FrozenLM, share: _Share) -> Segment:
-    """What a worker does."""
+    """The segment that a worker makes of its share."""
     part, config, parameters = share
     view = View.for_model(lm, parameters, vectors=config.vectors > 0)
     encoder = _Encoder(Goal(lm, config, view, parameters.noise_bound), part.expected, lambda _: None)
@@ -185,7 +185,7 @@ class _Encoder:
         return _Part(bytes(data[start:end]), is_text, self.expected, self.capacity)
 
     def _segment_size(self, remaining: int) -> int:
-        """Bytes of text to take at once, segments being of equal size. One to learn from is small."""
+        """Bytes of the next segment of text. All are about equal in size, but one that is learned from is small."""
         goal = self.goal
         if not goal.config.exact:
             most = DEVICES[goal.lm.device].segment_bytes
@@ -231,7 +231,7 @@ class _Encoder:
         return recital.groups, recital.gain
 
     def _learn(self, held: float) -> None:
-        """Give the next vectors what these have held, in bits each, and somewhat more."""
+        """Give each of the next vectors the bits that these have `held`, and somewhat more."""
         if math.isfinite(held):
             low, high = EXACT_CAPACITY_RANGE
             self.capacity = min(max(EXACT_AMBITION * held, low * self.expected), high * self.expected)

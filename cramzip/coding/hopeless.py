@@ -16,7 +16,7 @@ from .cram import Goal
 def is_hopeless(goal: Goal, content: bytes, pieces: Sequence[Piece]) -> bool:
     """Whether the model, without vectors, does worse than zstd wherever it is tried in a long segment.
 
-    zstd may use all of the segment for the bytes of a probe: they are worth what it needs less without them.
+    The bytes of a probe cost zstd what the segment takes more with them than without them: it has seen all the rest.
     """
     decode = goal.lm.tokenizer.decode
     longest = max(pieces, key=lambda piece: len(piece.ids or ()))
@@ -36,7 +36,7 @@ def is_hopeless(goal: Goal, content: bytes, pieces: Sequence[Piece]) -> bool:
 
 
 def _bits(goal: Goal, ids: Sequence[int], probe: slice) -> float:
-    """What some of the tokens cost without vectors, in chunks like those of a group."""
+    """What the tokens of a probe cost without vectors, in chunks like those of a group."""
     size = goal.view.chunk_tokens
     firsts = range(probe.start, probe.stop, size)
     rows = [ids[first : min(first + size, probe.stop)] for first in firsts]

@@ -9,12 +9,12 @@ from ..container.records import HASH_SIZES, Group, Header, name_fault
 from ..container.wire import Bytes
 from ..errors import UsageError
 
-SMALL_ORIGINAL = 2**20  # bytes; the hash of what is smaller is kept in part
+SMALL_ORIGINAL = 2**20  # bytes; of a smaller original the file keeps a part of the hash
 
 
 @dataclass(frozen=True)
 class Original:
-    """What a file is made of. `name`: what it is called, if that is to be kept; `strip`: keep nothing optional."""
+    """What a file is made of. `name`: that of the source, if it is to be kept; `strip`: keep nothing optional."""
 
     data: Bytes
     sha256: bytes
@@ -35,7 +35,7 @@ class Original:
 
 
 class Segment(NamedTuple):
-    """The groups of one segment, the bits that a vector is given after it, and the bits that its vectors saved."""
+    """The groups of one segment. `capacity`: the bits that a vector of later segments is given; `gain`: bits saved."""
 
     groups: tuple[Group, ...]
     capacity: float

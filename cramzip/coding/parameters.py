@@ -16,7 +16,7 @@ from .view import View
 POSITIONS = 1024  # that the model sees at once, if it can
 SMALL_MODEL = 2**25  # parameters; what is far away is of little use to it
 MOST_NOISE_EXPONENT = 14
-NOISE_MARGIN = 2.0  # times what was seen here: other processors and libraries were seen to err 1.42 times as much
+NOISE_MARGIN = 2.0  # times what is seen here: other processors and libraries were seen to err 1.42 times as much
 MAX_EXACT_TOKENS = 2**12  # of a chunk without corrections
 
 
@@ -43,8 +43,8 @@ def expected(lm: FrozenLM) -> Expectation:
 def choose_parameters(lm: FrozenLM, config: CramConfig) -> Parameters:
     """How the groups of a file are to be decoded.
 
-    Raises UsageError if the model cannot see that far, and ModelError if its logits are so uncertain that no file could
-    withstand it.
+    Raises UsageError if the model cannot see that far, and ModelError if its logits err by more than any file could
+    withstand.
     """
     exponent = _noise_exponent(lm) if config.noise_exponent is None else config.noise_exponent
     parameters = Parameters(exponent, start_token=lm.start)
@@ -69,9 +69,9 @@ def choose_parameters(lm: FrozenLM, config: CramConfig) -> Parameters:
 
 
 def _noise_exponent(lm: FrozenLM) -> int:
-    """The largest k such that 2^-k is NOISE_MARGIN times the largest error that was seen in any logit of a probe.
+    """The largest k such that 2^-k is at least NOISE_MARGIN times the largest error seen in any logit of a probe.
 
-    Two logits that are to change places both have to be off by more than the bound, and in opposite directions.
+    It is never more than MOST_NOISE_EXPONENT.
     """
     bound = NOISE_MARGIN * lm.noise
     if not bound <= 1:

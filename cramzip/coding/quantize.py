@@ -31,7 +31,7 @@ CLIPPING = {2: 0.80, 3: 1.22, 4: 1.49, 8: 2.05, 16: 2.51, 256: 3.92}
 
 
 def signs(width: int) -> np.ndarray:
-    """What each dimension is multiplied by, 1 or -1 (D,), float32: a hash of D decides."""
+    """The sign of each dimension, 1 or -1 (D,), float32: a hash of D decides."""
     digest = hashlib.shake_256(b"cramzip-rotation-1" + width.to_bytes(4, "little")).digest(-(-width // 8))
     bits = np.unpackbits(np.frombuffer(digest, np.uint8), bitorder="little")[:width]
     found: np.ndarray = 1 - 2 * bits.astype(np.float32)
@@ -42,8 +42,8 @@ def signs(width: int) -> np.ndarray:
 def rotation(width: int) -> np.ndarray:
     """An orthogonal matrix (D, D), float32: a cosine transform (DCT-II) of signs.
 
-    For vectors in the making, on the device of the model. It takes the square of D, so the vectors of a file, whose D
-    may be that of no model, are turned back without it.
+    For vectors in the making, on the device of the model. It takes D^2 numbers, so the vectors of a file, whose D
+    may be that of no model, are rotated back without it.
     """
     place = np.arange(width) + 0.5
     basis = np.empty((width, width), np.float32)  # (frequency, place)
@@ -75,7 +75,7 @@ def _rotation_on(like: torch.Tensor) -> torch.Tensor:
 
 
 def round_trip(mem: torch.Tensor, coding: Coding) -> torch.Tensor:
-    """What `mem` (..., D), float32, is after storage; gradients pass straight through."""
+    """What `mem` (..., D), float32, is after storage. Gradients pass through: a straight-through estimator."""
     if coding is Coding.FLOAT16:
         stored = mem.detach().clamp(-FLOAT16_MAX, FLOAT16_MAX).half().float()
     else:

@@ -106,7 +106,7 @@ class Step:
 
     def __init__(self, logits: torch.Tensor, noise_bound: float):
         self._logits = logits.clamp(min=LEAST_LOGIT)
-        self._window = 2 * noise_bound * SLACK
+        self._reach = 2 * noise_bound * SLACK
         self._starts = class_starts(logits.shape[1])
         tokens, self.confidence = self._look(self._logits, TOP)  # (B, G)
         self._tokens: list[list[int]] = tokens.tolist()
@@ -146,7 +146,7 @@ class Step:
     def token_near(self, row: int, rank: int, low_bits: int, n_bits: int) -> int:
         """The one token near that at `rank` whose id ends in the `n_bits` bits `low_bits`."""
         logits = self._logits[row]
-        near: list[int] = ((logits - logits[self.token(row, rank)]).abs() <= self._window).nonzero().flatten().tolist()
+        near: list[int] = ((logits - logits[self.token(row, rank)]).abs() <= self._reach).nonzero().flatten().tolist()
         found = [token for token in near if token & ((1 << n_bits) - 1) == low_bits]
         if len(found) != 1:
             raise DamagedFileError("content", f"corrections: {len(found)} tokens fit where there must be one")

@@ -29,9 +29,10 @@ Progress = Callable[[int], None]  # is told of bytes
 
 
 class Recital(NamedTuple):
-    """Groups that come from vectors alone, but for what had to be stored; `held`: bits a vector held, if there was any.
+    """Groups that vectors alone recite, and stored ones where that failed.
 
-    `gain`: bits that the tokens of the groups would cost without vectors.
+    `gain`: bits that the recited tokens would cost without vectors. `held`: bits of text for each vector, None if there
+    is no vector.
     """
 
     groups: list[Group]
@@ -42,8 +43,8 @@ class Recital(NamedTuple):
 def recited_groups(goal: Goal, ids: Sequence[int], capacity: float, progress: Progress) -> Recital:
     """Groups of one chunk each, cut so that a vector has `capacity` bits to hold; what fails is stored."""
     lm = goal.lm
-    window = min(POSITIONS // 2, lm.context or POSITIONS)
-    costs = np.concatenate(lm.score([ids[i : i + window] for i in range(0, len(ids), window)])) / math.log(2)
+    n_scored = min(POSITIONS // 2, lm.context or POSITIONS)  # tokens at once
+    costs = np.concatenate(lm.score([ids[i : i + n_scored] for i in range(0, len(ids), n_scored)])) / math.log(2)
     contents = [lm.tokenizer.decode([token]) for token in ids]
     parts = cut(contents, costs, capacity * goal.config.vectors, goal.view.chunk_tokens, MAX_GROUP_SIZE)
     groups, gain = _crammed(goal, [ids[part] for part in parts], progress)
@@ -81,7 +82,7 @@ def _crammed(goal: Goal, rows: Sequence[Sequence[int]], progress: Progress) -> t
 
 
 def faults(goal: Goal, chunk: Chunk, mem: torch.Tensor) -> list[int]:
-    """Where greedy decoding of a chunk after `mem` (M, D) could go wrong: another token is as good, or nearly."""
+    """Where greedy decoding of a chunk after `mem` (M, D) could go wrong: another token is as likely, but for noise."""
     logits = goal.view.logits(goal.lm, chunk, mem)  # (T, V)
     truth = torch.tensor(chunk.tokens, device=logits.device)[:, None]
     best_other = logits.scatter(1, truth, -torch.inf).amax(1, keepdim=True)
@@ -105,7 +106,7 @@ class _Job(NamedTuple):
         return (self.n_vectors, self.attempt) == (other.n_vectors, other.attempt)
 
     def after_failure(self, faults: Sequence[int], n_vectors: int) -> list[_Job]:
-        """What to try when decoding goes wrong at `faults`; nothing when all has been tried."""
+        """What to try when decoding goes wrong at `faults`; an empty list when all has been tried."""
         length = len(self.tokens)
         if self.attempt < RESTARTS and len(faults) <= NEARLY_EXACT * length:
             return [self._replace(attempt=self.attempt + 1)]

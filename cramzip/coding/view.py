@@ -26,6 +26,7 @@ class Chunk:
 
     @property
     def length(self) -> int:
+        """Tokens, with those of the context."""
         return len(self.context) + len(self.tokens)
 
 
@@ -50,7 +51,7 @@ class View:
 
     @classmethod
     def for_model(cls, lm: FrozenLM, parameters: Parameters, *, vectors: bool) -> View:
-        """What suits a model when a file is made. Only where there are `vectors` is it asked where it hears them."""
+        """What suits a model when a file is made. Only with `vectors` is the model asked where it hears them better."""
         return cls._with(parameters, vectors and lm.vectors_after_start)
 
     @classmethod
@@ -58,7 +59,7 @@ class View:
         return cls(parameters.chunk_tokens, parameters.context_tokens, parameters.start_token, after_start)
 
     def described(self, coding: Coding, width: int, gain: int | None) -> Vectors:
-        """What a header says of vectors that are seen so."""
+        """What a header says of the vectors of this view."""
         return Vectors(coding, width, gain, self.after_start)
 
     def chunks(self, tokens: Sequence[int]) -> list[Chunk]:

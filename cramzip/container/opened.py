@@ -1,4 +1,4 @@
-"""A file that was parsed and checked, once; all that follows works on this."""
+"""A file that was parsed and checked once. All that comes later works on it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Opened:
         return list(accumulate((entry.size for entry in self.entries), initial=0))
 
     def windows(self, size: int) -> Iterator[list[Group]]:
-        """The groups in order, in runs of about `size` bytes, of the original and of payloads."""
+        """The groups in order, in windows of about `size` bytes: their part of the original and their payloads."""
         window: list[Group] = []
         filled = 0
         for group in self:
@@ -60,7 +60,7 @@ def split(group: Group, header: Header) -> tuple[Bytes, Bytes]:
 
 
 def vectors(group: Group, header: Header) -> list[QuantizedMem]:
-    """The vectors of each chunk of a group; none at all where the group has none."""
+    """The vectors of each chunk of a group; an empty list for a group without vectors."""
     if not group.entry.kind.has_vectors:
         return []
     assert header.vectors is not None
@@ -73,9 +73,9 @@ def vectors(group: Group, header: Header) -> list[QuantizedMem]:
 
 
 def corrections(group: Group, header: Header) -> Bytes | None:
-    """The bytes of the corrections; None where greedy decoding is left to itself.
+    """The bytes of the corrections of a modelled group; None for a recited one, which has none.
 
-    Raises DamagedFileError (stage `content`) where they are too few for the tokens of the group.
+    Raises DamagedFileError (stage `content`) if they are too few for the tokens of the group.
     """
     if group.entry.kind is Kind.RECITED:
         return None

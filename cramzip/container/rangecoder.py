@@ -1,6 +1,6 @@
 """A binary range coder with adaptive probabilities, in integers alone: the same bytes on every machine.
 
-Section 7 of formats/cram.md. Knows nothing of what the bits mean.
+Section 7 of formats/cram.md. Knows nothing of what the decisions mean.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from ..errors import DamagedFileError
 from .wire import Bytes
 
 PROBABILITY_BITS = 22  # in a Bit
-CODER_BITS = 16  # of them, that the coder works with
+CODER_BITS = 16  # the highest of these, which the coder works with
 LEAST_PROBABILITY = 1 << (PROBABILITY_BITS - 13)
 MOST_PROBABILITY = (1 << PROBABILITY_BITS) - LEAST_PROBABILITY
 MAX_COUNT = 1023
 FULL_RANGE, LEAST_RANGE = 2**32 - 1, 2**24
 CODE_BYTES = 4
-MAX_EXPONENT = 32  # of numbers without a bound, so that damaged bytes end soon
+MAX_EXPONENT = 32  # of unbounded numbers, so that damaged bytes end soon
 
 
 class Bit:
-    """How probable a yes is, after what was seen: `count` says how firmly the probability stands."""
+    """An adaptive probability of a yes. The larger `count` is, the less a decision moves it."""
 
     __slots__ = ("count", "probability")
 
@@ -38,26 +38,26 @@ def _clamped(probability: int) -> int:
 
 
 class Encoder:
-    """Bits to bytes. The interval is `_low` to `_low + _range`, in units after the bytes of `_out`."""
+    """Decisions and numbers to bytes. The interval begins at `_out` followed by `_low`, and is `_range` wide."""
 
     def __init__(self) -> None:
         self._low, self._range, self._out = 0, FULL_RANGE, bytearray()
 
-    def bit(self, model: Bit, yes: bool) -> bool:
+    def bit(self, chance: Bit, yes: bool) -> bool:
         """Code a decision with an adaptive probability."""
-        bound = self._range * (model.probability >> (PROBABILITY_BITS - CODER_BITS)) >> CODER_BITS
+        bound = self._range * (chance.probability >> (PROBABILITY_BITS - CODER_BITS)) >> CODER_BITS
         self._take(bound, upper=not yes)
-        model.learn(yes)
+        chance.learn(yes)
         return yes
 
     def number(self, value: int, n_bits: int) -> int:
-        """Code `value` below 2^n_bits, every one as likely as any other; highest bit first."""
+        """Code `value` below 2^n_bits, highest bit first; all values are equally likely."""
         for shift in reversed(range(n_bits)):
             self._take(self._range >> 1, upper=bool(value >> shift & 1))
         return value
 
     def any_number(self, value: int) -> int:
-        """Code a number without a bound, small ones in fewer bits (Elias gamma of value + 1)."""
+        """Code an unbounded number, small ones in fewer bits (Elias gamma code of value + 1)."""
         exponent = (value + 1).bit_length() - 1
         self.number(1, exponent + 1)
         self.number(value + 1 - (1 << exponent), exponent)
@@ -85,7 +85,7 @@ class Encoder:
         self._out[index] += 1
 
     def finish(self) -> bytes:
-        """The shortest bytes that decode to what was coded; zeros at their end are left out."""
+        """The shortest bytes that decode to what was coded. Zero bytes at the end are left out."""
         n_zeros = next(n for n in (32, 24, 16, 8, 0) if -(-self._low >> n) << n < self._low + self._range)
         value = -(-self._low >> n_zeros) << n_zeros
         if value > FULL_RANGE:
@@ -95,15 +95,15 @@ class Encoder:
 
 
 class Decoder:
-    """The inverse of Encoder, call by call. Whatever the bytes are, some decisions come out."""
+    """The inverse of Encoder, call by call. Any bytes decode to some decisions."""
 
     def __init__(self, data: Bytes):
         self._data = bytes(data)
         self._code = int.from_bytes(self._data[:CODE_BYTES].ljust(CODE_BYTES, b"\0"), "big")
         self._range, self._position = FULL_RANGE, CODE_BYTES
 
-    def bit(self, model: Bit) -> bool:
-        bound = self._range * (model.probability >> (PROBABILITY_BITS - CODER_BITS)) >> CODER_BITS
+    def bit(self, chance: Bit) -> bool:
+        bound = self._range * (chance.probability >> (PROBABILITY_BITS - CODER_BITS)) >> CODER_BITS
         yes = self._code < bound
         if yes:
             self._range = bound
@@ -111,7 +111,7 @@ class Decoder:
             self._code -= bound
             self._range -= bound
         self._normalise()
-        model.learn(yes)
+        chance.learn(yes)
         return yes
 
     def number(self, n_bits: int) -> int:

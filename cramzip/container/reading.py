@@ -80,7 +80,7 @@ def _check_payloads(file: Opened) -> None:
 
 
 def read_table(blob: Bytes) -> Opened:
-    """Like `read`, without looking at the payloads of several groups: stages `magic` to `length`."""
+    """Like `read`, but the payloads of several groups are not looked at: stages `magic` to `length`."""
     blob = memoryview(blob)
     _check_magic(blob)
     try:
@@ -195,13 +195,13 @@ def _check_entries(entries: Sequence[Entry], header: Header) -> None:
         if entry.kind.has_vectors:
             assert header.vectors is not None
             vector_bytes = n_chunks(entry, header.parameters) * entry.n_vectors * header.vectors.size
-            too_small, exact = entry.payload_size < vector_bytes, entry.kind is Kind.RECITED
-            if too_small or (exact and entry.payload_size != vector_bytes):
+            too_small, is_recited = entry.payload_size < vector_bytes, entry.kind is Kind.RECITED
+            if too_small or (is_recited and entry.payload_size != vector_bytes):
                 _damaged("table", f"Payload_Size: {entry.payload_size} with {vector_bytes} bytes of vectors")
 
 
 def _read_only_entry(cursor: Cursor, header: Header) -> Entry:
-    """The entry of a file's only group: what it leaves out follows from the size of file and original."""
+    """The entry of a file's only group. What it leaves out follows from the sizes of the file and the original."""
     start = cursor.position
     kind = _kind(cursor)
     n_tokens = 0 if kind.is_stored else cursor.varint()
@@ -230,6 +230,7 @@ def _kind(cursor: Cursor) -> Kind:
 
 
 def _checked(cursor: Cursor, entry: Entry) -> Entry:
+    """The entry itself, if all of it is within the limits."""
     if not 1 <= entry.size <= MAX_GROUP_SIZE:
         cursor.fail(f"Size: {entry.size} is not in 1 to {MAX_GROUP_SIZE}")
     if entry.kind is Kind.RAW and entry.payload_size != entry.size:

@@ -43,15 +43,17 @@ class Coding(IntEnum):
 
     @property
     def levels(self) -> int:
+        """How many values a code can have; 0 for float16, which has no codes."""
         return {1: 2, 2: 3, 3: 4, 4: 8, 5: 16, 6: 256, 7: 0}[self]
 
     @property
     def bits(self) -> float:
-        """Bits per dimension; of a ternary code its information, 1.58."""
+        """Bits per dimension: log2 of the levels, so 1.58 for a ternary code."""
         return math.log2(self.levels) if self.levels else 16.0
 
     @property
     def name_of_bits(self) -> str:
+        """The bits per dimension as users write them, such as `1.58`."""
         return f"{self.bits:.3g}"
 
     def vector_size(self, width: int) -> int:
@@ -67,7 +69,7 @@ BITS = {coding.name_of_bits: coding for coding in Coding}
 
 
 def coding_of(bits: str) -> Coding:
-    """The coding of so many bits per dimension, as users write it. Raises UsageError."""
+    """The coding with so many bits per dimension, as users write them. Raises UsageError."""
     if bits not in BITS:
         raise UsageError(f"bits: expected one of {', '.join(BITS)}, found {bits}")
     return BITS[bits]
@@ -75,7 +77,7 @@ def coding_of(bits: str) -> Coding:
 
 @dataclass(frozen=True)
 class BuiltinModel:
-    """A model that comes with cramzip, named by the first 4 bytes of its `digest`."""
+    """A model that comes with cramzip, named by its `digest`: the first 4 bytes of its fingerprint."""
 
     digest: bytes
 
@@ -92,7 +94,7 @@ class OutsideModel:
 
 @dataclass(frozen=True)
 class Parameters:
-    """How groups are decoded: the noise that they withstand, 2^-`noise_exponent`, and how they are cut and seen.
+    """How groups are decoded: the noise that they withstand, 2^-`noise_exponent`, and the lengths of chunk and context.
 
     `start_token` stands before a chunk that has no vectors, and before vectors if the file says so.
     """
@@ -113,9 +115,9 @@ STANDARD = Parameters()
 
 @dataclass(frozen=True)
 class Vectors:
-    """How the vectors of a file are stored, and what they did: `gain` bits fewer corrections, if that is known.
+    """How the vectors of a file are stored, and where they stand: `after_start`, or else in place of the start token.
 
-    They stand at the beginning, or `after_start`, after the start token.
+    `gain`: the bits that they took off the corrections, None if that is not known.
     """
 
     coding: Coding

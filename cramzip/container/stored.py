@@ -1,4 +1,4 @@
-"""Parts of the original that no model is needed for: raw, or packed by zstd."""
+"""Stored groups, which need no model: raw, or packed by zstd."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def stored_group(content: Bytes) -> Group:
     return Group(Entry(Kind.RAW, len(content), len(content), crc, crc), content)
 
 
-@lru_cache(maxsize=2)  # a small file is asked for as a group, as a segment and as a whole
+@lru_cache(maxsize=2)  # the bytes of a small file are packed as a group, as a segment and as a whole
 def _packed(content: bytes) -> bytes:
     return zstandard.ZstdCompressor(level=19).compress(content)
 

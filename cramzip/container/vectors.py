@@ -21,12 +21,12 @@ class QuantizedMem:
     scales: np.ndarray  # (M,), zeros for FLOAT16
 
 
-AT_ONCE = 2**18  # numbers that are unpacked or turned together: what that takes beside its result stays small
+AT_ONCE = 2**18  # numbers that are unpacked or rotated at a time, so that little memory goes beside the result
 POWERS_OF_3 = np.array([1, 3, 9, 27, 81], np.uint8)
 
 
 def blocks(n_vectors: int, width: int) -> Iterator[slice]:
-    """All vectors, some at a time."""
+    """Slices that cover all vectors, of about AT_ONCE numbers each."""
     step = max(1, AT_ONCE // width)
     return (slice(first, first + step) for first in range(0, n_vectors, step))
 
@@ -74,7 +74,7 @@ def check(data: Bytes, width: int, coding: Coding) -> None:
         if (raw.view("<u2") & 0x7C00 == 0x7C00).any():
             raise DamagedFileError("vectors", "a value is infinite or not a number")
         return
-    last = raw[:, -1]  # what fills it up are its highest digits, in base 3 or 2
+    last = raw[:, -1]  # the filling is its highest digits, in base 3 or 2
     if coding is Coding.TERNARY:
         valid = bool((raw[:, 1:] < 3**5).all()) and bool((last < 3 ** ((width - 1) % 5 + 1)).all())
     else:

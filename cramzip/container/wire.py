@@ -37,12 +37,13 @@ def pack_varint(value: int) -> bytes:
 
 
 def pack_string(text: str) -> bytes:
+    """The length in bytes as a varint, then UTF-8."""
     encoded = text.encode()
     return pack_varint(len(encoded)) + encoded
 
 
 class Cursor:
-    """Walks through bytes, strictly; every fault is a DamagedFileError of one stage."""
+    """Walks through bytes, strictly. Every fault is a DamagedFileError with the `stage` that was set last."""
 
     def __init__(self, data: Bytes, stage: str, position: int = 0):
         self.data, self.stage, self.position = memoryview(data), stage, position

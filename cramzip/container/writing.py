@@ -36,7 +36,7 @@ def modelled_group(kind: Kind, content: Bytes, n_tokens: int, n_vectors: int, pa
 
 
 def pack_entry(entry: Entry, *, alone: bool = False) -> bytes:
-    """One entry of the table (section 5); of a file's only group what the header does not say."""
+    """One entry of the table (section 5); `alone`: the short entry of a file's only group."""
     out = bytes([entry.kind])
     if not alone:
         assert entry.payload_crc is not None
@@ -84,7 +84,7 @@ def file_size(header: Header, entries: Sequence[Entry]) -> int:
 
 
 def groups_size(groups: Iterable[Group]) -> int:
-    """Bytes that groups take in a file of several, with their entries."""
+    """Bytes that groups and their entries take in a file of several groups."""
     return sum(len(pack_entry(group.entry)) + len(group.payload) for group in groups)
 
 
