@@ -102,7 +102,6 @@ def test_gains_are_differences():
     one = outcome(10, 9, without=4, nats=2.5, nats_without=30.0)
     assert one.token_gain == 5
     assert one.information_gain == 27.5
-    assert measures.to_bits(math.log(2)) == pytest.approx(1)
 
 
 def test_utilisation_of_a_published_model():
@@ -193,7 +192,7 @@ def test_what_is_shipped_is_long_enough_for_small_models(lm):
 # -- solutions -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("recipe", recipes.RECIPES)
+@pytest.mark.parametrize("recipe", [recipes.OURS, recipes.PAPER])
 def test_both_recipes_lower_the_cost_of_a_text(lm, recipe):
     chunks = [Chunk([90, 91, 92, 93]), Chunk([100, 101])]
     setting = Setting(recipe, vectors=2, steps=60, exact=False)

@@ -129,10 +129,6 @@ def utilisation(token_gain: float, width: int, vocabulary_size: int, n_vectors: 
     return token_gain * math.log2(vocabulary_size) / (n_vectors * width * FLOAT_BITS)
 
 
-def to_bits(nats: float) -> float:
-    return nats / math.log(2)
-
-
 def mean_std(values: Iterable[float]) -> tuple[float, float]:
     """Mean and standard deviation of a sample (n - 1), which is 0 for a single value."""
     array = np.array(list(values), dtype=float)

@@ -19,7 +19,6 @@ from ..lm.devices import DEVICES
 from ..lm.frozen import FrozenLM, pad
 
 OURS, PAPER = "cramzip", "paper"
-RECIPES = (OURS, PAPER)
 
 # The recipe of Kuratov et al. 2025 as their code has it, but for the half precision of the larger models.
 PAPER_RATE, PAPER_BETAS, PAPER_DECAY = 1e-2, (0.9, 0.9), 0.01

@@ -23,7 +23,6 @@ from cramzip.lm.frozen import token_costs
 
 LENGTH, LEAST = 80, 40  # tokens of a beginning, and the fewest that count
 BYTES = 600  # that hold them
-BATCH = 16
 RATE = 0.5  # at first, in units of the embedding scale
 
 
