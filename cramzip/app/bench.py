@@ -68,7 +68,7 @@ class Measurement:
 
 
 def settings_for(size: int, wanted: Sequence[str] = ()) -> Sequence[str]:
-    """The settings that a text of `size` bytes is measured with: those that are wanted, or else what takes no ages."""
+    """The settings that a text of `size` bytes is measured with: those `wanted`, or else those that are quick."""
     return wanted or (SETTINGS if size <= SMALL_TEXT else (DEFAULT, SMALLEST))
 
 
@@ -115,7 +115,7 @@ def measure_cramzip(
     *,
     progress: Callable[[int], None] | None = None,
 ) -> Measurement:
-    """One run of cramzip. Every file is decoded once, which is how `c` verifies it and part of the time of that."""
+    """One run of cramzip. The file is decoded once. `c` verifies it so, so this counts as compressing, too."""
     start = time.perf_counter()
     original = Original(data, hashlib.sha256(data).digest(), strip=setting == SMALLEST)
     blob = codec.unverified(original, lm, config_of(setting, config), progress=progress)
@@ -154,7 +154,7 @@ def measure_rival(file: str, data: bytes, rival: str) -> Measurement:
 
 
 def totals(measurements: Sequence[Measurement]) -> list[Measurement]:
-    """All files taken together, codec by codec, as far as a codec has measured them all."""
+    """All files taken together, for each codec that was measured with all of them."""
     files = {measurement.file for measurement in measurements}
     found = []
     for name in dict.fromkeys(measurement.codec for measurement in measurements):

@@ -68,7 +68,7 @@ class Console:
 
     @contextmanager
     def progress(self, label: str, total: int, *, done: int = 0) -> Iterator[Callable[[int], None]]:
-        """A bar with rate and time left; gives a function that is told how many more bytes are done."""
+        """A bar with rate and time left. It gives a function to tell how many more bytes are done."""
         show = at_terminal(sys.stderr) and not self.quiet if self.show_progress is None else self.show_progress
         if not show or sys.stderr is None:
             yield lambda _: None

@@ -25,7 +25,7 @@ class FileSet:
         self._paths: set[str] = set()
 
     def add(self, path: Path) -> None:
-        """Nothing where there is no file."""
+        """Add a file, if there is one."""
         with suppress(OSError):
             self._files.add(_identity(path))
             self._paths.add(os.path.realpath(path))
@@ -69,7 +69,7 @@ class Destination:
     _named: set[str] = field(default_factory=set)
 
     def foresee(self, argument: str) -> bool:
-        """Take note of an input that is to come. False if there is nothing to do that was not asked for before."""
+        """Take note of an input that is to come. False if the same input was named before."""
         if argument == files.STDIN or self.stdout:
             return True
         path = Path(argument)

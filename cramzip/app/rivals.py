@@ -65,8 +65,8 @@ def _unpack_ppmd(blob: bytes) -> bytes:
     return data
 
 
-# Each with the settings, the framing and the checksums that its own command line would write; PPMd, which comes
-# without any, in what it takes to decompress.
+# Each has the settings, the framing and the checksums that its own command line would write. PPMd comes without
+# a frame: it is given what decompression needs.
 RIVALS = {
     "gzip -9": Rival(lambda data: gzip.compress(data, 9, mtime=0), gzip.decompress),
     "bzip2 -9": Rival(lambda data: bz2.compress(data, 9), bz2.decompress),

@@ -66,7 +66,7 @@ class MessageFile(PatientFile):
 
 
 def patient(stream: BinaryIO, kind: type[PatientFile] = PatientFile) -> BinaryIO:
-    """A stream that waits, in place of a standard stream of which nothing was read; itself where it need not wait."""
+    """A stream that waits, in place of a standard stream from which nothing was read yet; others stay as they are."""
     raw = getattr(stream, "raw", stream)  # with `python -u` there is no buffer around it
     if type(raw) is not io.FileIO:
         return stream

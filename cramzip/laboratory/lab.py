@@ -25,7 +25,7 @@ from .texts import Text, by_kind
 from .trials import LEAST_LENGTH, Plan, Trial, label
 
 BEYOND = 2.0  # times what vectors hold: the gains are largest above the capacity
-LENGTH_RATIO = 2.0  # of the longest and the shortest text of a batch: what is shorter is filled up, and takes as long
+LENGTH_RATIO = 2.0  # of the longest and the shortest text of a batch: a shorter one is padded, and takes as long
 COST_SAMPLE = 64  # tokens that the cost of a text is estimated from
 TOLD_EVERY = 60.0  # seconds
 Row = dict[str, Any]
@@ -163,7 +163,7 @@ class Laboratory:
     ) -> dict[Text, int]:
         """The longest length of each text that passes; 0 for none. All texts take each step of their searches together.
 
-        Taken for granted is that what is shorter passes too.
+        It is taken for granted that whatever is shorter passes too.
         """
         searches = {text: Search(self.lengths(text, setting), begin[text]) for text in texts}
         while asked := {text: length for text, search in searches.items() if (length := search.next())}:
@@ -187,10 +187,10 @@ class Laboratory:
         *,
         looks_beyond: bool = True,
     ) -> list[Row]:
-        """For each text the longest with 99% of tokens right, as the paper counts, and the longest that is recited.
+        """For each text the longest length with 99% of tokens right, as the paper counts, and the longest recited.
 
         And the largest gains, of all lengths tried and, with `looks_beyond`, of one that is more than vectors hold.
-        What the paper's recipe recites is looked for among the lengths that are tried anyway.
+        For the paper's recipe, the longest recited is taken from the lengths that are tried anyway.
         """
         for text in texts:
             self.length_near(text, 1, setting)  # if there is any
@@ -203,7 +203,7 @@ class Laboratory:
         return [self._capacity_row(text, setting, beyond[i : i + 1]) for i, text in enumerate(texts)]
 
     def _beyond(self, text: Text, held: int, setting: Setting) -> Trial:
-        """What the gains are taken from: more than a text's vectors hold, made as likely as possible."""
+        """The trial that gains are taken from: more of a text than vectors hold, made as likely as possible."""
         if setting.recipe != PAPER:  # which makes texts as likely as possible in any case
             setting = replace(setting, exact=False)
         return Trial(text, self.length_near(text, BEYOND * max(held, 1), setting), setting)

@@ -1,7 +1,7 @@
 """The measures, as the papers define them (Kuratov et al. 2025, sections 3 and 4; Tarasov et al. 2026).
 
 *Teacher-forced* is a token that is the likeliest after the true tokens before it. *Greedy* decoding has nothing but
-what it has said itself. Where every token is right in the one it is right in the other, but for noise.
+what it has said itself. Where every token is right in one of the two, it is right in the other, but for noise.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..coding.decode import Recipe, decode_all
 from ..coding.view import Chunk, View
 from ..lm.frozen import FrozenLM, token_costs
 
-NO_NOISE = 0.0  # which matters to corrections only
+NO_NOISE = 0.0  # noise matters to corrections only
 FLOAT_BITS = 16  # of a dimension, as the papers count what a vector could hold
 NEARLY_ALL = 99  # per cent of the tokens of a text that make it count as decoded
 

@@ -29,9 +29,9 @@ Progress = Callable[[float], None]  # is told of tokens of text, each with a sha
 
 @dataclass(frozen=True)
 class Setting:
-    """How vectors are found. `exact`: every token is to be right, or else: the text is to be as likely as possible.
+    """How vectors are found. `exact`: every token is to be right; otherwise the text is to be as likely as possible.
 
-    `learning_rate` is in units of the embedding scale. It, `bits` and `exact` are of no account in the paper's recipe.
+    `learning_rate` is in units of the embedding scale. The paper's recipe uses neither it nor `bits` nor `exact`.
     """
 
     recipe: str = OURS
@@ -50,7 +50,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Solution:
-    """Vectors (M, D), float32, on the CPU; the steps they took, and their part of the seconds of their batch."""
+    """Vectors (M, D), float32, on the CPU; their steps, and their share of the seconds of their batch."""
 
     mem: torch.Tensor
     steps: int

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 
 class Search:
-    """The longest of some lengths that passes: strides that double, from where it is expected, then halves.
+    """Looks for the longest length that passes: in strides that double, from `begin` on, and then by bisection.
 
-    After a length that passed the next is at most twice as long, if there is one: what fails takes all its steps.
+    After a length that passed, the next is at most twice as long where the lengths allow it, since a length that fails
+    takes all steps of the optimiser.
     """
 
     def __init__(self, lengths: Sequence[int], begin: float):

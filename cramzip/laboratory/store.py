@@ -74,7 +74,7 @@ class Store:
         return self._records.get(_name(key))
 
     def add(self, record: Record) -> None:
-        """Append a record, or one that takes the place of what has the same key."""
+        """Append a record. It takes the place of an older one with the same key."""
         record = json.loads(json.dumps(record))  # as it will be read again
         if self.get(record["key"]) == record:
             return

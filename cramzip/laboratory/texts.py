@@ -16,7 +16,7 @@ from ..lm.frozen import FrozenLM
 BOOKS, NEW, RANDOM, FILES = "books", "new", "random words", "files"
 KINDS = (BOOKS, NEW, RANDOM, FILES)
 
-BYTES_PER_TOKEN = 6  # rather too many: what is cut out of a document has to be long enough
+BYTES_PER_TOKEN = 6  # rather too many, so that what is cut out of a document is long enough
 LEAST_TOKENS = 8
 _FOLDER = Path(__file__).parent
 _BORDER = re.compile(rb"\s(?=\S)")
@@ -87,7 +87,7 @@ def _random_words(generator: random.Random, n_words: int) -> bytes:
 
 
 def _excerpt(generator: random.Random, document: bytes, size: int) -> bytes:
-    """About `size` bytes from a random place on, between words; of a short document its second half is always in."""
+    """About `size` bytes from a random place on, between words. The place is in the first half of a short document."""
     place = generator.randrange(max(len(document) - size, len(document) // 2, 1))
     border = _BORDER.search(document, place) if place else None
     start = border.end() if border else place

@@ -55,7 +55,7 @@ def has_fast_bfloat16(device: str) -> bool:
 
 
 def _cpu_has_bfloat16() -> bool:
-    """As PyTorch says publicly, or as older versions say privately. One that says neither works in float32."""
+    """As PyTorch says publicly, or as older versions say privately; False where it says neither."""
     if (capabilities := getattr(torch.cpu, "get_capabilities", None)) is not None:
         known = capabilities()
         return bool(known.get("avx512_bf16") or known.get("amx_tile"))
@@ -64,5 +64,5 @@ def _cpu_has_bfloat16() -> bool:
 
 
 def summable(values: torch.Tensor) -> torch.Tensor:
-    """The same values where sums in float64 are to be had."""
+    """The same values, on a device that can sum them in float64."""
     return values if DEVICES[values.device.type].has_float64 else values.cpu()

@@ -1,7 +1,7 @@
 """The fingerprint of a model: a hash of what its output depends on, taken from its files.
 
-The files and not the loaded model, so that no version of any library in between can change it, and
-so that a wrong model is refused before it is loaded. Defined in section 10 of formats/cram.md.
+It is taken from the files and not from the loaded model, so that no version of a library can change it, and a wrong
+model is refused before it is loaded. Defined in section 10 of formats/cram.md.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ MAX_SAFETENSORS_HEADER = 100 * 2**20
 
 
 class StoredTensor(NamedTuple):
+    """A tensor of a safetensors file, as it is stored."""
+
     name: str
     dtype: str
     shape: list[int]
@@ -50,7 +52,7 @@ def folder_fingerprint(folder: Path) -> bytes:
 
 
 def _is_quantised(tensor: StoredTensor) -> bool:
-    """Whether a tensor cannot be weights as they are. Masks of older models are bytes, and no weights."""
+    """Whether a tensor holds quantised weights. The masks of older models are bytes, but no weights."""
     is_weight = tensor.name.endswith("weight") and len(tensor.shape) > 1
     return not re.fullmatch("F16|BF16|F32|F64", tensor.dtype) and (
         is_weight or re.match("F[468]", tensor.dtype) is not None

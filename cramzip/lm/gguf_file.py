@@ -1,6 +1,6 @@
 """What a GGUF file says: its metadata, and where its tensors are. Knows nothing of what they mean.
 
-Strict, and quick where a file lies: no count is followed that the bytes after it could not hold.
+Strict: a count that the bytes after it could not hold is refused before anything is read by it.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class _Reader:
         return number
 
     def _count(self, least_size: int) -> int:
-        """How many things of at least so many bytes come next."""
+        """How many items come next, each of at least `least_size` bytes."""
         count, left = self._integer("<Q"), len(self.data) - self.position
         if count * least_size > left:
             self._fail(f"cut off: {count} items of {least_size} bytes or more expected, {left} bytes left")
@@ -134,7 +134,7 @@ class _Reader:
         return self._numbers(kind)
 
     def _numbers(self, kind: int, count: int | None = None) -> np.ndarray:
-        """So many numbers, or as many as the next count says."""
+        """`count` numbers, or without it as many as the count that comes next says."""
         import numpy as np
 
         if kind not in NUMBERS:

@@ -1,4 +1,4 @@
-"""Which model a file needs: how it is named in a file, where it is, and whether the one at hand is the right one."""
+"""Which model a file needs: how the file names it, where it is, and whether the one at hand is the right one."""
 
 from __future__ import annotations
 
@@ -29,10 +29,9 @@ def name_of(needed: ModelReference) -> str:
 
 
 def locate(needed: ModelReference, where: str | None = None, *, download: bool = False) -> ModelSource:
-    """The model that a file names: `where` the user says that it is, or else where its name says.
+    """Find the model that a file names, at `where` if the user gives it, else by its name. Nothing is loaded yet.
 
-    Raises ModelError, MissingModelError for what a download may bring, and WrongModelError, before anything is loaded,
-    where it is another model.
+    Raises ModelError, MissingModelError for what a download may bring, and WrongModelError if another model is there.
     """
     if isinstance(needed, BuiltinModel):
         source = find_digest(needed.digest) if where is None else find(where, download=download)

@@ -17,7 +17,7 @@ from .source import ModelSource, explained
 from .strict_json import parse_object
 from .tokens import ByteExactTokenizer, TokenTable, byte_level_table, gguf_token_table, read_tokenizer
 
-# Names of tensors without which others mean something else.
+# Names of tensors that change what other tensors mean: those of adapters and of quantised weights.
 LEFTOVER = re.compile(
     r"lora_|adapter|ia3_|qweight|qzeros|g_idx|absmax|quant_(map|state)|weight_packed|\.SCB$"
     r"|(^|[._])(scales?|scale_inv|zero_points?)$"
@@ -64,7 +64,7 @@ def _some(names: Iterable[str]) -> str:
 def load_tokenizer(source: ModelSource, vocabulary_size: int) -> ByteExactTokenizer:
     """The tokenizer of a model with so many logits. Raises ModelError.
 
-    What transformers makes of other files than tokenizer.json depends on its version, so it may say how text is cut,
+    What transformers makes of other files than tokenizer.json depends on its version. So it may decide how text is cut,
     but not what tokens stand for.
     """
 
@@ -93,7 +93,7 @@ def _gguf_argument(source: ModelSource) -> dict[str, str]:
 
 
 def _table(source: ModelSource) -> TokenTable | None:
-    """What the tokens stand for by what the files say; None where tokenizer.json says it."""
+    """What the tokens stand for, read off the files; None where tokenizer.json says it."""
     if source.is_gguf:
         return _gguf_table(read_gguf(source.path))
     if (source.path / "tokenizer.json").is_file():

@@ -1,8 +1,8 @@
 """Float32 that is float32, whatever the environment and the program around ask of PyTorch and its libraries.
 
-TensorFloat-32 and bfloat16 inside of products in float32 are quick, and far less exact than the noise that files
-withstand. There are four ways to ask for them: settings of PyTorch of an older and a newer kind, autocast, and
-environment variables of the libraries beneath.
+Products of float32 numbers that are computed in TensorFloat-32 or bfloat16 are quick, but err by far more than the
+noise that files withstand. There are four ways to ask for them: settings of PyTorch of an older and a newer kind,
+autocast, and environment variables of the libraries beneath.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def plain_float32(device: str) -> Iterator[None]:
 
 
 def _newer_settings() -> list[Any]:
-    """Objects whose `fp32_precision` can be set, one for each kind of operation; PyTorch before 2.9 has none."""
+    """Objects whose `fp32_precision` can be set, one for each kind of operation. PyTorch before 2.9 has none."""
     backends = torch.backends
     kinds = [(backends.cuda, "matmul"), (backends.cudnn, "conv"), (backends.cudnn, "rnn")]
     kinds += [(backends.mkldnn, name) for name in ("matmul", "conv", "rnn")]
@@ -90,7 +90,7 @@ def _readable(read: Callable[[], Any]) -> Any:
 def onednn_is_plain() -> bool:
     """Whether no environment variable asks oneDNN for less than float32.
 
-    It reads them when PyTorch is loaded, and then nothing else than to do without it can help.
+    It reads them when PyTorch is loaded. After that, the only help is to do without oneDNN.
     """
     return all(os.environ.get(name, "").upper() in ("", "STRICT") for name in ONEDNN_VARIABLES)
 

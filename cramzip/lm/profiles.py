@@ -1,7 +1,7 @@
 """Profiles: what has been measured of a model, looked up by its fingerprint.
 
 Some come with the package; what `cramzip capacity --save-profile` finds goes into the user's configuration folder, and
-comes first. A profile is a JSON object in a file of its own.
+is looked at first. A profile is a JSON object in a file of its own.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ DIGITS = 16  # of the fingerprint, in the names of files
 
 @dataclass(frozen=True)
 class Profile:
-    """What was measured of a model: `bits_per_vector` that a vector recites without corrections, the best
-    `learning_rate` for that in units of `embedding_scale`, `noise` of the logits, and what it was `measured` with.
+    """What was measured of a model.
 
-    `origin`: D numbers in units of `embedding_scale` around which vectors that recite were found, or none.
+    `bits_per_vector`: bits of text that a vector recites. `learning_rate`: the best for that, and `origin`: D numbers
+    around which such vectors were found, or none; both in units of `embedding_scale`. `noise`: the largest error of a
+    logit. `measured`: with what.
     """
 
     fingerprint: str

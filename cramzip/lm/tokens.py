@@ -1,8 +1,8 @@
 """Bytes to token ids and back, exactly.
 
-A tokenizer may normalise, prepend spaces, or know words that stand for no text. None of this may
-touch a single byte, so going back is a plain table (token id -> bytes) and going forth is checked
-against it, piece by piece. The table and its hash are defined in section 9 of formats/cram.md.
+A tokenizer may normalise, prepend spaces, or know words that stand for no text. None of this may touch a single byte.
+So decoding is a plain table (token id -> bytes), and encoding is checked against it, piece by piece. The table and its
+hash are defined in section 9 of formats/cram.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .strict_json import parse_object
 TokenTable = tuple[bytes | None, ...]
 
 MAX_TOKENS = 2**24
-SMALLEST_PIECE = 8  # characters: below this a piece that does not survive is spelled in bytes or given up
+SMALLEST_PIECE = 8  # characters: so short a piece, if it does not survive, is spelled in bytes or given up
 _GGUF_SENTENCEPIECE = ("llama", "t5", "gemma4")
 _GGUF_NORMAL, _GGUF_USER_DEFINED, _GGUF_NO_TEXT = 1, 4, (2, 3, 5)  # unknown, control and unused tokens
 SPACE = "\u2581"  # what SentencePiece writes for a space

@@ -15,7 +15,7 @@ try:
 except ImportError:  # it has moved: no layer is one
     DynamicLayer = object
 
-ROOM = 256  # positions, and as many again as there are
+ROOM = 256  # positions to spare, besides half as many as are taken
 
 
 class RoomyLayer(DynamicLayer):  # type: ignore[misc]
@@ -64,7 +64,7 @@ def is_available() -> bool:
 
 
 def with_room(cache: Any) -> Any:
-    """The same cache, after what it is given to begin with. Layers of other kinds stay as they are."""
+    """The same cache after the first step, with room in its plain layers. Layers of other kinds stay as they are."""
     for index, layer in enumerate(getattr(cache, "layers", [])):
         if type(layer) is DynamicLayer and is_available() and layer.is_initialized:
             cache.layers[index] = RoomyLayer(layer)

@@ -1,8 +1,8 @@
 """Frozen linear layers with their weights laid out for oneDNN: on CPUs 2 to 5 times as fast as `torch.nn.Linear`.
 
-What PyTorch runs for small products in float32 is far from what processors can do (examples/results/NOTES.md). The
-operators of oneDNN that its own compiler uses are not, and are there without compiling anything. Where they are
-missing, layers stay as they are.
+For small products in float32, PyTorch is far slower than processors can be (examples/results/NOTES.md). The operators
+of oneDNN that its own compiler uses are not, and they need no compiling. Where they are missing, layers stay as they
+are.
 """
 
 from __future__ import annotations
