@@ -3,7 +3,7 @@
     lm = cramzip.load()                      # the built-in model
     blob = cramzip.compress(data, lm)        # bytes of a .cram file
     data = cramzip.decompress(blob, lm)      # exactly those bytes, or an error
-    file = cramzip.read(blob)                # header, chunk table, vectors as tensors
+    file = cramzip.read(blob)                # header, table of groups, vectors as tensors
 
 Names are imported on first use, so that `import cramzip` costs nothing before a model is needed.
 """

@@ -77,11 +77,11 @@ def decompress(
     max_size: int | None = None,
     workers: Workers | None = None,
 ) -> bytes:
-    """The original of a `.cram` file, or of its bytes `start` to `stop` only; `workers` share a whole, not a part.
+    """The original of a `.cram` file, or its bytes `start` to `stop` alone; `workers` share a whole, not a part.
 
     Raises UsageError if that is more than `max_size` bytes, before anything is decoded; DamagedFileError; and
     WrongModelError if `lm` is not the model that the file was made with (a file of stored groups alone needs none).
-    Bytes of a part are vouched for by the checksums of their groups, a whole by its SHA-256.
+    A whole is checked by its SHA-256, a part by the checksums of its groups.
     """
     file = reading.read(byte_view(blob))
     size = file.header.original_size
@@ -114,9 +114,9 @@ def read(blob: Bytes) -> CramFile:
 
 
 def entropy_bound(view: View, windows: Iterable[Window], lm: FrozenLM) -> float:
-    """Bits that an ideal arithmetic coder would need with this model, without vectors, and with these chunks.
+    """Bits that an ideal arithmetic coder would need with this model and these chunks, without vectors.
 
-    What is stored counts as it is.
+    A stored group counts with the bits of its payload.
     """
     bits = 0.0
     for groups, tokens in windows:

@@ -32,10 +32,10 @@ MAGIC = b"CRAMZIPJ"
 
 
 class Journal:
-    """Segments that were finished; walk its groups (or `segments`) as often as needed, nothing is kept in memory.
+    """The finished segments. Its groups (or `segments`) can be walked as often as needed; none is kept in memory.
 
-    `resumed_bytes` of the original were in it when it was opened; `discarded` says that it was there, but of
-    another job, and begun anew. Without a path the journal is a temporary file that nobody can resume.
+    `resumed_bytes` of the original were in it when it was opened. `discarded`: it was there, but of another job, and
+    was begun anew. Without a path the journal is a temporary file that nobody can resume.
     Raises InputOutputError while another process has it.
     """
 
@@ -62,7 +62,7 @@ class Journal:
         self._append(identity)
 
     def _load(self, identity: bytes) -> bool | None:
-        """Find the records of this job: True. False if they are of another, None if there are none."""
+        """Find the records of this job. Returns False if they are of another job, None if there are none."""
         size = os.fstat(self._file).st_size
         if not size:
             return None
@@ -139,7 +139,7 @@ class Journal:
         return sum(segment.gain for segment in self.segments)
 
     def close(self, *, remove: bool) -> None:
-        """Let go of the journal; for good with `remove`."""
+        """Close the journal, and with `remove` delete its file."""
         try:
             if remove and self.path is not None:
                 self.path.unlink(missing_ok=True)

@@ -50,10 +50,10 @@ def each(
     expand: Callable[[str], list[str] | None] = lambda _: None,
     foresee: Callable[[str], bool] = lambda _: True,
 ) -> int:
-    """Do `work` on every file, the bad ones notwithstanding; the exit code of the first failure, or 0.
+    """Do `work` on every file, even if it fails for some. Returns the exit code of the first failure, or 0.
 
-    `expand` says what to do instead of an argument: what is in a folder, or None for anything else. Before there is any
-    work, `foresee` is told of all files, and says which of them to leave out.
+    `expand` gives what stands in place of an argument: the contents of a folder, None for anything else. Before any
+    work, `foresee` is told of all files, and returns False for those to leave out.
     """
     first_code = 0
     wanted = [found for found in _expanded(arguments, expand) if found[1] is not None or foresee(found[0])]
