@@ -12,7 +12,8 @@ from cramzip.coding.encode import Writer
 from cramzip.coding.hopeless import is_hopeless
 from cramzip.container.records import Kind
 from cramzip.lm.devices import DEVICES
-from cramzip.lm.frozen import NOISE_TOKENS, FrozenLM
+from cramzip.lm.frozen import FrozenLM
+from cramzip.lm.probe import NOISE_TOKENS
 
 DRAW = random.Random(5)
 WORDS = ["".join(DRAW.choices("aeioubcdfglmnprst", k=DRAW.randint(3, 8))) for _ in range(60)]

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ..errors import ModelError, WrongModelError, one_line
+from ..errors import ModelError, WrongModelError
+from . import probe
 from .devices import pick
 from .isolation import transformers_alone
 from .loading import load_model, load_tokenizer
@@ -29,15 +30,6 @@ from .speed.llama import LlamaStep
 from .speed.memory import keep_freed_memory
 
 SCALE_SAMPLE = 4096  # rows of the embedding table that its scale is measured on
-NOISE_TOKENS = 128
-DEAFNESS_SAMPLE, DEAFNESS_SCALE = 32, 4.0  # random vectors, and their scale in units of the embedding scale
-PROBE_TEXT = (
-    b"The quick brown fox jumps over the lazy dog. In 1897, on a cold evening, she read the letter twice; then she "
-    b"folded it, put it back into the drawer, and said nothing to anyone about it until the spring.\n\n"
-    b'def area(width, height):\n    return width * height\n\n{"name": "Ada", "born": 1815, "tags": ["a", "b"]}\n'
-)
-PROBE_TOKENS = 5
-PROBE_TOLERANCE = 1e-2  # of the logits' standard deviation: far more than rounding, far less than another answer
 
 # Positions encoded by the length of the whole sequence: a cache then holds what is no longer true.
 _LENGTH_DEPENDENT = re.compile(r'"(rope_)?type": "(dynamic|longrope)"')
@@ -81,10 +73,10 @@ class FrozenLM:
             raise ModelError(f"{self.model_id} encodes positions by the length of the text: not supported")
         self.context = _positions(config)
         self.n_layers: int = getattr(config, "num_hidden_layers", 0)
-        with (
-            transformers_alone()
-        ):  # some models look for kernels, and report on those they lack, when they are first run
-            self.vocabulary_size, self.width = self._probe()
+        with transformers_alone():  # when it is first run, a model may look for kernels, and report those it lacks
+            embeddings, logits = probe.run(self)
+            self._has_plain_head = self._finds_plain_head(embeddings, logits)
+        self.vocabulary_size, self.width = logits.shape[-1], embeddings.shape[-1]
         self.tokenizer = load_tokenizer(source, self.vocabulary_size)
         self.tokenizer_hash = self.tokenizer.hash
         self.embedding_scale = self._measure_scale()
@@ -159,20 +151,10 @@ class FrozenLM:
 
     @cached_property
     @usual_settings()
-    @torch.inference_mode()
     def vectors_after_start(self) -> bool:
-        """Whether a vector says more when the start token stands before it.
-
-        Many models treat position 0 in a way of their own, whatever is there: a vector there hardly moves the first
-        token. Measured as the information that the token has of random vectors, in nats.
-        """
-        generator = torch.Generator().manual_seed(0)
-        vectors = torch.randn(DEAFNESS_SAMPLE, 1, self.width, generator=generator).to(self.device)
-        vectors = vectors * (DEAFNESS_SCALE * self.embedding_scale)
-        start = self.embed(torch.full((DEAFNESS_SAMPLE, 1), self.start, device=self.device))
-        with self.plain_float32():
-            alone, after = self.logits(vectors, 1), self.logits(torch.cat([start, vectors], dim=1), 1)
-        return _information(after[:, 0].float()) > _information(alone[:, 0].float())
+        """Whether a vector says more when the start token stands before it."""
+        start = self.embed(torch.tensor(self.start, device=self.device))
+        return probe.hears_more_after(self, start, self.embedding_scale)
 
     @cached_property
     def noise(self) -> float:
@@ -180,41 +162,11 @@ class FrozenLM:
         return self.measure_noise()
 
     @usual_settings()
-    @torch.inference_mode()
     def measure_noise(self) -> float:
-        """By how much a logit was seen to change when a text is read token by token, and not at once."""
-        pieces = self.tokenizer.encode(PROBE_TEXT)
-        ids = [token for piece in pieces for token in piece.ids or []][:NOISE_TOKENS] or [self.start]
-        ids = ids[: (self.context or NOISE_TOKENS) - 1]
-        embeddings = self.embed(torch.tensor([[self.start, *ids]], device=self.device))  # (1, N, D)
-        with self.plain_float32():
-            whole = self.logits(embeddings)[0].float()
-            cache, largest = None, 0.0
-            for n in range(embeddings.shape[1]):
-                last, cache = self.step(embeddings[:, n : n + 1], cache)
-                largest = max(largest, float((last[0] - whole[n]).abs().max()))
-        return largest
-
-    def _probe(self) -> tuple[int, int]:
-        """V and D, found by running the model: on embeddings, causally, with a cache that changes nothing."""
-        try:
-            with torch.inference_mode(), self.plain_float32():
-                embeddings = self.embed(torch.arange(PROBE_TOKENS, device=self.device)[None])  # (1, N, D)
-                whole = self.logits(embeddings)[0]  # (N, V)
-                last, cache = self.step(embeddings[:, :2])
-                stepwise = [last]
-                for n in range(2, PROBE_TOKENS):
-                    last, cache = self.step(embeddings[:, n : n + 1], cache)
-                    stepwise.append(last)
-        except Exception as error:
-            raise ModelError(f"{self.model_id} cannot be run on input embeddings: {one_line(error)}") from error
-        if not torch.isfinite(whole).all():
-            raise ModelError(f"{self.model_id} gives logits that are not finite")
-        difference = (torch.cat(stepwise) - whole[1:]).abs().max()
-        if difference > PROBE_TOLERANCE * whole.std():
-            raise ModelError(f"{self.model_id} is not causal, or its cache changes its output: not supported")
-        self._has_plain_head = self._finds_plain_head(embeddings, whole)
-        return whole.shape[-1], embeddings.shape[-1]
+        """The largest change of a logit when a text is read token by token, and not at once."""
+        ids = [token for piece in self.tokenizer.encode(probe.PROBE_TEXT) for token in piece.ids or []]
+        most = min(probe.NOISE_TOKENS, (self.context or probe.NOISE_TOKENS + 1) - 1)
+        return probe.noise(self, [self.start, *(ids or [self.start])[:most]])
 
     @torch.inference_mode()
     def _finds_plain_head(self, embeddings: torch.Tensor, whole: torch.Tensor) -> bool:
@@ -224,7 +176,7 @@ class FrozenLM:
             return False
         with self.plain_float32():
             found = head(base(inputs_embeds=embeddings, use_cache=False).last_hidden_state)[0]
-        return found.shape == whole.shape and bool((found - whole).abs().max() <= PROBE_TOLERANCE * whole.std())
+        return probe.is_same(found, whole)
 
     @contextmanager
     def plain_float32(self) -> Iterator[None]:
@@ -253,13 +205,6 @@ def _positions(config: Any) -> int | None:
     if positions is not None and not (isinstance(positions, int) and positions > 0):
         raise ModelError(f"max_position_embeddings: expected 1 or more, found {positions!r}")
     return positions
-
-
-def _information(logits: torch.Tensor) -> float:
-    """How much a token drawn from logits (B, V) tells of the row that it was drawn from, in nats."""
-    log_p = logits.log_softmax(1)
-    p = log_p.exp()
-    return float((p * (log_p - p.mean(0).log())).nan_to_num().sum(1).mean())
 
 
 def token_costs(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
