@@ -193,7 +193,7 @@ CONFIGS = {
     "no vectors": CramConfig(vectors=0, chunk_tokens=30, context=20),
     "default": CramConfig(effort=1, chunk_tokens=30, context=20),
     "two vectors": CramConfig(effort=1, vectors=2, chunk_tokens=30, context=20),
-    "exact": CramConfig(effort=1, vectors=2, exact=True),
+    "exact": CramConfig(effort=3, vectors=2, exact=True),
 }
 whole_files = pytest.mark.usefixtures("small_groups", "long_chunks", "never_stored")
 every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
