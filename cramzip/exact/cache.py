@@ -1,0 +1,72 @@
+"""Keys and values of the positions that are still seen, as int8 with a scale each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .arithmetic import Floats
+from .weights import HEAD_WIDTH, Shape
+
+BLOCK = 256  # positions that are forgotten together
+WINDOW = 3 * BLOCK  # the most that a position sees, itself included
+
+
+class Cache:
+    """What all layers keep of B rows, which stand at the same position.
+
+    A position sees its own block of 256 and the two before it. When a block begins that has three before it, the
+    oldest is dropped.
+    """
+
+    def __init__(self, shape: Shape, n_rows: int, n_positions: int):
+        """Room for `n_positions` in each of `n_rows` rows: as much memory as the window needs, at most."""
+        slots = min(WINDOW, n_positions)
+        heads = shape.n_layers, n_rows, shape.n_key_heads
+        self.keys = np.zeros((*heads, slots, HEAD_WIDTH), np.int8)
+        self.values = np.zeros((*heads, slots, HEAD_WIDTH), np.int8)
+        self.key_scales = np.zeros((*heads, slots), np.float32)
+        self.value_scales = np.zeros((*heads, slots), np.float32)
+        self.position = 0  # of the next token
+        self.length = 0  # positions that are kept
+        self._scratch: dict[str, npt.NDArray[Any]] = {}
+
+    @property
+    def n_rows(self) -> int:
+        return self.keys.shape[1]
+
+    def take(self, n: int) -> int:
+        """Make room for at most `n` positions that follow, as many as the block has left; return how many."""
+        n = min(n, BLOCK - self.position % BLOCK)
+        if self.length == WINDOW:
+            self.length -= BLOCK
+            for kept in (self.keys, self.values, self.key_scales, self.value_scales):
+                kept[:, :, :, : self.length] = kept[:, :, :, BLOCK:]
+        if self.length + n > self.keys.shape[3]:
+            raise ValueError(f"a cache of {self.keys.shape[3]} positions is full")
+        return n
+
+    def advance(self, n: int) -> None:
+        self.position += n
+        self.length += n
+
+    def keep(self, rows: Sequence[int] | slice) -> None:
+        """Go on with some of the rows only."""
+        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+        self.key_scales, self.value_scales = self.key_scales[:, rows], self.value_scales[:, rows]
+
+    def scratch(self, name: str, shape: tuple[int, ...], dtype: type = np.float32) -> npt.NDArray[Any]:
+        """Memory to work in, the same for every call with this name: contents are lost."""
+        size = int(np.prod(shape))
+        flat = self._scratch.get(name)
+        if flat is None or len(flat) < size:
+            flat = self._scratch[name] = np.empty(size, dtype)
+        return flat[:size].reshape(shape)
+
+
+def first_seen(position: int) -> int:
+    """The first position that is seen from `position`."""
+    return max(0, position // BLOCK * BLOCK - (WINDOW - BLOCK))

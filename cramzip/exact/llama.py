@@ -1,0 +1,259 @@
+"""A stack of Llama layers in exact arithmetic: the same bits on every machine, in steps and batches of any size.
+
+The comments name shapes by B rows, N new positions, T positions seen, D width, H heads, G key-value heads, V tokens.
+Sections 4 to 6 of formats/exact.md.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ModelError
+from .arithmetic import (
+    POWER_ONE,
+    SIGMOID_RANGE,
+    SIGMOID_STEPS,
+    STEPS,
+    TINY,
+    WEIGHT_MOST,
+    Doubles,
+    Floats,
+    levels,
+    powers,
+    sigmoids,
+    to_integers,
+)
+from .cache import WINDOW, Cache
+from .product import Product
+from .rotations import Rotations
+from .weights import HEAD_WIDTH, Layer, Matrix, Weights
+
+LOG2_E = 1.4426950408889634
+PER_NAT = np.float32(STEPS * LOG2_E)  # entries of POWERS for a factor of e
+PER_SCORE = np.float32(STEPS * LOG2_E / 8)  # 8 is the square root of the width of a head
+KEY_MOST = 127
+QUERY_MOST = levels(HEAD_WIDTH)  # with keys of at most 127, a sum of 64 products stays below 2^24
+VALUE_MOST = 127
+SHARE_ONE = 2**17  # what the weights of values add up to, or less; with roundings, times 127, still below 2^24
+NORM_MOST = 2047  # of the integers whose squares a norm adds up
+MOST_INDEX = 2.0**62  # what may be converted to an index, before it is cut off at the end of a table
+SCORES_AT_ONCE = 2**17
+KEYS_AT_ONCE = 2**17
+
+
+class Llama:
+    """A model that is ready to run. `wide` computes products in float64, for a machine whose float32 cannot be trusted."""
+
+    def __init__(self, weights: Weights, *, wide: bool = False):
+        self.shape, self.weights = weights.shape, weights
+        shape = weights.shape
+        self._rotations = Rotations(shape.theta)
+        self._powers, self._sigmoids = powers(), sigmoids()
+        dtype = np.float64 if wide else np.float32
+        self._layers = [_RunningLayer(layer, dtype) for layer in weights.layers]
+        self._head = Product(weights.head, dtype)
+        _check_reach(weights)
+
+    def new_cache(self, n_rows: int, n_positions: int) -> Cache:
+        """For `n_rows` rows of at most `n_positions`, vectors and start token included."""
+        return Cache(self.shape, n_rows, n_positions)
+
+    def embed(self, tokens: npt.ArrayLike) -> Floats:
+        """Input embeddings (..., D) of tokens (...)."""
+        ids = np.asarray(tokens)
+        embedding = self.weights.embedding
+        return embedding.integers[ids] * embedding.scales[ids][..., None]
+
+    def forward(self, x: Floats, cache: Cache, n_last: int | None = None) -> tuple[Floats, Floats]:
+        """Logits at the last `n_last` of N further positions, or at all, and what one of their units stands for.
+
+        x (B, N, D) are input embeddings, of tokens or any others. Gives u (B, n_last, V) and s (B, n_last, 1); the
+        logits are u x s. What `u` lies in is used again by the next call with this cache.
+        """
+        n_rows, n, width = x.shape
+        n_last = n if n_last is None else n_last
+        hidden, done = np.empty((n_rows, n_last, width), np.float32), 0
+        while done < n:
+            count = cache.take(n - done)
+            states = self._run_layers(x[:, done : done + count], cache)
+            done += count
+            wanted = min(count, done - (n - n_last))
+            if wanted > 0:
+                place = done - (n - n_last)
+                hidden[:, place - wanted : place] = states[:, count - wanted :]
+        return self._logits(hidden.reshape(-1, width), cache, (n_rows, n_last))
+
+    def logits(self, x: Floats, cache: Cache, n_last: int | None = None) -> Floats:
+        """The same as logits (B, n_last, V) of their own."""
+        units, scale = self.forward(x, cache, n_last)
+        return units * scale
+
+    def _logits(self, hidden: Floats, cache: Cache, rows: tuple[int, int]) -> tuple[Floats, Floats]:
+        integers, scale = _normalise(hidden, self.weights.norm, self.shape.epsilon)
+        units = self._head(integers, cache.scratch("logits", (len(hidden), self._head.width)))
+        return units.reshape(*rows, -1), scale.reshape(*rows, 1)
+
+    def _run_layers(self, x: Floats, cache: Cache) -> Floats:
+        """What the layers make of x (B, N, D), all within one block; the cache moves on."""
+        n_rows, n, width = x.shape
+        rotation = self._rotations.at(cache.position, n)
+        states = x.reshape(-1, width).copy()  # (B N, D)
+        for index, layer in enumerate(self._layers):
+            integers, scale = _normalise(states, layer.attention_norm, self.shape.epsilon)
+            projected = layer.qkv(integers, cache.scratch("qkv", (len(states), layer.qkv.width)))
+            queries, query_scales = self._store(projected, scale, rotation, cache, index)
+            seen = self._attend(queries, query_scales, cache, index)
+            integers, scale = to_integers(seen, levels(seen.shape[1]))
+            states += layer.out(integers, cache.scratch("out", (len(states), layer.out.width))) * scale
+            integers, scale = _normalise(states, layer.mlp_norm, self.shape.epsilon)
+            states += self._feed_forward(layer, integers, scale, cache)
+        cache.advance(n)
+        return states.reshape(n_rows, n, width)
+
+    def _store(
+        self, projected: Floats, scale: Floats, rotation: tuple[Floats, Floats], cache: Cache, index: int
+    ) -> tuple[Floats, Floats]:
+        """Put keys and values of a layer into the cache; give integer queries (B, G, H / G, N, 64), and their scales."""
+        shape, n_rows = self.shape, cache.n_rows
+        n_heads, n_keys, first = shape.n_heads, shape.n_key_heads, cache.length
+        heads = projected.reshape(n_rows, -1, n_heads + 2 * n_keys, HEAD_WIDTH)  # (B, N, H + 2 G, 64)
+        n = heads.shape[1]
+        new = slice(first, first + n)
+        row_scale = scale.reshape(n_rows, n, 1)
+        turned = _rotate(heads[:, :, : n_heads + n_keys], rotation, cache)
+        queries, query_scales = to_integers(turned[:, :, :n_heads], QUERY_MOST)
+        query_scales = query_scales[..., 0] * row_scale * PER_SCORE  # (B, N, H)
+        for n_most, given, integers, scales in (
+            (KEY_MOST, turned[:, :, n_heads:], cache.keys, cache.key_scales),
+            (VALUE_MOST, heads[:, :, n_heads + n_keys :], cache.values, cache.value_scales),
+        ):
+            small, small_scales = to_integers(given, n_most)
+            integers[index, :, :, new] = small.swapaxes(1, 2)
+            scales[index, :, :, new] = (small_scales[..., 0] * row_scale).swapaxes(1, 2)
+        grouped = queries.reshape(n_rows, n, n_keys, -1, HEAD_WIDTH).transpose(0, 2, 3, 1, 4)
+        return grouped, query_scales.reshape(n_rows, n, n_keys, -1).transpose(0, 2, 3, 1)
+
+    def _attend(self, queries: Floats, query_scales: Floats, cache: Cache, index: int) -> Floats:
+        """What the queries of a layer see in the cache: (B N, H 64), without the scale of the largest share."""
+        n_rows, n_keys, n_shared, n, _ = queries.shape
+        n_seen = cache.length + n  # T
+        out = np.empty((n_rows, n, n_keys, n_shared, HEAD_WIDTH), np.float32)
+        step = max(1, SCORES_AT_ONCE // (n_keys * n_shared * n * n_seen))
+        for first in range(0, n_rows, step):
+            rows = slice(first, min(first + step, n_rows))
+            shares, value_scales = self._shares(queries[rows], query_scales[rows], cache, index, rows)
+            seen = _product_with(cache.values[index, rows, :, :n_seen], shares, cache, transposed=False)
+            seen = seen.reshape(-1, n_keys, n_shared, n, HEAD_WIDTH) * value_scales[:, :, None, :, None]
+            out[rows] = seen.transpose(0, 3, 1, 2, 4)
+        return out.reshape(n_rows * n, -1)
+
+    def _shares(
+        self, queries: Floats, query_scales: Floats, cache: Cache, index: int, rows: slice
+    ) -> tuple[Floats, Floats]:
+        """Integers that the values of the positions seen are multiplied with (B, G, H / G x N, T), and their scales."""
+        n_rows, n_keys, n_shared, n, _ = queries.shape
+        old = cache.length
+        n_seen = old + n
+        by_key = queries.reshape(n_rows, n_keys, n_shared * n, HEAD_WIDTH)
+        scores = _product_with(cache.keys[index, rows, :, :n_seen], by_key, cache, transposed=True)
+        scores *= cache.key_scales[index, rows, :, None, :n_seen]
+        scores = scores.reshape(n_rows, n_keys, n_shared, n, n_seen)
+        if n > 1:
+            later = np.triu(np.ones((n, n), bool), 1)
+            np.copyto(scores[..., old:], np.float32(-np.inf), where=later)
+        np.subtract(scores.max(axis=-1, keepdims=True), scores, out=scores)
+        scores *= query_scales[..., None]
+        if n > 1:
+            np.copyto(scores[..., old:], np.float32(len(self._powers)), where=later)
+        indices = cache.scratch("indices", scores.shape, np.intp)
+        np.copyto(indices, scores, casting="unsafe")
+        np.take(self._powers, indices, out=scores, mode="clip")
+        total = scores.sum(axis=-1, keepdims=True, dtype=np.float64)
+        scales = cache.value_scales[index, rows, :, :n_seen]
+        largest = np.maximum(np.maximum.accumulate(scales, axis=-1)[..., old:], TINY)  # (B, G, N)
+        scores *= scales[:, :, None, None]
+        scores *= (SHARE_ONE / (total * largest[:, :, None, :, None])).astype(np.float32)
+        np.rint(scores, out=scores)
+        return scores.reshape(n_rows, n_keys, n_shared * n, n_seen), largest * np.float32(1 / SHARE_ONE)
+
+    def _feed_forward(self, layer: _RunningLayer, integers: Floats, scale: Floats, cache: Cache) -> Floats:
+        both = layer.gate_up(integers, cache.scratch("gate_up", (len(integers), layer.gate_up.width)))
+        gate, up = both[:, : self.shape.hidden], both[:, self.shape.hidden :]
+        place = np.multiply(gate, scale * np.float32(SIGMOID_STEPS), out=cache.scratch("place", gate.shape))
+        place += np.float32(SIGMOID_RANGE * SIGMOID_STEPS + 0.5)
+        indices = cache.scratch("gate_indices", gate.shape, np.intp)
+        np.copyto(indices, place, casting="unsafe")
+        np.take(self._sigmoids, indices, out=place, mode="clip")
+        place *= gate
+        place *= up
+        hidden, hidden_scale = to_integers(place, levels(self.shape.hidden), out=cache.scratch("hidden", gate.shape))
+        result = layer.down(hidden, cache.scratch("out", (len(hidden), layer.down.width)))
+        result *= hidden_scale * (scale * scale)
+        return result
+
+
+class _RunningLayer:
+    def __init__(self, layer: Layer, dtype: type):
+        self.attention_norm, self.mlp_norm = layer.attention_norm, layer.mlp_norm
+        self.qkv, self.out = Product(layer.qkv, dtype), Product(layer.out, dtype)
+        self.gate_up, self.down = Product(layer.gate_up, dtype), Product(layer.down, dtype)
+
+
+def _normalise(x: Floats, weight: Floats, epsilon: float) -> tuple[Floats, Floats]:
+    """RMSNorm of rows x (M, D), as integers (M, D) and what one of them stands for (M, 1)."""
+    small, unit = to_integers(x, NORM_MOST)
+    wide: Doubles = unit.astype(np.float64)
+    total = np.square(small, dtype=np.float64).sum(axis=1, keepdims=True)
+    inverse = (1 / np.sqrt(total / x.shape[1] * (wide * wide) + epsilon)).astype(np.float32)
+    integers, scale = to_integers(np.multiply(x, weight, out=small), levels(x.shape[1]))
+    return integers, scale * inverse
+
+
+def _rotate(heads: Floats, rotation: tuple[Floats, Floats], cache: Cache) -> Floats:
+    """Rotary position embedding of heads (B, N, H, 64), by cosines and sines (N, 32)."""
+    half = HEAD_WIDTH // 2
+    cosines, sines = (table[:, None] for table in rotation)  # (N, 1, 32)
+    first, second = heads[..., :half], heads[..., half:]
+    turned: Floats = cache.scratch("turned", heads.shape)
+    product = cache.scratch("half", first.shape)
+    np.multiply(first, cosines, out=turned[..., :half])
+    turned[..., :half] -= np.multiply(second, sines, out=product)
+    np.multiply(second, cosines, out=turned[..., half:])
+    turned[..., half:] += np.multiply(first, sines, out=product)
+    return turned
+
+
+def _product_with(stored: npt.NDArray[np.int8], left: Floats, cache: Cache, *, transposed: bool) -> Floats:
+    """left (B, G, M, .) times stored (B, G, T, 64), or its transpose; a few rows at once, so that the floats stay near."""
+    n_rows, n_keys, n_seen, width = stored.shape
+    name, n_columns = ("scores", n_seen) if transposed else ("seen", width)
+    out = cache.scratch(name, (*left.shape[:3], n_columns))
+    step = max(1, KEYS_AT_ONCE // (n_keys * n_seen * width))
+    floats: Floats = cache.scratch("floats", (min(step, n_rows), n_keys, n_seen, width))
+    for first in range(0, n_rows, step):
+        rows = slice(first, min(first + step, n_rows))
+        right = floats[: rows.stop - first]
+        np.copyto(right, stored[rows])
+        np.matmul(left[rows], right.swapaxes(2, 3) if transposed else right, out=out[rows])
+    return out
+
+
+def _check_reach(weights: Weights) -> None:
+    """Raise ModelError if a score, gate or logit could be too large to be converted to an index."""
+
+    def reach(matrix: Matrix, norm: Floats) -> float:  # Cauchy and Schwarz: a normalised row is no longer than sqrt(D)
+        width = weights.shape.width
+        return 2 * WEIGHT_MOST * width * float(matrix.scales.max()) * float(np.abs(norm).max())
+
+    found = reach(weights.head, weights.norm) * STEPS
+    for layer in weights.layers:
+        qkv = reach(layer.qkv, layer.attention_norm)
+        found = max(found, qkv * qkv * HEAD_WIDTH * STEPS, reach(layer.gate_up, layer.mlp_norm) * STEPS)
+    if not found * 4 < MOST_INDEX:
+        raise ModelError(f"the model's numbers are too large for exact arithmetic: {found:.3g}")
+
+
+assert WINDOW <= 2048
+assert (SHARE_ONE * (1 + 2.0**-20) + WINDOW / 2) * VALUE_MOST < 2**24
+assert POWER_ONE * WINDOW < 2**53

@@ -1,0 +1,100 @@
+"""Cosines and sines of rotary position embeddings, rounded to multiples of 2^-14. Section 2.3 of formats/exact.md."""
+
+from __future__ import annotations
+
+from math import isqrt
+
+import numpy as np
+
+from ..errors import ModelError
+from .arithmetic import Doubles, Floats, table_hash
+
+HALF = 32  # frequencies: half the width of a head
+MAX_POSITIONS = 2**16  # beyond, nobody has checked that no entry is near a tie of rounding
+PAGE = 1024  # positions that are computed together
+RESOLUTION = 2.0**14
+
+_FRACTION = 128
+_ONE = 1 << _FRACTION
+_TERMS = 40  # 1 / 40! is below 2^-128
+_PAGE_BITS, _POSITION_BITS = PAGE.bit_length() - 1, MAX_POSITIONS.bit_length() - 1
+_FIRST_PAGE_HASHES = {10000: "912c51fe7551032e1ee275111eab7d01f5e4f1c619e1d64048aec35ed6ec1800"}
+
+
+class Rotations:
+    """The rotation of every position below 2^16, by the 32 angles theta^(-i / 32) a position."""
+
+    def __init__(self, theta: int):
+        self._units = [_as_doubles(turns) for turns in _doublings(_angles(theta))]
+        self._pages: dict[int, tuple[Floats, Floats]] = {}
+        expected = _FIRST_PAGE_HASHES.get(theta)
+        if expected not in (None, table_hash(*self._page(0))):
+            raise ModelError("the table of cosines comes out wrong on this machine: exact arithmetic is impossible here")
+
+    def at(self, first: int, n: int) -> tuple[Floats, Floats]:
+        """Cosines and sines (n, 32) for n positions from `first` on, which may not cross a multiple of 1,024."""
+        cosines, sines = self._page(first // PAGE)
+        place = first % PAGE
+        return cosines[place : place + n], sines[place : place + n]
+
+    def _page(self, number: int) -> tuple[Floats, Floats]:
+        if number not in self._pages:
+            if number >= MAX_POSITIONS // PAGE:
+                raise ModelError(f"exact arithmetic ends at {MAX_POSITIONS} positions")
+            while len(self._pages) > 1:
+                self._pages.pop(next(iter(self._pages)))
+            self._pages[number] = self._make_page(number)
+        return self._pages[number]
+
+    def _make_page(self, number: int) -> tuple[Floats, Floats]:
+        turn = np.ones((1, HALF)), np.zeros((1, HALF))
+        for bit in range(_PAGE_BITS, _POSITION_BITS):
+            if number << _PAGE_BITS >> bit & 1:
+                turn = _turned(turn, self._units[bit])
+        for bit in range(_PAGE_BITS):
+            further = _turned(turn, self._units[bit])
+            turn = np.concatenate([turn[0], further[0]]), np.concatenate([turn[1], further[1]])
+        return _rounded(turn[0]), _rounded(turn[1])
+
+
+def _angles(theta: int) -> list[int]:
+    """theta^(-i / 32) for i = 0 ... 31, as integers in units of 2^-128."""
+    root = theta << _FRACTION
+    for _ in range(HALF.bit_length() - 1):
+        root = isqrt(root << _FRACTION)
+    angles = [_ONE]
+    while len(angles) < HALF:
+        angles.append((angles[-1] << _FRACTION) // root)
+    return angles
+
+
+def _doublings(angles: list[int]) -> list[list[tuple[int, int]]]:
+    """Cosines and sines of the angles times 1, 2, 4, ..., 2^15, as integers in units of 2^-128."""
+    turns = [[_turn(angle) for angle in angles]]
+    while len(turns) < _POSITION_BITS:
+        turns.append([((c * c - s * s) >> _FRACTION, 2 * c * s >> _FRACTION) for c, s in turns[-1]])
+    return turns
+
+
+def _turn(angle: int) -> tuple[int, int]:
+    """Cosine and sine of an angle of at most 1, by their series."""
+    cosine, sine, term = _ONE, 0, _ONE
+    for n in range(1, _TERMS):
+        term = term * angle // (n << _FRACTION)
+        if n % 2:
+            sine += term if n % 4 == 1 else -term
+        else:
+            cosine += term if n % 4 == 0 else -term
+    return cosine, sine
+
+
+def _as_doubles(turns: list[tuple[int, int]]) -> tuple[Doubles, Doubles]:
+    return np.array([c / _ONE for c, _ in turns]), np.array([s / _ONE for _, s in turns])
+
+
+def _turned(turn: tuple[Doubles, Doubles], by: tuple[Doubles, Doubles]) -> tuple[Doubles, Doubles]:
+    return turn[0] * by[0] - turn[1] * by[1], turn[0] * by[1] + turn[1] * by[0]
+
+
+def _rounded(x: Doubles) -> Floats:
+    return (np.rint(x * RESOLUTION) / RESOLUTION).astype(np.float32)

@@ -1,0 +1,86 @@
+"""A range coder of whole tokens, whose probabilities are integers that add up to 2^24. Section 8 of formats/exact.md.
+
+Knows nothing of models. Python's integers hold the state, so it is the same on every machine.
+"""
+
+from __future__ import annotations
+
+from ..errors import DamagedFileError
+from .probabilities import TOTAL_BITS
+
+STATE_BYTES = 6
+STATE_BITS = 8 * STATE_BYTES
+FULL = (1 << STATE_BITS) - 1
+LEAST_RANGE = 1 << (STATE_BITS - 8)  # so that a part of 2^24 is at least 2^16 numbers wide
+
+
+class TokenEncoder:
+    """Intervals to bytes. The state is `_low` to `_low + _range`, in units after the bytes of `_out`."""
+
+    def __init__(self) -> None:
+        self._low, self._range, self._out = 0, FULL, bytearray()
+
+    def encode(self, first: int, count: int) -> None:
+        """Code what has `count` of 2^24, after `first` that others have."""
+        part = self._range >> TOTAL_BITS
+        self._low += part * first
+        self._range = part * count
+        while self._range < LEAST_RANGE:
+            self._shift()
+
+    def _shift(self) -> None:
+        if self._low > FULL:
+            self._carry()
+        self._out.append(self._low >> (STATE_BITS - 8))
+        self._low = self._low << 8 & FULL
+        self._range <<= 8
+
+    def _carry(self) -> None:
+        self._low &= FULL
+        index = len(self._out) - 1
+        while self._out[index] == 0xFF:
+            self._out[index] = 0
+            index -= 1
+        self._out[index] += 1
+
+    def finish(self) -> bytes:
+        """The shortest bytes that decode to what was coded; zeros at their end are left out."""
+        ends = (8 * n for n in range(STATE_BYTES, -1, -1))
+        n_zeros = next(n for n in ends if -(-self._low >> n) << n < self._low + self._range)
+        self._low = -(-self._low >> n_zeros) << n_zeros
+        if self._low > FULL:
+            self._carry()
+        self._out += self._low.to_bytes(STATE_BYTES, "big")
+        return bytes(self._out).rstrip(b"\0")
+
+
+class TokenDecoder:
+    """The inverse of TokenEncoder."""
+
+    def __init__(self, data: bytes):
+        self._data, self._position = data, STATE_BYTES
+        self._code = int.from_bytes(data[:STATE_BYTES].ljust(STATE_BYTES, b"\0"), "big")
+        self._range, self._part = FULL, 0
+
+    def target(self) -> int:
+        """Where in 2^24 the next interval lies: `first` <= target < `first` + `count`."""
+        self._part = self._range >> TOTAL_BITS
+        target = self._code // self._part
+        if target >> TOTAL_BITS:
+            raise DamagedFileError("content", "coded tokens: no token has this code")
+        return target
+
+    def take(self, first: int, count: int) -> None:
+        """Go on after the interval that the target lies in."""
+        self._code -= self._part * first
+        self._range = self._part * count
+        while self._range < LEAST_RANGE:
+            byte = self._data[self._position] if self._position < len(self._data) else 0
+            self._code = (self._code << 8 | byte) & FULL
+            self._range <<= 8
+            self._position += 1
+
+    def finish(self) -> None:
+        """Raise DamagedFileError if bytes are left over, or if the last one is zero."""
+        if len(self._data) > self._position or self._data[-1:] == b"\0":
+            raise DamagedFileError("content", f"coded tokens: {len(self._data)} bytes, {self._position} expected")
