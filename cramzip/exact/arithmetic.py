@@ -33,7 +33,7 @@ _SIGMOIDS_HASH = "eaed268169abf4b6aa6aadd53f340397fe46ff1ae0667bfcfdb1553923ec1f
 
 
 def to_integers(x: Floats, most: int, out: Floats | None = None) -> tuple[Floats, Floats]:
-    """Rows of integers of at most `most`, in proportion to the rows x (..., K), and what one of them stands for (..., 1).
+    """Integers of at most `most` in proportion to the rows x (..., K), and what one of them stands for (..., 1).
 
     `out`, if given, takes the integers; it must not be `x`.
     """
@@ -80,7 +80,7 @@ def sigmoids() -> Floats:
 
 def _checked(table: Floats, expected: str, name: str) -> Floats:
     if table_hash(table) != expected:
-        raise ModelError(f"the table of {name} comes out wrong on this machine: exact arithmetic is impossible here")
+        raise ModelError(f"the table of {name} comes out wrong here: exact arithmetic is impossible on this machine")
     table.flags.writeable = False
     return table
 

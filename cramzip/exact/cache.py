@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .arithmetic import Floats
 from .weights import HEAD_WIDTH, Shape
 
 BLOCK = 256  # positions that are forgotten together

@@ -8,6 +8,8 @@ the encoder, which knows all tokens, asks for many positions at once. Section 9 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -15,9 +17,11 @@ import numpy.typing as npt
 
 from ..errors import DamagedFileError
 from .arithmetic import Floats
+from .cache import Cache
 from .llama import Llama
 from .probabilities import Counts, counts, cumulated
 from .rotations import MAX_POSITIONS
+from .threads import one_blas_thread
 from .tokencoder import TokenDecoder, TokenEncoder
 
 MOST_LANES = 1024
@@ -44,29 +48,28 @@ def encode_lanes(
     *,
     vectors: Floats | None = None,
     learner: Learner | None = None,
+    threads: int = 1,
     progress: Callable[[int], object] | None = None,
 ) -> bytes:
     """Code `tokens` in `n_lanes` lanes. `vectors` (M, D), or (L, M, D) for each lane, follow the start token.
 
     `progress` is called with the number of tokens coded so far.
     """
-    run = _Run(model, len(tokens), n_lanes, vectors)
+    run = _Run(model, len(tokens), n_lanes, vectors, threads)
     run.fill(tokens)
     encoder = TokenEncoder()
-    for first, shares in run.steps(max(1, TOKENS_AT_ONCE // n_lanes)):
-        sums = cumulated(shares) if learner is None else None
-        for step in range(shares.shape[1]):
-            for lane in range(len(shares)):
+    for first, n, lanes in run.steps(max(1, TOKENS_AT_ONCE // n_lanes), _unchanged if learner else cumulated):
+        for step in range(n):
+            for lane, rows in enumerate(lanes):
                 token = run.known.item(lane, first + step)
-                if learner is None:
-                    row = sums[lane, step]
-                else:
-                    row = cumulated(learner.predict(lane, shares[lane, step]))
+                row = rows[step]
+                if learner:
+                    row = cumulated(learner.predict(lane, row))
                     learner.learn(lane, token)
                 before = row.item(token)
                 encoder.encode(before, row.item(token + 1) - before)
         if progress:
-            progress(run.n_tokens_before(first + shares.shape[1]))
+            progress(run.n_tokens_before(first + n))
     return encoder.finish()
 
 
@@ -78,25 +81,30 @@ def decode_lanes(
     *,
     vectors: Floats | None = None,
     learner: Learner | None = None,
+    threads: int = 1,
     progress: Callable[[int], object] | None = None,
 ) -> list[int]:
     """The inverse of `encode_lanes`. Raises DamagedFileError if `payload` cannot come from it."""
-    run = _Run(model, n_tokens, n_lanes, vectors)
+    run = _Run(model, n_tokens, n_lanes, vectors, threads)
     decoder = TokenDecoder(payload)
-    for step, shares in run.steps(1):
-        sums = cumulated(shares[:, 0]) if learner is None else None
-        for lane in range(len(shares)):
-            row = sums[lane] if learner is None else cumulated(learner.predict(lane, shares[lane, 0]))
+    for step, _, lanes in run.steps(1, _unchanged if learner else cumulated):
+        for lane, (row,) in enumerate(lanes):
+            if learner:
+                row = cumulated(learner.predict(lane, row))
             token = int(row.searchsorted(decoder.target(), side="right")) - 1
             before = row.item(token)
             decoder.take(before, row.item(token + 1) - before)
             run.known[lane, step] = token
-            if learner is not None:
+            if learner:
                 learner.learn(lane, token)
         if progress:
             progress(run.n_tokens_before(step + 1))
     decoder.finish()
     return run.tokens()
+
+
+def _unchanged(shares: Counts) -> Counts:
+    return shares
 
 
 def lane_lengths(n_tokens: int, n_lanes: int) -> list[int]:
@@ -108,7 +116,7 @@ def lane_lengths(n_tokens: int, n_lanes: int) -> list[int]:
 class _Run:
     """Lanes on their way through the model: `known` (L, T) are their tokens, as far as they are known."""
 
-    def __init__(self, model: Llama, n_tokens: int, n_lanes: int, vectors: Floats | None):
+    def __init__(self, model: Llama, n_tokens: int, n_lanes: int, vectors: Floats | None, threads: int):
         if not 1 <= n_lanes <= min(MOST_LANES, max(n_tokens, 1)):
             raise ValueError(f"{n_lanes} lanes for {n_tokens} tokens; at least one token a lane, at most {MOST_LANES}")
         self._model, self._lengths = model, lane_lengths(n_tokens, n_lanes)
@@ -116,7 +124,10 @@ class _Run:
         n_positions = self._prefix.shape[1] + self._lengths[0] - 1
         if n_positions > MAX_POSITIONS:
             raise ValueError(f"a lane of {n_positions} positions; at most {MAX_POSITIONS} are exact")
-        self._cache = model.new_cache(n_lanes, n_positions)
+        firsts = [n_lanes * thread // threads for thread in range(threads + 1)]
+        self._parts = [
+            (first, model.new_cache(stop - first, n_positions)) for first, stop in pairwise(firsts) if stop > first
+        ]
         self.known: Tokens = np.zeros((n_lanes, self._lengths[0]), np.int64)
 
     def fill(self, tokens: Sequence[int]) -> None:
@@ -134,19 +145,30 @@ class _Run:
     def n_tokens_before(self, step: int) -> int:
         return sum(min(step, length) for length in self._lengths)
 
-    def steps(self, at_once: int) -> Iterator[tuple[int, Counts]]:
-        """First steps, and the counts (lanes, steps, V) for the tokens of up to `at_once` steps.
+    def steps(self, at_once: int, finish: Callable[[Counts], Counts]) -> Iterator[tuple[int, int, list[Counts]]]:
+        """First steps, numbers of steps, and for each lane what `finish` makes of the counts (steps, V) for its tokens.
 
         Before the counts of a step are asked for, the tokens of all steps before must be in `known`.
         """
-        for first, n, n_lanes in self._schedule(at_once):
-            if n_lanes < self._cache.n_rows:
-                self._cache.keep(slice(n_lanes))
-            if first:
-                x = self._model.embed(self.known[:n_lanes, first - 1 : first + n - 1])
-            else:
-                x = np.concatenate([self._prefix, self._model.embed(self.known[:, : n - 1])], axis=1)
-            yield first, counts(*self._model.forward(x, self._cache, n))
+        with one_blas_thread(), ThreadPoolExecutor(len(self._parts)) as pool:
+            for first, n, n_lanes in self._schedule(at_once):
+
+                def compute(part: tuple[int, Cache], first: int = first, n: int = n, n_lanes: int = n_lanes) -> Counts:
+                    return finish(self._counts(*part, first, n, n_lanes))
+
+                active = [part for part in self._parts if part[0] < n_lanes]
+                found = pool.map(compute, active) if len(active) > 1 else map(compute, active)
+                yield first, n, [lane for part in found for lane in part]
+
+    def _counts(self, lane: int, cache: Cache, first: int, n: int, n_lanes: int) -> Counts:
+        """The counts (lanes, n, V) for n steps of the lanes in `cache`, of which `lane` is the first."""
+        if n_lanes - lane < cache.n_rows:
+            cache.keep(slice(n_lanes - lane))
+        lanes = slice(lane, lane + cache.n_rows)
+        x = self._model.embed(self.known[lanes, max(0, first - 1) : first + n - 1])
+        if first == 0:
+            x = np.concatenate([self._prefix[lanes], x], axis=1)
+        return counts(*self._model.forward(x, cache, n))
 
     def _schedule(self, at_once: int) -> Iterator[tuple[int, int, int]]:
         """First step, number of steps, number of lanes: all lanes as far as they all go, then the longer ones."""

@@ -39,20 +39,20 @@ SHARE_ONE = 2**17  # what the weights of values add up to, or less; with roundin
 NORM_MOST = 2047  # of the integers whose squares a norm adds up
 MOST_INDEX = 2.0**62  # what may be converted to an index, before it is cut off at the end of a table
 SCORES_AT_ONCE = 2**17
-KEYS_AT_ONCE = 2**17
+KEYS_AT_ONCE = 2**19
 
 
 class Llama:
-    """A model that is ready to run. `wide` computes products in float64, for a machine whose float32 cannot be trusted."""
+    """A model that is ready to run; `wide` if its products are to be computed in float64, where float32 goes wrong."""
 
     def __init__(self, weights: Weights, *, wide: bool = False):
         self.shape, self.weights = weights.shape, weights
         shape = weights.shape
         self._rotations = Rotations(shape.theta)
         self._powers, self._sigmoids = powers(), sigmoids()
-        dtype = np.float64 if wide else np.float32
-        self._layers = [_RunningLayer(layer, dtype) for layer in weights.layers]
-        self._head = Product(weights.head, dtype)
+        self.dtype: type = np.float64 if wide else np.float32
+        self._layers = [_RunningLayer(layer, self.dtype) for layer in weights.layers]
+        self._head = Product(weights.head, self.dtype)
         _check_reach(weights)
 
     def new_cache(self, n_rows: int, n_positions: int) -> Cache:
@@ -63,7 +63,8 @@ class Llama:
         """Input embeddings (..., D) of tokens (...)."""
         ids = np.asarray(tokens)
         embedding = self.weights.embedding
-        return embedding.integers[ids] * embedding.scales[ids][..., None]
+        rows: Floats = embedding.integers[ids] * embedding.scales[ids][..., None]
+        return rows
 
     def forward(self, x: Floats, cache: Cache, n_last: int | None = None) -> tuple[Floats, Floats]:
         """Logits at the last `n_last` of N further positions, or at all, and what one of their units stands for.
@@ -114,7 +115,7 @@ class Llama:
     def _store(
         self, projected: Floats, scale: Floats, rotation: tuple[Floats, Floats], cache: Cache, index: int
     ) -> tuple[Floats, Floats]:
-        """Put keys and values of a layer into the cache; give integer queries (B, G, H / G, N, 64), and their scales."""
+        """Put keys and values of a layer into the cache; give queries (B, G, H / G, N, 64) and their scales."""
         shape, n_rows = self.shape, cache.n_rows
         n_heads, n_keys, first = shape.n_heads, shape.n_key_heads, cache.length
         heads = projected.reshape(n_rows, -1, n_heads + 2 * n_keys, HEAD_WIDTH)  # (B, N, H + 2 G, 64)
@@ -123,7 +124,7 @@ class Llama:
         row_scale = scale.reshape(n_rows, n, 1)
         turned = _rotate(heads[:, :, : n_heads + n_keys], rotation, cache)
         queries, query_scales = to_integers(turned[:, :, :n_heads], QUERY_MOST)
-        query_scales = query_scales[..., 0] * row_scale * PER_SCORE  # (B, N, H)
+        query_scales = np.maximum(query_scales[..., 0] * row_scale * PER_SCORE, TINY)  # (B, N, H)
         for n_most, given, integers, scales in (
             (KEY_MOST, turned[:, :, n_heads:], cache.keys, cache.key_scales),
             (VALUE_MOST, heads[:, :, n_heads + n_keys :], cache.values, cache.value_scales),
@@ -143,7 +144,7 @@ class Llama:
         for first in range(0, n_rows, step):
             rows = slice(first, min(first + step, n_rows))
             shares, value_scales = self._shares(queries[rows], query_scales[rows], cache, index, rows)
-            seen = _product_with(cache.values[index, rows, :, :n_seen], shares, cache, transposed=False)
+            seen = self._product_with(cache.values[index, rows, :, :n_seen], shares, cache, transposed=False)
             seen = seen.reshape(-1, n_keys, n_shared, n, HEAD_WIDTH) * value_scales[:, :, None, :, None]
             out[rows] = seen.transpose(0, 3, 1, 2, 4)
         return out.reshape(n_rows * n, -1)
@@ -156,7 +157,7 @@ class Llama:
         old = cache.length
         n_seen = old + n
         by_key = queries.reshape(n_rows, n_keys, n_shared * n, HEAD_WIDTH)
-        scores = _product_with(cache.keys[index, rows, :, :n_seen], by_key, cache, transposed=True)
+        scores = self._product_with(cache.keys[index, rows, :, :n_seen], by_key, cache, transposed=True)
         scores *= cache.key_scales[index, rows, :, None, :n_seen]
         scores = scores.reshape(n_rows, n_keys, n_shared, n, n_seen)
         if n > 1:
@@ -171,11 +172,29 @@ class Llama:
         np.take(self._powers, indices, out=scores, mode="clip")
         total = scores.sum(axis=-1, keepdims=True, dtype=np.float64)
         scales = cache.value_scales[index, rows, :, :n_seen]
-        largest = np.maximum(np.maximum.accumulate(scales, axis=-1)[..., old:], TINY)  # (B, G, N)
+        largest = _largest_so_far(scales, n)  # (B, G, N)
         scores *= scales[:, :, None, None]
         scores *= (SHARE_ONE / (total * largest[:, :, None, :, None])).astype(np.float32)
         np.rint(scores, out=scores)
         return scores.reshape(n_rows, n_keys, n_shared * n, n_seen), largest * np.float32(1 / SHARE_ONE)
+
+    def _product_with(self, stored: npt.NDArray[np.int8], left: Floats, cache: Cache, *, transposed: bool) -> Floats:
+        """left (B, G, M, .) times stored (B, G, T, 64), or its transpose; of a few rows at once, which stay near."""
+        n_rows, n_keys, n_seen, width = stored.shape
+        name, n_columns = ("scores", n_seen) if transposed else ("seen", width)
+        out: Floats = cache.scratch(name, (*left.shape[:3], n_columns))
+        step = max(1, KEYS_AT_ONCE // (n_keys * n_seen * width))
+        floats = cache.scratch("floats", (min(step, n_rows), n_keys, n_seen, width), self.dtype)
+        for first in range(0, n_rows, step):
+            rows = slice(first, min(first + step, n_rows))
+            right = floats[: rows.stop - first]
+            np.copyto(right, stored[rows])
+            right = right.swapaxes(2, 3) if transposed else right
+            if self.dtype is np.float32:
+                np.matmul(left[rows], right, out=out[rows])
+            else:
+                out[rows] = np.matmul(left[rows], right, dtype=self.dtype)
+        return out
 
     def _feed_forward(self, layer: _RunningLayer, integers: Floats, scale: Floats, cache: Cache) -> Floats:
         both = layer.gate_up(integers, cache.scratch("gate_up", (len(integers), layer.gate_up.width)))
@@ -224,19 +243,13 @@ def _rotate(heads: Floats, rotation: tuple[Floats, Floats], cache: Cache) -> Flo
     return turned
 
 
-def _product_with(stored: npt.NDArray[np.int8], left: Floats, cache: Cache, *, transposed: bool) -> Floats:
-    """left (B, G, M, .) times stored (B, G, T, 64), or its transpose; a few rows at once, so that the floats stay near."""
-    n_rows, n_keys, n_seen, width = stored.shape
-    name, n_columns = ("scores", n_seen) if transposed else ("seen", width)
-    out = cache.scratch(name, (*left.shape[:3], n_columns))
-    step = max(1, KEYS_AT_ONCE // (n_keys * n_seen * width))
-    floats: Floats = cache.scratch("floats", (min(step, n_rows), n_keys, n_seen, width))
-    for first in range(0, n_rows, step):
-        rows = slice(first, min(first + step, n_rows))
-        right = floats[: rows.stop - first]
-        np.copyto(right, stored[rows])
-        np.matmul(left[rows], right.swapaxes(2, 3) if transposed else right, out=out[rows])
-    return out
+def _largest_so_far(scales: Floats, n: int) -> Floats:
+    """The largest of all scales (B, G, T) up to each of the last n: (B, G, n)."""
+    before: Floats = np.maximum(scales[..., : scales.shape[-1] - n + 1].max(axis=-1, keepdims=True), TINY)
+    if n == 1:
+        return before
+    new: Floats = np.maximum.accumulate(scales[..., scales.shape[-1] - n :], axis=-1)
+    return np.maximum(new, before, out=new)
 
 
 def _check_reach(weights: Weights) -> None:

@@ -24,9 +24,9 @@ def counts(units: Floats, scale: Floats) -> Counts:
     units *= scale * PER_NAT
     np.take(powers(), units.astype(np.intp), out=units, mode="clip")
     total = units.sum(axis=-1, keepdims=True, dtype=np.float64)
-    shares = (units * ((TOTAL - units.shape[-1]) / total)).astype(np.int64)
+    shares: Counts = (units * ((TOTAL - units.shape[-1]) / total)).astype(np.int64)
     shares += 1
-    left = TOTAL - shares.sum(axis=-1)
+    left: Counts = TOTAL - shares.sum(axis=-1)
     flat = shares.reshape(-1, shares.shape[-1])
     flat[np.arange(len(flat)), best.reshape(-1)] += left.reshape(-1)
     return shares

@@ -29,13 +29,15 @@ class Product:
         padded: npt.NDArray[Any] = np.zeros((n_blocks * self._block, self.n_terms), np.int8)
         padded[:n_columns] = matrix.integers
         blocks = padded.reshape(n_blocks, self._block, self.n_terms).transpose(0, 2, 1)
-        self._blocks = np.ascontiguousarray(blocks, dtype=dtype)  # (blocks, K, columns of a block)
+        self._blocks: npt.NDArray[Any] = np.ascontiguousarray(blocks, dtype=dtype)  # (blocks, K, columns of a block)
         self._scales = np.ones(n_blocks * self._block, np.float32)
         self._scales[:n_columns] = matrix.scales
         self.width = len(self._scales)  # columns of the result; those after n_columns are 0
 
     def __call__(self, integers: Floats, out: Floats) -> Floats:
-        """What `integers` (M, K) give, without their own scales: `out` (M, width), of which (M, n_columns) is returned."""
+        """The product (M, n_columns) with `integers` (M, K), without their own scales, in `out` (M, width)."""
+        if len(integers) == 1:  # twice: products of one row with a block are slower than those of two
+            return self(np.repeat(integers, 2, axis=0), np.empty((2, self.width), np.float32))[:1]
         blocks = self._blocks
         n_rows = len(integers)
         if blocks.dtype != np.float32:

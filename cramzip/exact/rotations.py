@@ -29,7 +29,9 @@ class Rotations:
         self._pages: dict[int, tuple[Floats, Floats]] = {}
         expected = _FIRST_PAGE_HASHES.get(theta)
         if expected not in (None, table_hash(*self._page(0))):
-            raise ModelError("the table of cosines comes out wrong on this machine: exact arithmetic is impossible here")
+            raise ModelError(
+                "the table of cosines comes out wrong here: exact arithmetic is impossible on this machine"
+            )
 
     def at(self, first: int, n: int) -> tuple[Floats, Floats]:
         """Cosines and sines (n, 32) for n positions from `first` on, which may not cross a multiple of 1,024."""

@@ -45,9 +45,7 @@ class TokenEncoder:
 
     def finish(self) -> bytes:
         """The shortest bytes that decode to what was coded; zeros at their end are left out."""
-        ends = (8 * n for n in range(STATE_BYTES, -1, -1))
-        n_zeros = next(n for n in ends if -(-self._low >> n) << n < self._low + self._range)
-        self._low = -(-self._low >> n_zeros) << n_zeros
+        self._low = _shortest(self._low, self._range)
         if self._low > FULL:
             self._carry()
         self._out += self._low.to_bytes(STATE_BYTES, "big")
@@ -81,6 +79,16 @@ class TokenDecoder:
             self._position += 1
 
     def finish(self) -> None:
-        """Raise DamagedFileError if bytes are left over, or if the last one is zero."""
+        """Raise DamagedFileError unless the data is what an encoder writes for the tokens that came out."""
+        window = self._data[self._position - STATE_BYTES : self._position].ljust(STATE_BYTES, b"\0")
+        value = int.from_bytes(window, "big")
+        if value != _shortest(value - self._code, self._range):
+            raise DamagedFileError("content", "coded tokens: the last bytes are not the ones that a writer chooses")
         if len(self._data) > self._position or self._data[-1:] == b"\0":
             raise DamagedFileError("content", f"coded tokens: {len(self._data)} bytes, {self._position} expected")
+
+
+def _shortest(low: int, size: int) -> int:
+    """Of the `size` numbers from `low` on, the lowest of those that end in the most bytes of zeros, up to six."""
+    ends = (8 * n for n in range(STATE_BYTES, -1, -1))
+    return next(value for n in ends if (value := -(-low >> n) << n) < low + size)

@@ -29,7 +29,7 @@ MOST_SCALE = 2.0**16  # of scales and of weights of norms
 MOST_BYTES = 2**30
 MAX_THETA = 2**40
 _HEADER_LIMIT = 2**20
-_DTYPES = {"I8": np.dtype("i1"), "F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
+_DTYPES: dict[str, np.dtype[Any]] = {"I8": np.dtype("i1"), "F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
 
 Tensors = Mapping[str, npt.NDArray[Any]]
 

@@ -1,0 +1,169 @@
+"""Texts in lanes: what is encoded at once is decoded step by step, whatever the number of lanes."""
+
+import math
+
+import numpy as np
+import pytest
+from test_exact_llama import GROUPED, PLAIN, random_model, random_tokens
+
+from cramzip.errors import CramError, DamagedFileError
+from cramzip.exact import lanes
+from cramzip.exact.cache import WINDOW
+from cramzip.exact.probabilities import TOTAL
+from cramzip.exact.rotations import MAX_POSITIONS
+
+
+@pytest.fixture(scope="module", params=[GROUPED, PLAIN], ids=["grouped", "plain"])
+def model(request):
+    return random_model(request.param)
+
+
+def tokens_of(model, n, seed=0):
+    return random_tokens(model.shape, n, seed=seed).tolist()
+
+
+@pytest.mark.parametrize(("n_tokens", "n_lanes"), [(0, 1), (1, 1), (2, 2), (5, 3), (100, 1), (101, 7), (130, 64)])
+def test_tokens_come_back(model, n_tokens, n_lanes):
+    tokens = tokens_of(model, n_tokens)
+    payload = lanes.encode_lanes(model, tokens, n_lanes)
+    assert lanes.decode_lanes(model, payload, n_tokens, n_lanes) == tokens
+
+
+def test_tokens_come_back_from_beyond_the_window():
+    model = random_model(PLAIN)
+    tokens = tokens_of(model, 2 * (WINDOW + 300) + 1)
+    payload = lanes.encode_lanes(model, tokens, 2)
+    assert lanes.decode_lanes(model, payload, len(tokens), 2) == tokens
+
+
+def test_no_tokens_take_no_bytes(model):
+    assert lanes.encode_lanes(model, [], 1) == b""
+
+
+@pytest.mark.parametrize("threads", [2, 3, 9])
+def test_threads_change_nothing(model, threads):
+    tokens = tokens_of(model, 90)
+    payload = lanes.encode_lanes(model, tokens, 8)
+    assert lanes.encode_lanes(model, tokens, 8, threads=threads) == payload
+    assert lanes.decode_lanes(model, payload, 90, 8, threads=threads) == tokens
+
+
+@pytest.mark.parametrize("at_once", [1, 40, 10**6])
+def test_how_much_the_encoder_computes_at_once_changes_nothing(model, at_once, monkeypatch):
+    tokens = tokens_of(model, 300)
+    payload = lanes.encode_lanes(model, tokens, 4)
+    monkeypatch.setattr(lanes, "TOKENS_AT_ONCE", at_once)
+    assert lanes.encode_lanes(model, tokens, 4) == payload
+
+
+def test_lanes_are_stretches_of_about_equal_length():
+    assert lanes.lane_lengths(11, 4) == [3, 3, 3, 2]
+    assert lanes.lane_lengths(8, 4) == [2, 2, 2, 2]
+
+
+def test_the_payload_is_what_the_lanes_cost(model):
+    tokens = tokens_of(model, 400)
+    bits = 0.0
+
+    class Bill:
+        def predict(self, lane, shares):
+            self.shares = shares
+            return shares
+
+        def learn(self, lane, token):
+            nonlocal bits
+            bits -= math.log2(self.shares[token] / TOTAL)
+
+    payload = lanes.encode_lanes(model, tokens, 5, learner=Bill())
+    assert payload == lanes.encode_lanes(model, tokens, 5)
+    assert bits / 8 <= len(payload) <= bits / 8 * 1.000001 + 1
+
+
+@pytest.mark.parametrize("per_lane", [False, True])
+def test_lanes_can_begin_with_vectors(model, per_lane):
+    random, tokens = np.random.default_rng(0), tokens_of(model, 50)
+    size = (4, 3, model.shape.width) if per_lane else (3, model.shape.width)
+    vectors = random.standard_normal(size).astype(np.float32)
+    payload = lanes.encode_lanes(model, tokens, 4, vectors=vectors)
+    assert payload != lanes.encode_lanes(model, tokens, 4)
+    assert lanes.decode_lanes(model, payload, 50, 4, vectors=vectors) == tokens
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1e9])
+def test_vectors_that_no_sum_can_hold_are_refused(model, value):
+    with pytest.raises(DamagedFileError, match="vectors"):
+        lanes.decode_lanes(model, b"a", 2, 1, vectors=np.full((1, model.shape.width), value, np.float32))
+
+
+class Copycat:
+    """Believes that a lane's next token is the one that followed its last token before, in any lane."""
+
+    def __init__(self, n_lanes):
+        self.last, self.after, self.seen = [None] * n_lanes, {}, []
+
+    def predict(self, lane, shares):
+        guess = self.after.get(self.last[lane])
+        if guess is None:
+            return shares
+        shares = np.maximum(shares // 2, 1)
+        shares[guess] += TOTAL - shares.sum()
+        return shares
+
+    def learn(self, lane, token):
+        self.after[self.last[lane]] = token
+        self.last[lane] = token
+        self.seen.append((lane, token))
+
+
+def test_a_learner_sees_the_tokens_in_the_order_of_the_coder(model):
+    tokens = tokens_of(model, 30) * 5 + [3]
+    writer, reader = Copycat(4), Copycat(4)
+    payload = lanes.encode_lanes(model, tokens, 4, learner=writer)
+    assert lanes.decode_lanes(model, payload, len(tokens), 4, learner=reader) == tokens
+    assert reader.seen == writer.seen
+    assert writer.seen[:5] == [(0, tokens[0]), (1, tokens[38]), (2, tokens[76]), (3, tokens[114]), (0, tokens[1])]
+    assert len(payload) < len(lanes.encode_lanes(model, tokens, 4))
+
+
+@pytest.mark.parametrize("n_lanes", [0, -1, 6, lanes.MOST_LANES + 1])
+def test_wrong_numbers_of_lanes_are_refused(model, n_lanes):
+    with pytest.raises(ValueError, match="lanes"):
+        lanes.encode_lanes(model, tokens_of(model, min(5, abs(n_lanes) + 5)), n_lanes)
+
+
+def test_lanes_longer_than_the_table_of_cosines_are_refused(model):
+    with pytest.raises(ValueError, match="positions"):
+        lanes.decode_lanes(model, b"", MAX_POSITIONS + 1, 1)
+
+
+@pytest.mark.parametrize("token", [-1, 300])
+def test_tokens_outside_the_vocabulary_are_refused(model, token):
+    with pytest.raises(ValueError, match="vocabulary"):
+        lanes.encode_lanes(model, [1, token], 1)
+
+
+def test_progress_counts_the_tokens(model):
+    for call in (
+        lambda seen: lanes.encode_lanes(model, tokens_of(model, 23), 4, progress=seen.append),
+        lambda seen: lanes.decode_lanes(model, b"", 23, 4, progress=seen.append),
+    ):
+        seen = []
+        try:
+            call(seen)
+        except DamagedFileError:
+            pytest.fail("zeros are a code")
+        assert seen == sorted(set(seen))
+        assert seen[-1] == 23
+
+
+def test_damaged_payloads_give_tokens_or_an_error_of_the_file(model):
+    random, tokens = np.random.default_rng(0), tokens_of(model, 24)
+    payload = lanes.encode_lanes(model, tokens, 3)
+    for trial in range(60):
+        damaged = bytearray(payload)
+        damaged[int(random.integers(len(payload)))] ^= 1 << int(random.integers(8))
+        data = bytes(damaged[: int(random.integers(len(payload) + 1))] if trial % 3 == 0 else damaged)
+        try:
+            assert lanes.decode_lanes(model, data, 24, 3) != tokens or data == payload
+        except CramError as error:
+            assert isinstance(error, DamagedFileError)
