@@ -1,12 +1,13 @@
 """Texts in lanes: what is encoded at once is decoded step by step, whatever the number of lanes."""
 
 import math
+from contextlib import suppress
 
 import numpy as np
 import pytest
 from test_exact_llama import GROUPED, PLAIN, random_model, random_tokens
 
-from cramzip.errors import CramError, DamagedFileError
+from cramzip.errors import DamagedFileError
 from cramzip.exact import lanes
 from cramzip.exact.cache import WINDOW
 from cramzip.exact.probabilities import TOTAL
@@ -163,7 +164,5 @@ def test_damaged_payloads_give_tokens_or_an_error_of_the_file(model):
         damaged = bytearray(payload)
         damaged[int(random.integers(len(payload)))] ^= 1 << int(random.integers(8))
         data = bytes(damaged[: int(random.integers(len(payload) + 1))] if trial % 3 == 0 else damaged)
-        try:
+        with suppress(DamagedFileError):
             assert lanes.decode_lanes(model, data, 24, 3) != tokens or data == payload
-        except CramError as error:
-            assert isinstance(error, DamagedFileError)
