@@ -78,7 +78,7 @@ def test_tables_cannot_be_written_to():
 @pytest.mark.parametrize("most", [127, 412, 2064])
 def test_the_largest_of_a_row_becomes_the_largest_integer(most):
     x = np.random.default_rng(0).standard_normal((200, 33)).astype(np.float32)
-    integers, scale = to_integers(x, most)
+    integers, scale = to_integers(x, np.float32(most))
     assert (np.abs(integers).max(axis=1) == most).all()
     assert (integers == np.rint(integers)).all()
     assert (np.abs(integers * scale - x) <= scale * 0.5001).all()
@@ -86,7 +86,7 @@ def test_the_largest_of_a_row_becomes_the_largest_integer(most):
 
 @pytest.mark.parametrize("value", [0.0, 1e-45, 1e-38, 3e38])
 def test_rows_of_any_size_become_finite_integers(value):
-    integers, scale = to_integers(np.full((1, 4), value, np.float32), 127)
+    integers, scale = to_integers(np.full((1, 4), value, np.float32), np.float32(127))
     assert np.isfinite(integers).all()
     assert np.isfinite(scale).all()
 

@@ -231,9 +231,8 @@ def test_shares_of_values_never_add_up_to_more_than_their_bound(model, scale):
     )
     cache = model.new_cache(2, WINDOW)
     cache.length = WINDOW - 1
-    cache.keys[:] = random.integers(-127, 128, cache.keys.shape)
-    cache.key_scales[:] = random.random(cache.key_scales.shape)
-    cache.value_scales[:] = random.random(cache.value_scales.shape) + (scale > 1)
+    cache.integers[:] = random.integers(-127, 128, cache.integers.shape)
+    cache.scales[:] = random.random(cache.scales.shape) + (scale > 1)
     queries = random.integers(-9, 10, (2, n_keys, n_shared, 1, 64)).astype(np.float32)
     query_scales = np.full((2, n_keys, n_shared, 1), scale, np.float32)
     shares, _ = model._shares(queries, query_scales, cache, 0, slice(0, 2))

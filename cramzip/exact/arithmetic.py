@@ -32,16 +32,16 @@ _POWERS_HASH = "0c5a298ff3f3a2b6c901dad71aee8405d5087789a01ca8c9e43ae70b50a35859
 _SIGMOIDS_HASH = "eaed268169abf4b6aa6aadd53f340397fe46ff1ae0667bfcfdb1553923ec1f6d"
 
 
-def to_integers(x: Floats, most: int, out: Floats | None = None) -> tuple[Floats, Floats]:
+def to_integers(x: Floats, most: np.float32 | Floats, out: Floats | None = None) -> tuple[Floats, Floats]:
     """Integers of at most `most` in proportion to the rows x (..., K), and what one of them stands for (..., 1).
 
     `out`, if given, takes the integers; it must not be `x`.
     """
-    integers = np.abs(x, out=out)
-    largest = np.maximum(integers.max(axis=-1, keepdims=True), TINY)
-    np.multiply(x, np.float32(most) / largest, out=integers)
+    integers: Floats = np.abs(x, out=out)
+    largest: Floats = np.maximum.reduce(integers, axis=-1, keepdims=True, initial=TINY)
+    np.multiply(x, most / largest, out=integers)
     np.rint(integers, out=integers)
-    return integers, largest / np.float32(most)
+    return integers, largest / most
 
 
 def levels(n_terms: int) -> int:

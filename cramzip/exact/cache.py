@@ -24,28 +24,26 @@ class Cache:
     def __init__(self, shape: Shape, n_rows: int, n_positions: int):
         """Room for `n_positions` in each of `n_rows` rows: as much memory as the window needs, at most."""
         slots = min(WINDOW, n_positions)
-        heads = shape.n_layers, n_rows, shape.n_key_heads
-        self.keys = np.zeros((*heads, slots, HEAD_WIDTH), np.int8)
-        self.values = np.zeros((*heads, slots, HEAD_WIDTH), np.int8)
-        self.key_scales = np.zeros((*heads, slots), np.float32)
-        self.value_scales = np.zeros((*heads, slots), np.float32)
+        heads = shape.n_layers, n_rows, 2 * shape.n_key_heads  # of keys, then of values
+        self.integers = np.zeros((*heads, slots, HEAD_WIDTH), np.int8)
+        self.scales = np.zeros((*heads, slots), np.float32)
         self.position = 0  # of the next token
         self.length = 0  # positions that are kept
         self._scratch: dict[str, npt.NDArray[Any]] = {}
 
     @property
     def n_rows(self) -> int:
-        return self.keys.shape[1]
+        return self.integers.shape[1]
 
     def take(self, n: int) -> int:
         """Make room for at most `n` positions that follow, as many as the block has left; return how many."""
         n = min(n, BLOCK - self.position % BLOCK)
         if self.length == WINDOW:
             self.length -= BLOCK
-            for kept in (self.keys, self.values, self.key_scales, self.value_scales):
+            for kept in (self.integers, self.scales):
                 kept[:, :, :, : self.length] = kept[:, :, :, BLOCK:]
-        if self.length + n > self.keys.shape[3]:
-            raise ValueError(f"a cache of {self.keys.shape[3]} positions is full")
+        if self.length + n > self.scales.shape[3]:
+            raise ValueError(f"a cache of {self.scales.shape[3]} positions is full")
         return n
 
     def advance(self, n: int) -> None:
@@ -54,8 +52,7 @@ class Cache:
 
     def keep(self, rows: Sequence[int] | slice) -> None:
         """Go on with some of the rows only."""
-        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
-        self.key_scales, self.value_scales = self.key_scales[:, rows], self.value_scales[:, rows]
+        self.integers, self.scales = self.integers[:, rows], self.scales[:, rows]
 
     def scratch(self, name: str, shape: tuple[int, ...], dtype: type = np.float32) -> npt.NDArray[Any]:
         """Memory to work in, the same for every call with this name: contents are lost."""

@@ -36,7 +36,7 @@ KEY_MOST = 127
 QUERY_MOST = levels(HEAD_WIDTH)  # with keys of at most 127, a sum of 64 products stays below 2^24
 VALUE_MOST = 127
 SHARE_ONE = 2**17  # what the weights of values add up to, or less; with roundings, times 127, still below 2^24
-NORM_MOST = 2047  # of the integers whose squares a norm adds up
+NORM_MOST = np.float32(2047)  # of the integers whose squares a norm adds up
 MOST_INDEX = 2.0**62  # what may be converted to an index, before it is cut off at the end of a table
 SCORES_AT_ONCE = 2**17
 KEYS_AT_ONCE = 2**19
@@ -53,6 +53,10 @@ class Llama:
         self.dtype: type = np.float64 if wide else np.float32
         self._layers = [_RunningLayer(layer, self.dtype) for layer in weights.layers]
         self._head = Product(weights.head, self.dtype)
+        self._levels_out = np.float32(levels(shape.n_heads * HEAD_WIDTH))
+        self._levels_down = np.float32(levels(shape.hidden))
+        most = [QUERY_MOST] * shape.n_heads + [KEY_MOST] * shape.n_key_heads + [VALUE_MOST] * shape.n_key_heads
+        self._head_most = np.array(most, np.float32)[:, None]  # (H + 2 G, 1)
         _check_reach(weights)
 
     def new_cache(self, n_rows: int, n_positions: int) -> Cache:
@@ -105,7 +109,7 @@ class Llama:
             projected = layer.qkv(integers, cache.scratch("qkv", (len(states), layer.qkv.width)))
             queries, query_scales = self._store(projected, scale, rotation, cache, index)
             seen = self._attend(queries, query_scales, cache, index)
-            integers, scale = to_integers(seen, levels(seen.shape[1]))
+            integers, scale = to_integers(seen, self._levels_out)
             states += layer.out(integers, cache.scratch("out", (len(states), layer.out.width))) * scale
             integers, scale = _normalise(states, layer.mlp_norm, self.shape.epsilon)
             states += self._feed_forward(layer, integers, scale, cache)
@@ -116,24 +120,18 @@ class Llama:
         self, projected: Floats, scale: Floats, rotation: tuple[Floats, Floats], cache: Cache, index: int
     ) -> tuple[Floats, Floats]:
         """Put keys and values of a layer into the cache; give queries (B, G, H / G, N, 64) and their scales."""
-        shape, n_rows = self.shape, cache.n_rows
-        n_heads, n_keys, first = shape.n_heads, shape.n_key_heads, cache.length
+        shape, n_rows, first = self.shape, cache.n_rows, cache.length
+        n_heads, n_keys = shape.n_heads, shape.n_key_heads
         heads = projected.reshape(n_rows, -1, n_heads + 2 * n_keys, HEAD_WIDTH)  # (B, N, H + 2 G, 64)
         n = heads.shape[1]
-        new = slice(first, first + n)
-        row_scale = scale.reshape(n_rows, n, 1)
-        turned = _rotate(heads[:, :, : n_heads + n_keys], rotation, cache)
-        queries, query_scales = to_integers(turned[:, :, :n_heads], QUERY_MOST)
-        query_scales = np.maximum(query_scales[..., 0] * row_scale * PER_SCORE, TINY)  # (B, N, H)
-        for n_most, given, integers, scales in (
-            (KEY_MOST, turned[:, :, n_heads:], cache.keys, cache.key_scales),
-            (VALUE_MOST, heads[:, :, n_heads + n_keys :], cache.values, cache.value_scales),
-        ):
-            small, small_scales = to_integers(given, n_most)
-            integers[index, :, :, new] = small.swapaxes(1, 2)
-            scales[index, :, :, new] = (small_scales[..., 0] * row_scale).swapaxes(1, 2)
-        grouped = queries.reshape(n_rows, n, n_keys, -1, HEAD_WIDTH).transpose(0, 2, 3, 1, 4)
-        return grouped, query_scales.reshape(n_rows, n, n_keys, -1).transpose(0, 2, 3, 1)
+        _rotate(heads[:, :, : n_heads + n_keys], rotation, cache)
+        integers, units = to_integers(heads, self._head_most, out=cache.scratch("heads", heads.shape))
+        scales = units[..., 0] * scale.reshape(n_rows, n, 1)
+        cache.integers[index, :, :, first : first + n] = integers[:, :, n_heads:].swapaxes(1, 2)
+        cache.scales[index, :, :, first : first + n] = scales[:, :, n_heads:].swapaxes(1, 2)
+        queries = integers[:, :, :n_heads].reshape(n_rows, n, n_keys, -1, HEAD_WIDTH)
+        query_scales = np.maximum(scales[:, :, :n_heads] * PER_SCORE, TINY).reshape(n_rows, n, n_keys, -1)
+        return queries.transpose(0, 2, 3, 1, 4), query_scales.transpose(0, 2, 3, 1)
 
     def _attend(self, queries: Floats, query_scales: Floats, cache: Cache, index: int) -> Floats:
         """What the queries of a layer see in the cache: (B N, H 64), without the scale of the largest share."""
@@ -144,7 +142,7 @@ class Llama:
         for first in range(0, n_rows, step):
             rows = slice(first, min(first + step, n_rows))
             shares, value_scales = self._shares(queries[rows], query_scales[rows], cache, index, rows)
-            seen = self._product_with(cache.values[index, rows, :, :n_seen], shares, cache, transposed=False)
+            seen = self._product_with(cache.integers[index, rows, n_keys:, :n_seen], shares, cache, transposed=False)
             seen = seen.reshape(-1, n_keys, n_shared, n, HEAD_WIDTH) * value_scales[:, :, None, :, None]
             out[rows] = seen.transpose(0, 3, 1, 2, 4)
         return out.reshape(n_rows * n, -1)
@@ -157,21 +155,21 @@ class Llama:
         old = cache.length
         n_seen = old + n
         by_key = queries.reshape(n_rows, n_keys, n_shared * n, HEAD_WIDTH)
-        scores = self._product_with(cache.keys[index, rows, :, :n_seen], by_key, cache, transposed=True)
-        scores *= cache.key_scales[index, rows, :, None, :n_seen]
+        scores = self._product_with(cache.integers[index, rows, :n_keys, :n_seen], by_key, cache, transposed=True)
+        scores *= cache.scales[index, rows, :n_keys, None, :n_seen]
         scores = scores.reshape(n_rows, n_keys, n_shared, n, n_seen)
         if n > 1:
             later = np.triu(np.ones((n, n), bool), 1)
             np.copyto(scores[..., old:], np.float32(-np.inf), where=later)
-        np.subtract(scores.max(axis=-1, keepdims=True), scores, out=scores)
+        np.subtract(np.maximum.reduce(scores, axis=-1, keepdims=True), scores, out=scores)
         scores *= query_scales[..., None]
         if n > 1:
             np.copyto(scores[..., old:], np.float32(len(self._powers)), where=later)
         indices = cache.scratch("indices", scores.shape, np.intp)
         np.copyto(indices, scores, casting="unsafe")
         np.take(self._powers, indices, out=scores, mode="clip")
-        total = scores.sum(axis=-1, keepdims=True, dtype=np.float64)
-        scales = cache.value_scales[index, rows, :, :n_seen]
+        total = np.add.reduce(scores, axis=-1, keepdims=True, dtype=np.float64)
+        scales = cache.scales[index, rows, n_keys:, :n_seen]
         largest = _largest_so_far(scales, n)  # (B, G, N)
         scores *= scales[:, :, None, None]
         scores *= (SHARE_ONE / (total * largest[:, :, None, :, None])).astype(np.float32)
@@ -206,7 +204,7 @@ class Llama:
         np.take(self._sigmoids, indices, out=place, mode="clip")
         place *= gate
         place *= up
-        hidden, hidden_scale = to_integers(place, levels(self.shape.hidden), out=cache.scratch("hidden", gate.shape))
+        hidden, hidden_scale = to_integers(place, self._levels_down, out=cache.scratch("hidden", gate.shape))
         result = layer.down(hidden, cache.scratch("out", (len(hidden), layer.down.width)))
         result *= hidden_scale * (scale * scale)
         return result
@@ -223,33 +221,34 @@ def _normalise(x: Floats, weight: Floats, epsilon: float) -> tuple[Floats, Float
     """RMSNorm of rows x (M, D), as integers (M, D) and what one of them stands for (M, 1)."""
     small, unit = to_integers(x, NORM_MOST)
     wide: Doubles = unit.astype(np.float64)
-    total = np.square(small, dtype=np.float64).sum(axis=1, keepdims=True)
+    total = np.add.reduce(np.square(small, dtype=np.float64), axis=1, keepdims=True)
     inverse = (1 / np.sqrt(total / x.shape[1] * (wide * wide) + epsilon)).astype(np.float32)
-    integers, scale = to_integers(np.multiply(x, weight, out=small), levels(x.shape[1]))
+    integers, scale = to_integers(np.multiply(x, weight, out=small), np.float32(levels(x.shape[1])))
     return integers, scale * inverse
 
 
-def _rotate(heads: Floats, rotation: tuple[Floats, Floats], cache: Cache) -> Floats:
-    """Rotary position embedding of heads (B, N, H, 64), by cosines and sines (N, 32)."""
+def _rotate(heads: Floats, rotation: tuple[Floats, Floats], cache: Cache) -> None:
+    """Rotary position embedding of heads (B, N, H, 64), in place, by cosines and sines (N, 32)."""
     half = HEAD_WIDTH // 2
     cosines, sines = (table[:, None] for table in rotation)  # (N, 1, 32)
     first, second = heads[..., :half], heads[..., half:]
-    turned: Floats = cache.scratch("turned", heads.shape)
-    product = cache.scratch("half", first.shape)
-    np.multiply(first, cosines, out=turned[..., :half])
-    turned[..., :half] -= np.multiply(second, sines, out=product)
-    np.multiply(second, cosines, out=turned[..., half:])
-    turned[..., half:] += np.multiply(first, sines, out=product)
-    return turned
+    from_first, from_second = cache.scratch("from", (2, *first.shape))
+    np.multiply(first, sines, out=from_first)
+    np.multiply(second, sines, out=from_second)
+    np.multiply(
+        heads.reshape(*heads.shape[:-1], 2, half), cosines[..., None, :], out=heads.reshape(*heads.shape[:-1], 2, half)
+    )
+    first -= from_second
+    second += from_first
 
 
 def _largest_so_far(scales: Floats, n: int) -> Floats:
     """The largest of all scales (B, G, T) up to each of the last n: (B, G, n)."""
-    before: Floats = np.maximum(scales[..., : scales.shape[-1] - n + 1].max(axis=-1, keepdims=True), TINY)
+    old = scales.shape[-1] - n + 1
+    before: Floats = np.maximum.reduce(scales[..., :old], axis=-1, keepdims=True, initial=TINY)
     if n == 1:
         return before
-    new: Floats = np.maximum.accumulate(scales[..., scales.shape[-1] - n :], axis=-1)
-    return np.maximum(new, before, out=new)
+    return np.concatenate([before, np.maximum(np.maximum.accumulate(scales[..., old:], axis=-1), before)], axis=-1)
 
 
 def _check_reach(weights: Weights) -> None:
