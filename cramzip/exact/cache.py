@@ -25,15 +25,18 @@ class Cache:
         """Room for `n_positions` in each of `n_rows` rows: as much memory as the window needs, at most."""
         slots = min(WINDOW, n_positions)
         heads = shape.n_layers, n_rows, 2 * shape.n_key_heads  # of keys, then of values
-        self.integers = np.zeros((*heads, slots, HEAD_WIDTH), np.int8)
-        self.scales = np.zeros((*heads, slots), np.float32)
+        self.allocate(heads, slots)
         self.position = 0  # of the next token
         self.length = 0  # positions that are kept
         self._scratch: dict[str, npt.NDArray[Any]] = {}
 
+    def allocate(self, heads: tuple[int, int, int], slots: int) -> None:
+        self.integers: Any = np.zeros((*heads, slots, HEAD_WIDTH), np.int8)
+        self.scales: Any = np.zeros((*heads, slots), np.float32)
+
     @property
     def n_rows(self) -> int:
-        return self.integers.shape[1]
+        return len(self.scales[0])
 
     def take(self, n: int) -> int:
         """Make room for at most `n` positions that follow, as many as the block has left; return how many."""
@@ -41,7 +44,8 @@ class Cache:
         if self.length == WINDOW:
             self.length -= BLOCK
             for kept in (self.integers, self.scales):
-                kept[:, :, :, : self.length] = kept[:, :, :, BLOCK:]
+                for block in range(0, self.length, BLOCK):
+                    kept[:, :, :, block : block + BLOCK] = kept[:, :, :, block + BLOCK : block + 2 * BLOCK]
         if self.length + n > self.scales.shape[3]:
             raise ValueError(f"a cache of {self.scales.shape[3]} positions is full")
         return n

@@ -229,15 +229,13 @@ def _normalise(x: Floats, weight: Floats, epsilon: float) -> tuple[Floats, Float
 
 def _rotate(heads: Floats, rotation: tuple[Floats, Floats], cache: Cache) -> None:
     """Rotary position embedding of heads (B, N, H, 64), in place, by cosines and sines (N, 32)."""
-    half = HEAD_WIDTH // 2
     cosines, sines = (table[:, None] for table in rotation)  # (N, 1, 32)
-    first, second = heads[..., :half], heads[..., half:]
+    halves = heads.reshape(*heads.shape[:-1], 2, HEAD_WIDTH // 2)  # the same memory
+    first, second = halves[..., 0, :], halves[..., 1, :]
     from_first, from_second = cache.scratch("from", (2, *first.shape))
     np.multiply(first, sines, out=from_first)
     np.multiply(second, sines, out=from_second)
-    np.multiply(
-        heads.reshape(*heads.shape[:-1], 2, half), cosines[..., None, :], out=heads.reshape(*heads.shape[:-1], 2, half)
-    )
+    halves *= cosines[..., None, :]
     first -= from_second
     second += from_first
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from .llama import Llama
 from .product import Product
 from .weights import HEAD_WIDTH, Matrix, Weights
 
+Model = TypeVar("Model", bound=Llama)
+
 PROBE_LENGTH = 96
 STEPS_ALONE = 16  # of them, that are computed one by one
 ROWS, COLUMNS = 33, 64  # of the product that tries out the largest sums
@@ -19,11 +22,19 @@ ROWS, COLUMNS = 33, 64  # of the product that tries out the largest sums
 
 def load(weights: Weights) -> Llama:
     """A model that gives the right bits, in the slower way if need be. Raises ModelError if there is none."""
-    for wide in (False, True):
-        model = Llama(weights, wide=wide)
-        if _adds_exactly(model) and weights.probe_hash in (None, _hash(model)):
-            return model
-    raise ModelError("this machine does not compute the model to the right bits, not even in float64")
+    model = Llama(weights)
+    return model if _is_right(model) else checked(Llama(weights, wide=True))
+
+
+def checked(model: Model) -> Model:
+    """The model itself. Raises ModelError if it does not give the right bits."""
+    if not _is_right(model):
+        raise ModelError("the model does not come out right on this machine: its bits differ from what they are elsewhere")
+    return model
+
+
+def _is_right(model: Llama) -> bool:
+    return _adds_exactly(model) and model.weights.probe_hash in (None, _hash(model))
 
 
 def probe_hash(weights: Weights) -> str:
