@@ -106,7 +106,7 @@ class Reference:
 def counts(y, t):
     e = powers()[np.minimum(((y.max() - y) * (t * f32(256 * math.log2(math.e)))).astype(np.int64), 6400)]
     total = f64(int(e.astype(np.int64).sum()))
-    found = (e.astype(f64) * ((2**24 - len(y)) / total)).astype(np.int64) + 1
+    found = (e * f32((2**24 - len(y)) / total)).astype(np.int64) + 1
     found[int(np.argmax(y))] += 2**24 - int(found.sum())
     return [int(count) for count in found]
 

@@ -91,7 +91,7 @@ def decode_lanes(
         for lane, (row,) in enumerate(lanes):
             if learner:
                 row = cumulated(learner.predict(lane, row))
-            token = int(row.searchsorted(decoder.target(), side="right")) - 1
+            token = int(row.searchsorted(np.int32(decoder.target()), side="right")) - 1
             before = row.item(token)
             decoder.take(before, row.item(token + 1) - before)
             run.known[lane, step] = token
