@@ -8,7 +8,6 @@ the encoder, which knows all tokens, asks for many positions at once. Section 9 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Protocol
 
@@ -21,7 +20,7 @@ from .cache import Cache
 from .llama import Llama
 from .probabilities import Counts, counts, cumulated
 from .rotations import MAX_POSITIONS
-from .threads import one_blas_thread
+from .threads import one_blas_thread, side_by_side
 from .tokencoder import TokenDecoder, TokenEncoder
 
 MOST_LANES = 1024
@@ -150,15 +149,14 @@ class _Run:
 
         Before the counts of a step are asked for, the tokens of all steps before must be in `known`.
         """
-        with one_blas_thread(), ThreadPoolExecutor(len(self._parts)) as pool:
+        with one_blas_thread(), side_by_side(len(self._parts)) as run:
             for first, n, n_lanes in self._schedule(at_once):
 
                 def compute(part: tuple[int, Cache], first: int = first, n: int = n, n_lanes: int = n_lanes) -> Counts:
                     return finish(self._counts(*part, first, n, n_lanes))
 
                 active = [part for part in self._parts if part[0] < n_lanes]
-                found = pool.map(compute, active) if len(active) > 1 else map(compute, active)
-                yield first, n, [lane for part in found for lane in part]
+                yield first, n, [lane for part in run(compute, active) for lane in part]
 
     def _counts(self, lane: int, cache: Cache, first: int, n: int, n_lanes: int) -> Counts:
         """The counts (lanes, n, V) for n steps of the lanes in `cache`, of which `lane` is the first."""

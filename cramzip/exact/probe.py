@@ -16,7 +16,7 @@ from .weights import HEAD_WIDTH, Matrix, Weights
 Model = TypeVar("Model", bound=Llama)
 
 PROBE_LENGTH = 96
-STEPS_ALONE = 16  # of them, that are computed one by one
+STEPS_ALONE = 4  # of them, that are computed one by one
 ROWS, COLUMNS = 33, 64  # of the product that tries out the largest sums
 
 
@@ -29,7 +29,7 @@ def load(weights: Weights) -> Llama:
 def checked(model: Model) -> Model:
     """The model itself. Raises ModelError if it does not give the right bits."""
     if not _is_right(model):
-        raise ModelError("the model does not come out right on this machine: its bits differ from what they are elsewhere")
+        raise ModelError("the model does not come out right on this machine: its bits differ from those of others")
     return model
 
 
