@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ..errors import DamagedFileError
 from .arithmetic import Floats
 from .cache import Cache
-from .llama import Llama
+from .llama import Model
 from .probabilities import Counts, counts, cumulated
 from .rotations import MAX_POSITIONS
 from .threads import one_blas_thread, side_by_side
@@ -41,7 +41,7 @@ class Learner(Protocol):
 
 
 def encode_lanes(
-    model: Llama,
+    model: Model,
     tokens: Sequence[int],
     n_lanes: int,
     *,
@@ -73,7 +73,7 @@ def encode_lanes(
 
 
 def decode_lanes(
-    model: Llama,
+    model: Model,
     payload: bytes,
     n_tokens: int,
     n_lanes: int,
@@ -115,7 +115,7 @@ def lane_lengths(n_tokens: int, n_lanes: int) -> list[int]:
 class _Run:
     """Lanes on their way through the model: `known` (L, T) are their tokens, as far as they are known."""
 
-    def __init__(self, model: Llama, n_tokens: int, n_lanes: int, vectors: Floats | None, threads: int):
+    def __init__(self, model: Model, n_tokens: int, n_lanes: int, vectors: Floats | None, threads: int):
         if not 1 <= n_lanes <= min(MOST_LANES, max(n_tokens, 1)):
             raise ValueError(f"{n_lanes} lanes for {n_tokens} tokens; at least one token a lane, at most {MOST_LANES}")
         self._model, self._lengths = model, lane_lengths(n_tokens, n_lanes)
@@ -177,7 +177,7 @@ class _Run:
             yield shortest, 1, self._lengths.count(longest)
 
 
-def _prefix(model: Llama, n_lanes: int, vectors: Floats | None) -> Floats:
+def _prefix(model: Model, n_lanes: int, vectors: Floats | None) -> Floats:
     start = np.broadcast_to(model.embed([model.shape.start]), (n_lanes, 1, model.shape.width))
     if vectors is None:
         return start

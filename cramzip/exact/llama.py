@@ -9,14 +9,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ModelError
 from .arithmetic import (
     POWER_ONE,
     SIGMOID_RANGE,
     SIGMOID_STEPS,
     STEPS,
     TINY,
-    WEIGHT_MOST,
     Doubles,
     Floats,
     levels,
@@ -37,16 +35,50 @@ QUERY_MOST = levels(HEAD_WIDTH)  # with keys of at most 127, a sum of 64 product
 VALUE_MOST = 127
 SHARE_ONE = 2**17  # what the weights of values add up to, or less; with roundings, times 127, still below 2^24
 NORM_MOST = np.float32(2047)  # of the integers whose squares a norm adds up
-MOST_INDEX = 2.0**62  # what may be converted to an index, before it is cut off at the end of a table
 SCORES_AT_ONCE = 2**17
 KEYS_AT_ONCE = 2**19
 
 
-class Llama:
-    """A model that is ready to run; `wide` if its products are to be computed in float64, where float32 goes wrong."""
+class Model:
+    """What `lanes` and `probe` need of a model, in whatever way it computes."""
+
+    def __init__(self, weights: Weights):
+        self.shape, self.weights = weights.shape, weights
+
+    def embed(self, tokens: npt.ArrayLike) -> Floats:
+        """Input embeddings (..., D) of tokens (...)."""
+        ids = np.asarray(tokens)
+        embedding = self.weights.embedding
+        rows: Floats = embedding.integers[ids] * embedding.scales[ids][..., None]
+        return rows
+
+    def new_cache(self, n_rows: int, n_positions: int) -> Cache:
+        """For `n_rows` rows of at most `n_positions`, vectors and start token included."""
+        raise NotImplementedError
+
+    def forward(self, x: Floats, cache: Cache, n_last: int | None = None) -> tuple[Floats, Floats]:
+        """Logits at the last `n_last` of N further positions, or at all, and what one of their units stands for.
+
+        x (B, N, D) are input embeddings, of tokens or any others. Gives u (B, n_last, V) and s (B, n_last, 1); the
+        logits are u x s. What `u` lies in may be used again by the next call with this cache.
+        """
+        raise NotImplementedError
+
+    def logits(self, x: Floats, cache: Cache, n_last: int | None = None) -> Floats:
+        """The same as logits (B, n_last, V) of their own."""
+        units, scale = self.forward(x, cache, n_last)
+        return units * scale
+
+    def product(self, integers: Floats, matrix: Matrix) -> Floats:
+        """integers (M, K) times a matrix (N, K) and its scales (M, N), as the layers compute it."""
+        raise NotImplementedError
+
+
+class Llama(Model):
+    """A model in NumPy; `wide` if its products are to be computed in float64, where float32 goes wrong."""
 
     def __init__(self, weights: Weights, *, wide: bool = False):
-        self.shape, self.weights = weights.shape, weights
+        super().__init__(weights)
         shape = weights.shape
         self._rotations = Rotations(shape.theta)
         self._powers, self._sigmoids = powers(), sigmoids()
@@ -57,25 +89,15 @@ class Llama:
         self._levels_down = np.float32(levels(shape.hidden))
         most = [QUERY_MOST] * shape.n_heads + [KEY_MOST] * shape.n_key_heads + [VALUE_MOST] * shape.n_key_heads
         self._head_most = np.array(most, np.float32)[:, None]  # (H + 2 G, 1)
-        _check_reach(weights)
 
     def new_cache(self, n_rows: int, n_positions: int) -> Cache:
-        """For `n_rows` rows of at most `n_positions`, vectors and start token included."""
         return Cache(self.shape, n_rows, n_positions)
 
-    def embed(self, tokens: npt.ArrayLike) -> Floats:
-        """Input embeddings (..., D) of tokens (...)."""
-        ids = np.asarray(tokens)
-        embedding = self.weights.embedding
-        rows: Floats = embedding.integers[ids] * embedding.scales[ids][..., None]
-        return rows
+    def product(self, integers: Floats, matrix: Matrix) -> Floats:
+        product = Product(matrix, self.dtype)
+        return product(integers, np.empty((len(integers), product.width), np.float32))
 
     def forward(self, x: Floats, cache: Cache, n_last: int | None = None) -> tuple[Floats, Floats]:
-        """Logits at the last `n_last` of N further positions, or at all, and what one of their units stands for.
-
-        x (B, N, D) are input embeddings, of tokens or any others. Gives u (B, n_last, V) and s (B, n_last, 1); the
-        logits are u x s. What `u` lies in is used again by the next call with this cache.
-        """
         n_rows, n, width = x.shape
         n_last = n if n_last is None else n_last
         hidden, done = np.empty((n_rows, n_last, width), np.float32), 0
@@ -88,11 +110,6 @@ class Llama:
                 place = done - (n - n_last)
                 hidden[:, place - wanted : place] = states[:, count - wanted :]
         return self._logits(hidden.reshape(-1, width), cache, (n_rows, n_last))
-
-    def logits(self, x: Floats, cache: Cache, n_last: int | None = None) -> Floats:
-        """The same as logits (B, n_last, V) of their own."""
-        units, scale = self.forward(x, cache, n_last)
-        return units * scale
 
     def _logits(self, hidden: Floats, cache: Cache, rows: tuple[int, int]) -> tuple[Floats, Floats]:
         integers, scale = _normalise(hidden, self.weights.norm, self.shape.epsilon)
@@ -247,21 +264,6 @@ def _largest_so_far(scales: Floats, n: int) -> Floats:
     if n == 1:
         return before
     return np.concatenate([before, np.maximum(np.maximum.accumulate(scales[..., old:], axis=-1), before)], axis=-1)
-
-
-def _check_reach(weights: Weights) -> None:
-    """Raise ModelError if a score, gate or logit could be too large to be converted to an index."""
-
-    def reach(matrix: Matrix, norm: Floats) -> float:  # Cauchy and Schwarz: a normalised row is no longer than sqrt(D)
-        width = weights.shape.width
-        return 2 * WEIGHT_MOST * width * float(matrix.scales.max()) * float(np.abs(norm).max())
-
-    found = reach(weights.head, weights.norm) * STEPS
-    for layer in weights.layers:
-        qkv = reach(layer.qkv, layer.attention_norm)
-        found = max(found, qkv * qkv * HEAD_WIDTH * STEPS, reach(layer.gate_up, layer.mlp_norm) * STEPS)
-    if not found * 4 < MOST_INDEX:
-        raise ModelError(f"the model's numbers are too large for exact arithmetic: {found:.3g}")
 
 
 assert WINDOW <= 2048

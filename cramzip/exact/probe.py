@@ -9,11 +9,10 @@ import numpy as np
 
 from ..errors import ModelError
 from .arithmetic import WEIGHT_MOST, levels
-from .llama import Llama
-from .product import Product
+from .llama import Llama, Model
 from .weights import HEAD_WIDTH, Matrix, Weights
 
-Model = TypeVar("Model", bound=Llama)
+AnyModel = TypeVar("AnyModel", bound=Model)
 
 PROBE_LENGTH = 96
 STEPS_ALONE = 4  # of them, that are computed one by one
@@ -26,14 +25,14 @@ def load(weights: Weights) -> Llama:
     return model if _is_right(model) else checked(Llama(weights, wide=True))
 
 
-def checked(model: Model) -> Model:
+def checked(model: AnyModel) -> AnyModel:
     """The model itself. Raises ModelError if it does not give the right bits."""
     if not _is_right(model):
         raise ModelError("the model does not come out right on this machine: its bits differ from those of others")
     return model
 
 
-def _is_right(model: Llama) -> bool:
+def _is_right(model: Model) -> bool:
     return _adds_exactly(model) and model.weights.probe_hash in (None, _hash(model))
 
 
@@ -42,7 +41,7 @@ def probe_hash(weights: Weights) -> str:
     return _hash(Llama(weights, wide=True))
 
 
-def _adds_exactly(model: Llama) -> bool:
+def _adds_exactly(model: Model) -> bool:
     """Whether the largest sums that a layer can have come out right, to the last bit."""
     shape = model.shape
     for n_terms in {shape.width, shape.hidden, shape.n_heads * HEAD_WIDTH}:
@@ -50,14 +49,13 @@ def _adds_exactly(model: Llama) -> bool:
         weights[:, 0] -= np.arange(COLUMNS, dtype=np.int8)
         row = np.full((ROWS, n_terms), levels(n_terms), np.float32)
         row[:, 0] -= np.arange(ROWS)
-        product = Product(Matrix(weights, np.ones(COLUMNS, np.float32)), model.dtype)
-        found = product(row, np.empty((ROWS, product.width), np.float32))
+        found = model.product(row, Matrix(weights, np.ones(COLUMNS, np.float32)))
         if not (found == row.astype(np.int64) @ weights.T.astype(np.int64)).all():
             return False
     return True
 
 
-def _hash(model: Llama) -> str:
+def _hash(model: Model) -> str:
     vocabulary = model.shape.vocabulary
     tokens = [model.shape.start, *(n * n * 40503 % vocabulary for n in range(1, PROBE_LENGTH))]
     x, cache = model.embed([tokens]), model.new_cache(1, PROBE_LENGTH)

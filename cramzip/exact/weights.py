@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ModelError
-from .arithmetic import WEIGHT_MOST, Floats, levels
+from .arithmetic import STEPS, WEIGHT_MOST, Floats, levels
 from .rotations import HALF
 
 WEIGHTS_NAME = "exact.safetensors"
@@ -26,7 +26,7 @@ HEAD_WIDTH = 2 * HALF
 MOST_TERMS = 1040  # the most products in a sum: with more, activations would have fewer levels than weights
 MOST_LAYERS, MOST_WIDTH, MOST_VOCABULARY = 256, MOST_TERMS, 2**18
 MOST_SCALE = 2.0**16  # of scales and of weights of norms
-MOST_BYTES = 2**30
+MOST_INDEX = 2.0**62  # what may be converted to an index, before it is cut off at the end of a table
 MAX_THETA = 2**40
 _HEADER_LIMIT = 2**20
 _DTYPES: dict[str, np.dtype[Any]] = {"I8": np.dtype("i1"), "F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
@@ -242,9 +242,9 @@ def assemble(shape: Shape, tensors: Tensors, digest: bytes = b"", probe_hash: st
     head = embedding if shape.tied else matrix(("lm_head",), (shape.vocabulary,), shape.width)
     if left:
         raise ModelError(f"weights: {next(iter(left))} has no place in this model")
-    for n_terms in (shape.width, shape.hidden, shape.n_heads * HEAD_WIDTH):
-        assert levels(n_terms) >= WEIGHT_MOST
-    return Weights(shape, embedding, layers, norm, head, digest, probe_hash)
+    found = Weights(shape, embedding, layers, norm, head, digest, probe_hash)
+    _check_reach(found)
+    return found
 
 
 def _taken(left: dict[str, npt.NDArray[Any]], name: str, shape: tuple[int, ...], dtype: type) -> npt.NDArray[Any]:
@@ -259,3 +259,20 @@ def _finite(name: str, values: Floats) -> Floats:
     if not (np.abs(values) <= MOST_SCALE).all():
         raise ModelError(f"weights: {name} has values that are not finite or beyond {MOST_SCALE:.0f}")
     return values
+
+
+def _check_reach(weights: Weights) -> None:
+    """Raise ModelError if a score, gate or logit could be too large to be converted to an index."""
+
+    def reach(matrix: Matrix, norm: Floats) -> float:  # Cauchy and Schwarz: a normalised row is no longer than sqrt(D)
+        return 2 * WEIGHT_MOST * weights.shape.width * float(matrix.scales.max()) * float(np.abs(norm).max())
+
+    found = reach(weights.head, weights.norm) * STEPS
+    for layer in weights.layers:
+        qkv = reach(layer.qkv, layer.attention_norm)
+        found = max(found, qkv * qkv * HEAD_WIDTH * STEPS, reach(layer.gate_up, layer.mlp_norm) * STEPS)
+    if not found * 4 < MOST_INDEX:
+        raise ModelError(f"the model's numbers are too large for exact arithmetic: {found:.3g}")
+
+
+assert levels(MOST_TERMS) >= WEIGHT_MOST
