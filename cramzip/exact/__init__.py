@@ -1,0 +1,12 @@
+"""A Llama model in exact arithmetic with NumPy alone: the same bits on every machine. formats/exact.md says how.
+
+    weights       a model folder: its shape, and int8 weights whose bounds are checked
+    probe         load: a model that was seen to give the right bits here
+    lanes         encode_lanes, decode_lanes: tokens to bytes and back
+    llama         the stack of layers; embed, forward, logits
+    probabilities, tokencoder                 what the logits say, as integers, and a range coder that takes them
+    arithmetic, rotations, product, cache     what the layers are made of
+    threads       how work is spread over the cores
+
+Knows nothing of torch, of tokenizers, of `.cram` files, or of any path but that of a model folder.
+"""

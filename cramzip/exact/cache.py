@@ -65,8 +65,3 @@ class Cache:
         if flat is None or len(flat) < size:
             flat = self._scratch[name] = np.empty(size, dtype)
         return flat[:size].reshape(shape)
-
-
-def first_seen(position: int) -> int:
-    """The first position that is seen from `position`."""
-    return max(0, position // BLOCK * BLOCK - (WINDOW - BLOCK))

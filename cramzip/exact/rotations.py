@@ -40,13 +40,13 @@ class Rotations:
         return cosines[place : place + n], sines[place : place + n]
 
     def _page(self, number: int) -> tuple[Floats, Floats]:
-        if number not in self._pages:
+        page = self._pages.get(number)
+        if page is None:
             if number >= MAX_POSITIONS // PAGE:
                 raise ModelError(f"exact arithmetic ends at {MAX_POSITIONS} positions")
-            while len(self._pages) > 1:
-                self._pages.pop(next(iter(self._pages)))
-            self._pages[number] = self._make_page(number)
-        return self._pages[number]
+            page = self._make_page(number)
+            self._pages = {**dict(list(self._pages.items())[-1:]), number: page}  # this one and the one before
+        return page
 
     def _make_page(self, number: int) -> tuple[Floats, Floats]:
         turn = np.ones((1, HALF)), np.zeros((1, HALF))
