@@ -10,6 +10,7 @@ from test_exact_llama import GROUPED, PLAIN, random_model, random_tokens
 from cramzip.errors import DamagedFileError
 from cramzip.exact import lanes
 from cramzip.exact.cache import WINDOW
+from cramzip.exact.lanes import Options
 from cramzip.exact.probabilities import TOTAL
 from cramzip.exact.rotations import MAX_POSITIONS
 
@@ -45,8 +46,8 @@ def test_no_tokens_take_no_bytes(model):
 def test_threads_change_nothing(model, threads):
     tokens = tokens_of(model, 90)
     payload = lanes.encode_lanes(model, tokens, 8)
-    assert lanes.encode_lanes(model, tokens, 8, threads=threads) == payload
-    assert lanes.decode_lanes(model, payload, 90, 8, threads=threads) == tokens
+    assert lanes.encode_lanes(model, tokens, 8, Options(threads=threads)) == payload
+    assert lanes.decode_lanes(model, payload, 90, 8, Options(threads=threads)) == tokens
 
 
 @pytest.mark.parametrize("at_once", [1, 40, 10**6])
@@ -75,7 +76,7 @@ def test_the_payload_is_what_the_lanes_cost(model):
             nonlocal bits
             bits -= math.log2(self.shares[token] / TOTAL)
 
-    payload = lanes.encode_lanes(model, tokens, 5, learner=Bill())
+    payload = lanes.encode_lanes(model, tokens, 5, Options(learner=Bill()))
     assert payload == lanes.encode_lanes(model, tokens, 5)
     assert bits / 8 <= len(payload) <= bits / 8 * 1.000001 + 1
 
@@ -85,15 +86,15 @@ def test_lanes_can_begin_with_vectors(model, per_lane):
     random, tokens = np.random.default_rng(0), tokens_of(model, 50)
     size = (4, 3, model.shape.width) if per_lane else (3, model.shape.width)
     vectors = random.standard_normal(size).astype(np.float32)
-    payload = lanes.encode_lanes(model, tokens, 4, vectors=vectors)
+    payload = lanes.encode_lanes(model, tokens, 4, Options(vectors=vectors))
     assert payload != lanes.encode_lanes(model, tokens, 4)
-    assert lanes.decode_lanes(model, payload, 50, 4, vectors=vectors) == tokens
+    assert lanes.decode_lanes(model, payload, 50, 4, Options(vectors=vectors)) == tokens
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -1e9])
 def test_vectors_that_no_sum_can_hold_are_refused(model, value):
     with pytest.raises(DamagedFileError, match="vectors"):
-        lanes.decode_lanes(model, b"a", 2, 1, vectors=np.full((1, model.shape.width), value, np.float32))
+        lanes.decode_lanes(model, b"a", 2, 1, Options(vectors=np.full((1, model.shape.width), value, np.float32)))
 
 
 class Copycat:
@@ -119,8 +120,8 @@ class Copycat:
 def test_a_learner_sees_the_tokens_in_the_order_of_the_coder(model):
     tokens = tokens_of(model, 30) * 5 + [3]
     writer, reader = Copycat(4), Copycat(4)
-    payload = lanes.encode_lanes(model, tokens, 4, learner=writer)
-    assert lanes.decode_lanes(model, payload, len(tokens), 4, learner=reader) == tokens
+    payload = lanes.encode_lanes(model, tokens, 4, Options(learner=writer))
+    assert lanes.decode_lanes(model, payload, len(tokens), 4, Options(learner=reader)) == tokens
     assert reader.seen == writer.seen
     assert writer.seen[:5] == [(0, tokens[0]), (1, tokens[38]), (2, tokens[76]), (3, tokens[114]), (0, tokens[1])]
     assert len(payload) < len(lanes.encode_lanes(model, tokens, 4))
@@ -145,8 +146,8 @@ def test_tokens_outside_the_vocabulary_are_refused(model, token):
 
 def test_progress_counts_the_tokens(model):
     for call in (
-        lambda seen: lanes.encode_lanes(model, tokens_of(model, 23), 4, progress=seen.append),
-        lambda seen: lanes.decode_lanes(model, b"", 23, 4, progress=seen.append),
+        lambda seen: lanes.encode_lanes(model, tokens_of(model, 23), 4, Options(progress=seen.append)),
+        lambda seen: lanes.decode_lanes(model, b"", 23, 4, Options(progress=seen.append)),
     ):
         seen = []
         try:

@@ -8,6 +8,7 @@ the encoder, which knows all tokens, asks for many positions at once. Section 9 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
 
@@ -40,21 +41,23 @@ class Learner(Protocol):
         """Take in the token that was coded next in this lane."""
 
 
-def encode_lanes(
-    model: Model,
-    tokens: Sequence[int],
-    n_lanes: int,
-    *,
-    vectors: Floats | None = None,
-    learner: Learner | None = None,
-    threads: int = 1,
-    progress: Callable[[int], object] | None = None,
-) -> bytes:
-    """Code `tokens` in `n_lanes` lanes. `vectors` (M, D), or (L, M, D) for each lane, follow the start token.
+@dataclass(frozen=True, eq=False)
+class Options:
+    """What a text may have beside its tokens, and how it is worked on; all but `threads` and `progress` changes bytes.
 
-    `progress` is called with the number of tokens coded so far.
+    `vectors` (M, D), or (L, M, D) for each lane, follow the start token. `learner` changes the model's probabilities.
+    `threads` share the lanes. `progress` is called with the number of tokens that are done.
     """
-    run = _Run(model, len(tokens), n_lanes, vectors, threads)
+
+    vectors: Floats | None = None
+    learner: Learner | None = None
+    threads: int = 1
+    progress: Callable[[int], object] | None = None
+
+
+def encode_lanes(model: Model, tokens: Sequence[int], n_lanes: int, options: Options = Options()) -> bytes:
+    """Code `tokens` in `n_lanes` lanes; the inverse of `decode_lanes`."""
+    run, learner = _Run(model, len(tokens), n_lanes, options), options.learner
     run.fill(tokens)
     encoder = TokenEncoder()
     for first, n, lanes in run.steps(max(1, TOKENS_AT_ONCE // n_lanes), _unchanged if learner else cumulated):
@@ -67,24 +70,14 @@ def encode_lanes(
                     learner.learn(lane, token)
                 before = row.item(token)
                 encoder.encode(before, row.item(token + 1) - before)
-        if progress:
-            progress(run.n_tokens_before(first + n))
+        if options.progress:
+            options.progress(run.n_tokens_before(first + n))
     return encoder.finish()
 
 
-def decode_lanes(
-    model: Model,
-    payload: bytes,
-    n_tokens: int,
-    n_lanes: int,
-    *,
-    vectors: Floats | None = None,
-    learner: Learner | None = None,
-    threads: int = 1,
-    progress: Callable[[int], object] | None = None,
-) -> list[int]:
-    """The inverse of `encode_lanes`. Raises DamagedFileError if `payload` cannot come from it."""
-    run = _Run(model, n_tokens, n_lanes, vectors, threads)
+def decode_lanes(model: Model, payload: bytes, n_tokens: int, n_lanes: int, options: Options = Options()) -> list[int]:
+    """The tokens of `encode_lanes`. Raises DamagedFileError if `payload` cannot come from it."""
+    run, learner = _Run(model, n_tokens, n_lanes, options), options.learner
     decoder = TokenDecoder(payload)
     for step, _, lanes in run.steps(1, _unchanged if learner else cumulated):
         for lane, (row,) in enumerate(lanes):
@@ -96,8 +89,8 @@ def decode_lanes(
             run.known[lane, step] = token
             if learner:
                 learner.learn(lane, token)
-        if progress:
-            progress(run.n_tokens_before(step + 1))
+        if options.progress:
+            options.progress(run.n_tokens_before(step + 1))
     decoder.finish()
     return run.tokens()
 
@@ -115,15 +108,15 @@ def lane_lengths(n_tokens: int, n_lanes: int) -> list[int]:
 class _Run:
     """Lanes on their way through the model: `known` (L, T) are their tokens, as far as they are known."""
 
-    def __init__(self, model: Model, n_tokens: int, n_lanes: int, vectors: Floats | None, threads: int):
+    def __init__(self, model: Model, n_tokens: int, n_lanes: int, options: Options):
         if not 1 <= n_lanes <= min(MOST_LANES, max(n_tokens, 1)):
             raise ValueError(f"{n_lanes} lanes for {n_tokens} tokens; at least one token a lane, at most {MOST_LANES}")
         self._model, self._lengths = model, lane_lengths(n_tokens, n_lanes)
-        self._prefix = _prefix(model, n_lanes, vectors)  # (L, 1 + M, D)
+        self._prefix = _prefix(model, n_lanes, options.vectors)  # (L, 1 + M, D)
         n_positions = self._prefix.shape[1] + self._lengths[0] - 1
         if n_positions > MAX_POSITIONS:
             raise ValueError(f"a lane of {n_positions} positions; at most {MAX_POSITIONS} are exact")
-        firsts = [n_lanes * thread // threads for thread in range(threads + 1)]
+        firsts = [n_lanes * thread // options.threads for thread in range(options.threads + 1)]
         self._parts = [
             (first, model.new_cache(stop - first, n_positions)) for first, stop in pairwise(firsts) if stop > first
         ]

@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import ModelError
 from .arithmetic import WEIGHT_MOST, levels
 from .llama import Llama, Model
+from .threads import one_blas_thread
 from .weights import HEAD_WIDTH, Matrix, Weights
 
 AnyModel = TypeVar("AnyModel", bound=Model)
@@ -19,6 +20,7 @@ STEPS_ALONE = 4  # of them, that are computed one by one
 ROWS, COLUMNS = 33, 64  # of the product that tries out the largest sums
 
 
+@one_blas_thread()
 def load(weights: Weights) -> Llama:
     """A model that gives the right bits, in the slower way if need be. Raises ModelError if there is none."""
     model = Llama(weights)
