@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cramzip.coding import ranks
 from cramzip.coding.ranks import DEEP, SINGLE_RANKS, TOP, Step, class_starts, confidences, index_bits, rank
 from cramzip.errors import DamagedFileError
 
@@ -67,6 +68,24 @@ def test_a_rank_counts_the_larger_logits(seed, size):
     found = rank(logits, tokens, EPSILON)
     assert found.ranks.tolist() == [sum(row > row[t]).item() for row, t in zip(logits, tokens, strict=True)]
     assert found.tokens.tolist() == tokens.tolist()
+
+
+@pytest.mark.parametrize("at_once", [1, 2000, 3 * 2000, 7 * 2000 - 1, 2**22])
+def test_ranks_are_the_same_however_many_rows_are_sorted_at_once(monkeypatch, at_once):
+    logits = random_logits(0, 7, 2000)
+    logits[5] = logits[5].round()  # where many are as good as each other
+    tokens = torch.arange(7) * 250
+    expected = rank(logits, tokens, EPSILON)
+    monkeypatch.setattr(ranks, "LOGITS_AT_ONCE", at_once)
+    for found, column in zip(rank(logits, tokens, EPSILON), expected, strict=True):
+        np.testing.assert_array_equal(found, column)
+
+
+def test_no_more_is_sorted_at_once_than_fits_into_memory(monkeypatch):
+    sizes, sort = [], torch.Tensor.sort
+    monkeypatch.setattr(torch.Tensor, "sort", lambda self, **how: sizes.append(self.numel()) or sort(self, **how))
+    rank(torch.randn(8, 2**20), torch.arange(8), EPSILON)
+    assert sizes == [ranks.LOGITS_AT_ONCE] * 2
 
 
 def test_equal_logits_have_equal_ranks_and_are_near():

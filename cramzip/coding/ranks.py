@@ -8,8 +8,8 @@ and adds bits of the token's id. Section 6.2 of formats/cram.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from ..lm.devices import summable
 
 SINGLE_RANKS = 8  # so many ranks are classes of their own; wider classes follow, two of each width
 TOP, DEEP = 132, 1028  # ranks looked up for all rows, then for a row that needs more, then all; where classes end
+LOGITS_AT_ONCE = 2**22
 SLACK = 1.05  # for the rounding of what is computed from logits
 LEAST_TAIL = 1e-30
 LEAST_LOGIT = -1e9  # of a token that its model rules out
@@ -61,8 +62,7 @@ def is_decidable(logits: torch.Tensor) -> torch.Tensor:
     return logits.amax(-1) < torch.inf
 
 
-@dataclass(frozen=True)
-class Ranked:
+class Ranked(NamedTuple):
     """Tokens (T,) as ranks among the logits at their places.
 
     `confidence` (T, G) has all rank classes at least up to the token's own. `id_bits` is 0 where no other token is
@@ -76,7 +76,16 @@ class Ranked:
 
 
 def rank(logits: torch.Tensor, tokens: torch.Tensor, noise_bound: float) -> Ranked:
-    """The ranks of `tokens` (T,) among `logits` (T, V)."""
+    """The ranks of `tokens` (T,) among `logits` (T, V), some rows at a time: what is sorted takes several times their
+    memory.
+    """
+    n_rows = max(1, LOGITS_AT_ONCE // logits.shape[1])
+    blocks = zip(torch.split(logits, n_rows), torch.split(tokens, n_rows), strict=True)
+    parts = [_rank_block(*block, noise_bound) for block in blocks]
+    return parts[0] if len(parts) == 1 else Ranked(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _rank_block(logits: torch.Tensor, tokens: torch.Tensor, noise_bound: float) -> Ranked:
     logits = logits.clamp(min=LEAST_LOGIT)
     own = logits.gather(1, tokens[:, None])  # (T, 1)
     ranks = (logits > own).sum(1)
