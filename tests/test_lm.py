@@ -390,6 +390,26 @@ def test_positions_that_depend_on_the_length_of_the_text_are_refused(copy_of_tin
         load(str(copy_of_tiny_model))
 
 
+def change_embeddings(folder, change):
+    weights = load_file(folder / "model.safetensors")
+    change(weights["model.embed_tokens.weight"])
+    weights.setdefault("lm_head.weight", weights["model.embed_tokens.weight"].clone())
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    change_json(folder / "config.json", tie_word_embeddings=False)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_the_row_of_an_unused_token_has_no_part_in_the_scale_of_embeddings(copy_of_tiny_model, tiny, value):
+    change_embeddings(copy_of_tiny_model, lambda rows: rows[200, 3:5].fill_(value))
+    assert load(str(copy_of_tiny_model)).embedding_scale == pytest.approx(tiny.embedding_scale, rel=0.01)
+
+
+def test_embeddings_that_are_all_the_same_are_refused(copy_of_tiny_model):
+    change_embeddings(copy_of_tiny_model, lambda rows: rows.fill_(1.0))
+    with pytest.raises(ModelError, match="no scale"):
+        load(str(copy_of_tiny_model))
+
+
 @pytest.mark.parametrize("positions", [-1, 0])
 def test_a_model_without_positions_is_refused(copy_of_tiny_model, positions):
     change_json(copy_of_tiny_model / "config.json", max_position_embeddings=positions)

@@ -230,3 +230,12 @@ def test_vectors_come_out_the_same_alone_and_with_many_others():
     for row in (0, 454, 455, 456, 699):
         alone = quantize.dequantize(QuantizedMem(mem.coding, mem.codes[row : row + 1], mem.scales[row : row + 1]))
         assert torch.equal(alone[0], together[row])
+
+
+def test_the_rotation_goes_to_a_device_once(monkeypatch):
+    copies, from_numpy = [], torch.from_numpy
+    monkeypatch.setattr(torch, "from_numpy", lambda array: copies.append(array.shape) or from_numpy(array))
+    mem = torch.randn(2, 28, generator=torch.Generator().manual_seed(0))
+    for _ in range(5):
+        quantize.round_trip(mem, Coding.SIGNS)
+    assert copies == [(28, 28)]

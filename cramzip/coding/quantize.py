@@ -69,9 +69,16 @@ def turn_back(turned: np.ndarray) -> np.ndarray:
 
 
 def _rotation_on(like: torch.Tensor) -> torch.Tensor:
+    return _rotation_of(like.shape[-1], str(like.device))
+
+
+@lru_cache(maxsize=4)
+def _rotation_of(width: int, device: str) -> torch.Tensor:
+    """The rotation where it is needed: cramming turns vectors in every step."""
     import torch
 
-    return torch.from_numpy(rotation(like.shape[-1])).to(like.device)
+    with torch.inference_mode(False):
+        return torch.from_numpy(rotation(width)).to(device)
 
 
 def round_trip(mem: torch.Tensor, coding: Coding) -> torch.Tensor:

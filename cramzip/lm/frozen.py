@@ -6,6 +6,7 @@ Any decoder-only model of transformers that accepts `inputs_embeds`.
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -194,9 +195,14 @@ class FrozenLM:
 
     @torch.inference_mode()
     def _measure_scale(self) -> float:
+        """The deviation of input embeddings. Rows that no training has touched can hold anything, even NaN."""
         n_rows = min(self.vocabulary_size, len(self.tokenizer.table))
         sample = torch.linspace(0, n_rows - 1, min(n_rows, SCALE_SAMPLE), device=self.device).long()
-        return float(self.embed(sample).float().std())
+        embeddings = self.embed(sample).float()
+        scale = float(embeddings[embeddings.isfinite().all(1)].std())
+        if not (0 < scale < math.inf):
+            raise ModelError(f"{self.model_id}: its input embeddings have no scale (found {scale})")
+        return scale
 
 
 def _positions(config: Any) -> int | None:
