@@ -329,7 +329,7 @@ def without_exceptions(patch):
 
 def without_looking_for_near_tokens(patch):
     patch.setattr(
-        corrected_groups, "rank", lambda *given: replace(rank(*given), id_bits=np.zeros(len(given[1]), np.int64))
+        corrected_groups, "rank", lambda *given: rank(*given)._replace(id_bits=np.zeros(len(given[1]), np.int64))
     )
 
 

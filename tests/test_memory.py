@@ -4,7 +4,8 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from cramzip.memory import LARGEST_KEPT, keep_freed_memory
+
+from cramzip.lm.speed.memory import LARGEST_KEPT, keep_freed_memory
 
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # in malloc.h of glibc
 

@@ -287,8 +287,8 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 if __name__ == "__main__":
-    from cramzip.lm import FrozenLM
-    from cramzip.processes import LocalWorkers
+    from cramzip.lm.frozen import FrozenLM
+    from cramzip.workers.processes import LocalWorkers
     from test_workers import stay
     with LocalWorkers(1) as one:
         list(one.map(FrozenLM.load({model!r}), stay, [Path("begun")]))

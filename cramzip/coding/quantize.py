@@ -123,7 +123,7 @@ def dequantize(quantized: QuantizedMem) -> torch.Tensor:
 
     if quantized.coding is Coding.FLOAT16:
         return torch.from_numpy(quantized.codes.view("<f2").astype(np.float32))
-    out = torch.empty(quantized.codes.shape)
+    out = torch.empty(quantized.codes.shape, dtype=torch.float32, device="cpu")
     for rows in blocks(*quantized.codes.shape):
         unit = quantized.codes[rows] * (2 / (quantized.coding.levels - 1)) - 1
         lengths = 2.0 ** ((quantized.scales[rows, None].astype(np.float64) - SCALE_OF_ONE) / SCALES_PER_OCTAVE)
