@@ -73,9 +73,8 @@ class Compression:
         overwrite = destination.may_overwrite(path, source, console)
         from ..coding.encode import Writer
 
-        conditions = (
-            self.workers.conditions if self.workers else None
-        )  # before a model is loaded: they may not be there
+        # Workers are asked before a model is loaded: they may not be there.
+        conditions = self.workers.conditions if self.workers else None
         writer = Writer(self.load_model(), self.config)
         with _journal(path, source, self._identity(source, writer, conditions), console) as journal:
             with console.progress(label(argument), source.size, done=journal.resumed_bytes) as progress:

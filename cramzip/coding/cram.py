@@ -20,6 +20,7 @@ import torch
 from torch.nn import functional
 
 from ..config import AUTO, CramConfig
+from ..container.records import Parameters
 from ..container.vectors import QuantizedMem
 from ..lm.devices import DEVICES, has_fast_bfloat16
 from ..lm.frozen import FrozenLM, pad
@@ -60,6 +61,12 @@ class Goal:
     config: CramConfig
     view: View
     noise_bound: float
+
+    @classmethod
+    def of(cls, lm: FrozenLM, config: CramConfig, parameters: Parameters) -> Goal:
+        """What the parameters of a file that is being made come to."""
+        view = View.for_model(lm, parameters, vectors=config.vectors > 0)
+        return cls(lm, config, view, parameters.noise_bound)
 
     @property
     def slots(self) -> int:

@@ -30,7 +30,6 @@ from .hopeless import is_hopeless
 from .original import Original, Segment
 from .parameters import choose_parameters, expected
 from .recited import recited_groups
-from .view import View
 
 # Without corrections, chunks are cut to what vectors have been found to hold, and somewhat more.
 EXACT_SEGMENT_BYTES = (2**10, 2**18)  # least and most
@@ -54,8 +53,7 @@ class Writer:
             config = replace(config, origin=self.expected.origin)
         if config.exact and config.learning_rate is None:
             config = replace(config, learning_rate=self.expected.learning_rate)
-        view = View.for_model(lm, self.parameters, vectors=config.vectors > 0)
-        self.goal = Goal(lm, config, view, self.parameters.noise_bound)
+        self.goal = Goal.of(lm, config, self.parameters)
 
     def segments(
         self,
@@ -151,8 +149,7 @@ class _Share(NamedTuple):
 def _encode_share(lm: FrozenLM, share: _Share) -> Segment:
     """The segment that a worker makes of its share."""
     part, config, parameters = share
-    view = View.for_model(lm, parameters, vectors=config.vectors > 0)
-    encoder = _Encoder(Goal(lm, config, view, parameters.noise_bound), part.expected, lambda _: None)
+    encoder = _Encoder(Goal.of(lm, config, parameters), part.expected, lambda _: None)
     encoder.capacity = part.capacity
     return encoder.segment(part)
 

@@ -37,6 +37,15 @@ def _clamped(probability: int) -> int:
     return max(LEAST_PROBABILITY, min(probability, MOST_PROBABILITY))
 
 
+def carry(out: bytearray) -> None:
+    """Add one to the number whose bytes are `out`, the highest first."""
+    index = len(out) - 1
+    while out[index] == 0xFF:
+        out[index] = 0
+        index -= 1
+    out[index] += 1
+
+
 class Encoder:
     """Decisions and numbers to bytes. The interval begins at `_out` followed by `_low`, and is `_range` wide."""
 
@@ -78,11 +87,7 @@ class Encoder:
 
     def _carry(self) -> None:
         self._low &= FULL_RANGE
-        index = len(self._out) - 1
-        while self._out[index] == 0xFF:
-            self._out[index] = 0
-            index -= 1
-        self._out[index] += 1
+        carry(self._out)
 
     def finish(self) -> bytes:
         """The shortest bytes that decode to what was coded. Zero bytes at the end are left out."""

@@ -5,6 +5,7 @@ Knows nothing of models. Python's integers hold the state, so it is the same on 
 
 from __future__ import annotations
 
+from ..container.rangecoder import carry
 from ..errors import DamagedFileError
 from .probabilities import TOTAL_BITS
 
@@ -37,11 +38,7 @@ class TokenEncoder:
 
     def _carry(self) -> None:
         self._low &= FULL
-        index = len(self._out) - 1
-        while self._out[index] == 0xFF:
-            self._out[index] = 0
-            index -= 1
-        self._out[index] += 1
+        carry(self._out)
 
     def finish(self) -> bytes:
         """The shortest bytes that decode to what was coded; zeros at their end are left out."""
