@@ -17,18 +17,21 @@ if TYPE_CHECKING:
     from .codec import compress, decompress, read
     from .config import CramConfig
     from .errors import CramError
-    from .lm.frozen import FrozenLM, load
+    from .lm.exact import ExactLM
+    from .lm.frozen import FrozenLM
+    from .lm.models import load
 
 __version__ = "0.1.0"
-__all__ = ["CramConfig", "CramError", "FrozenLM", "compress", "decompress", "load", "read"]
+__all__ = ["CramConfig", "CramError", "ExactLM", "FrozenLM", "compress", "decompress", "load", "read"]
 
 _HOMES = {
     "CramConfig": "config",
     "CramError": "errors",
+    "ExactLM": "lm.exact",
     "FrozenLM": "lm.frozen",
     "compress": "codec",
     "decompress": "codec",
-    "load": "lm.frozen",
+    "load": "lm.models",
     "read": "codec",
 }
 

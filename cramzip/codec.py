@@ -14,14 +14,16 @@ from .coding.restore import Runner, Window, restore, restore_part, verify
 from .coding.view import View
 from .config import CramConfig
 from .container import opened, reading
-from .container.records import Entry, Header
+from .container.records import Entry, Header, n_chunks
 from .container.wire import Bytes, byte_view
 from .errors import UsageError
+from .exact.lanes import costs
+from .lm.exact import ExactLM
 
 if TYPE_CHECKING:
     import torch
 
-    from .lm.frozen import FrozenLM
+    from .lm.models import LM
     from .workers.base import Workers
 
 Progress = Callable[[int], None]  # is told of bytes of the original
@@ -29,7 +31,7 @@ Progress = Callable[[int], None]  # is told of bytes of the original
 
 def compress(
     data: bytes,
-    lm: FrozenLM,
+    lm: LM,
     config: CramConfig | None = None,
     *,
     name: str | None = None,
@@ -51,7 +53,7 @@ def compress(
 
 def unverified(
     original: Original,
-    lm: FrozenLM,
+    lm: LM,
     config: CramConfig,
     *,
     progress: Progress | None = None,
@@ -70,7 +72,7 @@ def unverified(
 
 def decompress(
     blob: Bytes,
-    lm: FrozenLM | None = None,
+    lm: LM | None = None,
     *,
     start: int = 0,
     stop: int | None = None,
@@ -113,8 +115,8 @@ def read(blob: Bytes) -> CramFile:
     return CramFile(file.header, file.entries, tuple(torch.stack(mem) if mem else None for mem in found))
 
 
-def entropy_bound(view: View, windows: Iterable[Window], lm: FrozenLM) -> float:
-    """Bits that an ideal arithmetic coder would need with this model and these chunks, without vectors.
+def entropy_bound(header: Header, windows: Iterable[Window], lm: LM) -> float:
+    """Bits that an ideal arithmetic coder would need with this model and these chunks or lanes, without vectors.
 
     A stored group counts with the bits of its payload.
     """
@@ -124,7 +126,15 @@ def entropy_bound(view: View, windows: Iterable[Window], lm: FrozenLM) -> float:
             if row is None:
                 bits += 8 * group.entry.payload_size
                 continue
-            chunks = view.chunks(row)
-            costs = lm.score([chunk.tokens for chunk in chunks], [chunk.context for chunk in chunks])
-            bits += sum(float(cost.sum()) for cost in costs) / math.log(2)
+            bits += _ideal_bits(header, group.entry, row, lm)
     return bits
+
+
+def _ideal_bits(header: Header, entry: Entry, tokens: list[int], lm: LM) -> float:
+    if header.is_exact:
+        assert isinstance(lm, ExactLM)
+        return float(costs(lm.model, tokens, n_chunks(entry, header)).sum())
+    assert not isinstance(lm, ExactLM)
+    chunks = View.of(header).chunks(tokens)
+    nats = lm.score([chunk.tokens for chunk in chunks], [chunk.context for chunk in chunks])
+    return sum(float(cost.sum()) for cost in nats) / math.log(2)

@@ -33,13 +33,14 @@ INTEGERS = (  # fields of a CramConfig, each with its least and greatest value
 class CramConfig:
     """How a text is crammed. None of this is needed to decompress.
 
-    `vectors`: M for each chunk, 0 for none. `effort`: 1 to 9. `exact`: no corrections, and so neither `context` nor
-    `chunk_tokens`. `bits` per dimension of a vector, as records.BITS names them or as a number.
+    `vectors`: M for each chunk, 0 for none; None for what suits the model: none in exact arithmetic, else 1. `effort`:
+    1 to 9. `exact`: no corrections, and so neither `context` nor `chunk_tokens`. `bits` per dimension of a vector, as
+    records.BITS names them or as a number.
 
-    `context`: the most tokens before a chunk that it sees. `chunk_tokens`: its length. Both are None for what suits the
-    model. `seed`: another start of the optimiser. `batch_size`: chunks optimised at once, None for what suits the
-    device. `dtype`: precision of cramming, never of decoding; auto is bfloat16 where that is fast, but float32 if
-    `exact`.
+    `context`: the most tokens before a chunk that it sees. `chunk_tokens`: its length; in exact arithmetic that of a
+    lane, which has no context. Both are None for what suits the model. `seed`: another start of the optimiser.
+    `batch_size`: chunks optimised at once, None for what suits the device. `dtype`: precision of cramming, never of
+    decoding; auto is bfloat16 where that is fast, but float32 if `exact`.
 
     `noise_exponent` k: the file withstands logits that are off by 2^-k; None for what a probe of the model finds.
     `max_steps` takes the place of the steps of the effort. `learning_rate` per step, in units of the embedding scale;
@@ -47,7 +48,7 @@ class CramConfig:
     units, around which vectors start; None for that of the profile, or else 0.
     """
 
-    vectors: int = 1
+    vectors: int | None = None
     effort: int = 5
     exact: bool = False
     bits: str | float | None = None
@@ -73,7 +74,7 @@ class CramConfig:
             self._set("origin", tuple(_number("origin", value) for value in self.origin))
         if self.dtype not in (AUTO, *DTYPES):
             raise UsageError(f"dtype: expected {AUTO} or one of {', '.join(DTYPES)}, found {self.dtype}")
-        if self.exact and not self.vectors:
+        if self.exact and self.vectors == 0:
             raise UsageError("exact: without corrections there have to be vectors")
         if self.exact and (self.context or self.chunk_tokens is not None):
             raise UsageError(
@@ -96,7 +97,7 @@ class CramConfig:
 
 
 def _integer(field: str, value: object, low: int, high: int) -> int | None:
-    if value is None and field not in ("vectors", "effort", "seed"):
+    if value is None and field not in ("effort", "seed"):
         return None
     try:
         number = operator.index(value)  # type: ignore[arg-type]

@@ -30,10 +30,10 @@ def long_chunks():
 def never_stored(monkeypatch):
     """Groups of text need the model, however much smaller they would be if they were stored."""
 
-    def size(groups):
-        return sum(len(group.payload) + 2**32 * group.entry.kind.is_stored * group.entry.size for group in groups)
+    def size(entries):
+        return sum(entry.payload_size + 2**32 * entry.kind.is_stored * entry.size for entry in entries)
 
-    monkeypatch.setattr("cramzip.container.writing.groups_size", size)
+    monkeypatch.setattr("cramzip.container.writing.entries_size", size)
     monkeypatch.setattr("cramzip.container.writing.file_size", lambda header, entries: 0)
 
 

@@ -86,9 +86,9 @@ def test_lanes_can_begin_with_vectors(model, per_lane):
     random, tokens = np.random.default_rng(0), tokens_of(model, 50)
     size = (4, 3, model.shape.width) if per_lane else (3, model.shape.width)
     vectors = random.standard_normal(size).astype(np.float32)
-    payload = lanes.encode_lanes(model, tokens, 4, Options(vectors=vectors))
+    payload = lanes.encode_lanes(model, tokens, 4, Options(vectors=vectors, after_start=True))
     assert payload != lanes.encode_lanes(model, tokens, 4)
-    assert lanes.decode_lanes(model, payload, 50, 4, Options(vectors=vectors)) == tokens
+    assert lanes.decode_lanes(model, payload, 50, 4, Options(vectors=vectors, after_start=True)) == tokens
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -1e9])

@@ -87,7 +87,7 @@ def encode_after_a_death(mark, lm, part):
 def encode_never_stored(lm, part):
     """A segment, all of whose text needs the model."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writing, "groups_size", lambda groups: sum(group.entry.kind.is_stored for group in groups))
+        patch.setattr(writing, "entries_size", lambda entries: sum(entry.kind.is_stored for entry in entries))
         return encode_part(lm, part)
 
 

@@ -11,11 +11,10 @@ from typing import TypeVar
 from .. import codec
 from ..coding.original import Original
 from ..coding.restore import Runner, Window, restore
-from ..coding.view import View
 from ..config import CramConfig
 from ..container import reading
 from ..container.description import Description, describe
-from ..lm.frozen import FrozenLM
+from ..lm.models import LM
 from .rivals import RIVALS, installed
 
 CRAMZIP = "cramzip"
@@ -77,7 +76,7 @@ def config_of(setting: str, config: CramConfig) -> CramConfig:
     if setting == SMALLEST:
         return replace(config, vectors=0)
     if setting == EXACT:
-        return replace(config, exact=True, vectors=max(config.vectors, 1), context=None)
+        return replace(config, exact=True, vectors=config.vectors or 1, context=None)
     return config
 
 
@@ -87,7 +86,7 @@ def label_of(setting: str) -> str:
 
 def bench(
     texts: Iterable[tuple[str, bytes]],
-    lm: FrozenLM,
+    lm: LM,
     config: CramConfig,
     settings: Sequence[str] = (),
     *,
@@ -109,7 +108,7 @@ def bench(
 def measure_cramzip(
     file: str,
     data: bytes,
-    lm: FrozenLM,
+    lm: LM,
     config: CramConfig,
     setting: str = DEFAULT,
     *,
@@ -133,7 +132,7 @@ def measure_cramzip(
         end - written,
         unpacked == data,
         setting,
-        codec.entropy_bound(View.of(opened.header), windows, lm),
+        codec.entropy_bound(opened.header, windows, lm),
         describe(opened),
     )
 

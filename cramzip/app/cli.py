@@ -62,8 +62,8 @@ def _config(given: dict[str, Any], *, smallest: bool = False, exact: bool = Fals
         raise UsageError("--exact is without corrections: it excludes --vectors 0")
     if exact and given["context"]:
         raise UsageError("--exact gives a chunk nothing but its vectors: it excludes --context")
-    if vectors is None:
-        vectors = 0 if smallest else CramConfig.vectors
+    if smallest:
+        vectors = 0
     return CramConfig(
         vectors=vectors,
         effort=given["effort"] or CramConfig.effort,
@@ -124,7 +124,7 @@ def _workers(given: dict[str, Any]) -> AbstractContextManager[Workers | None]:
         return nullcontext()
     from ..workers.processes import LocalWorkers, default_jobs
 
-    n = n or default_jobs()
+    n = n or default_jobs(given["device"])
     return LocalWorkers(n) if n > 1 else nullcontext()
 
 
@@ -315,6 +315,7 @@ def capacity(files: tuple[str, ...], **given: Any) -> int:
     The experiments of Kuratov et al. 2025 and some more, with passages of novels, random words, and FILEs. Prints
     tables in Markdown. What is measured is kept in the folder: the same command continues where it was interrupted.
     """
+    from ..lm.models import as_torch
     from . import capacity as command
 
     console, folder = _console(given), Path(given["output"])
@@ -328,6 +329,6 @@ def capacity(files: tuple[str, ...], **given: Any) -> int:
             given["learning_rate"],
             given["save_profile"],
         )
-        command.measure(load, request, folder, console, batch_size=given["batch_size"])
+        command.measure(lambda: as_torch(load()), request, folder, console, batch_size=given["batch_size"])
     click.echo(command.report(folder, console, plot=given["plot"]), nl=False)
     return 0

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,11 +34,9 @@ from .models import FindModel, LoadModel
 
 if TYPE_CHECKING:
     from ..coding.encode import Writer
-    from ..lm.frozen import FrozenLM
+    from ..lm.models import LM
     from ..workers.base import Workers
     from .bench import Measurement
-
-DECIDED_BY = ("numpy", "tokenizers", "transformers", "zstandard")  # packages, besides torch, that groups depend on
 
 
 # -- compress --------------------------------------------------------------------------------------
@@ -87,7 +84,7 @@ class Compression:
                 writer.write(output.file, original, journal, journal.gain)
                 file = reading.read(files.map_file(output.file))
                 with console.progress("verifying", source.size) as progress:
-                    runner = Runner(writer.goal.lm, self.config.batch_size, self.workers, progress)
+                    runner = Runner(writer.lm, self.config.batch_size, self.workers, progress)
                     verify(file, source.data, runner)
                 source.check_unchanged("nothing was written")
                 output.commit(source.status)
@@ -99,22 +96,15 @@ class Compression:
 
     def _identity(self, source: Source, writer: Writer, conditions: str | None) -> bytes:
         """A digest of everything that decides which groups come out."""
-        import torch
-
-        model = writer.goal.lm
+        model = writer.lm
         facts = {
             "source": source.sha256.hex(),
             "model": model.fingerprint.hex(),
             "tokenizer": model.tokenizer_hash.hex(),
             "config": asdict(self.config),
-            "parameters": asdict(writer.parameters),
-            "device": model.device,
             "cramzip": __version__,
-            "torch": torch.__version__,
-            "packages": {package: version(package) for package in DECIDED_BY},
-            "threads": torch.get_num_threads(),
             "workers": conditions,
-            "expected": writer.expected if self.config.vectors else None,
+            **writer.method.conditions,
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).digest()
 
@@ -177,10 +167,10 @@ class Decompression:
         self._restore(argument, file, self._model(file), lambda _: None)
         self._say(f"{label(argument)}: ok, ", file, start)
 
-    def _model(self, file: Opened) -> FrozenLM | None:
+    def _model(self, file: Opened) -> LM | None:
         return self.find_model(file.header.model) if file.header.model else None
 
-    def _restore(self, argument: str, file: Opened, lm: FrozenLM | None, take: Callable[[bytes], object]) -> None:
+    def _restore(self, argument: str, file: Opened, lm: LM | None, take: Callable[[bytes], object]) -> None:
         with self.console.progress(label(argument), file.header.original_size) as progress:
             for content in restore(file, Runner(lm, self.batch_size, self.workers, progress)):
                 take(content)

@@ -11,20 +11,20 @@ from ..lm.identity import ModelReference, locate
 from .console import Console
 
 if TYPE_CHECKING:
-    from ..lm.frozen import FrozenLM
+    from ..lm.models import LM
 
-LoadModel = Callable[[], "FrozenLM"]
-FindModel = Callable[[ModelReference], "FrozenLM"]
+LoadModel = Callable[[], "LM"]
+FindModel = Callable[[ModelReference], "LM"]
 
 
 def model_loader(name: str | None, revision: str | None, device: str, console: Console) -> LoadModel:
     """A function that loads a model at its first call. What users name themselves may be downloaded."""
 
     @cache
-    def load() -> FrozenLM:
-        from ..lm import frozen
+    def load() -> LM:
+        from ..lm import models
 
-        model = frozen.load(name, revision=revision, device=device, download=name is not None)
+        model = models.load(name, revision=revision, device=device, download=name is not None)
         console.detail(f"model {model.model_id}, {model.n_parameters:,} parameters, on {model.device}")
         return model
 
@@ -36,9 +36,9 @@ def model_finder(where: str | None, device: str, console: Console, *, download: 
 
     Nothing is downloaded unless `download` says so, or the user does when asked. Raises ModelError.
     """
-    kept: dict[ModelReference, FrozenLM] = {}
+    kept: dict[ModelReference, LM] = {}
 
-    def find_model(needed: ModelReference) -> FrozenLM:
+    def find_model(needed: ModelReference) -> LM:
         if needed in kept:
             return kept[needed]
         try:
@@ -47,10 +47,10 @@ def model_finder(where: str | None, device: str, console: Console, *, download: 
             if not console.ask(f"model {missing.model_id} is not on this machine; download it from Hugging Face?"):
                 raise
             source = locate(needed, where, download=True)
-        from ..lm.frozen import FrozenLM
+        from ..lm.models import loaded
 
         kept.clear()
-        kept[needed] = FrozenLM(source, device)
+        kept[needed] = loaded(source, device)
         return kept[needed]
 
     return find_model

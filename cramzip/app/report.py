@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ..config import CramConfig
     from ..container.description import Description
-    from ..lm.frozen import FrozenLM
+    from ..lm.models import LM
     from .bench import Measurement
 
 MEASURED_WITH = ("torch", "transformers", "tokenizers", "zstandard")  # and what the rivals need
@@ -62,7 +62,7 @@ def print_details(file: str, described: Description) -> None:
 # -- bench -----------------------------------------------------------------------------------------
 
 
-def print_bench(measurements: Sequence[Measurement], model: FrozenLM) -> None:
+def print_bench(measurements: Sequence[Measurement], model: LM) -> None:
     """A block of rows for each file; what the columns and the model mean stands under the table."""
     right = ("Bytes", "Ratio", "Bits/byte", "Of bound", "Compress", "Decompress")
     table = _table((), ("File", "Codec"), right)
@@ -90,9 +90,7 @@ def print_bench(measurements: Sequence[Measurement], model: FrozenLM) -> None:
     click.echo(f"model, not counted above: {printable(model.model_id)}, {count(model.weight_bytes, 'byte')}")
 
 
-def bench_record(
-    measurements: Sequence[Measurement], model: FrozenLM, configs: Mapping[str, CramConfig]
-) -> dict[str, Any]:
+def bench_record(measurements: Sequence[Measurement], model: LM, configs: Mapping[str, CramConfig]) -> dict[str, Any]:
     """The same for machines, with all that it takes to judge the numbers; `configs` by setting."""
     from .rivals import RIVALS
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -15,6 +15,7 @@ from ..container.writing import modelled_group
 from ..lm.frozen import token_costs
 from .corrections import TokenEncoder
 from .cram import CramResult, Goal, cram
+from .method import Progress
 from .quantize import dequantize
 from .ranks import is_decidable, rank
 
@@ -22,12 +23,10 @@ GROUP_TOKENS = 2**12  # about: a group is what decodes on its own
 CRAMMED_GROUP_TOKENS = 3 * 768  # where there are vectors: more groups are decoded faster, and are a bit larger
 CRAMMING_SHARE = 0.9  # of the work on a group with vectors, as progress counts it
 
-Progress = Callable[[int], None]  # is told of bytes
-
 
 def corrected_groups(goal: Goal, ids: Sequence[int], progress: Progress) -> tuple[list[Group], float]:
     """Groups for the tokens of a text, stored where that is smaller; and the bits that their vectors saved."""
-    n_vectors = goal.config.vectors
+    n_vectors = goal.n_vectors
     most = min(GROUP_TOKENS, CRAMMED_GROUP_TOKENS) if n_vectors else GROUP_TOKENS
     n_groups = -(-len(ids) // most)
     borders = [len(ids) * i // n_groups for i in range(n_groups + 1)]
@@ -85,9 +84,9 @@ def _corrected(
     content = lm.tokenizer.decode(row)
     payload = b"".join(vectors.pack(result.mem) for result in results) + encoder.finish()
     kind = Kind.CORRECTED if results else Kind.PREDICTED
-    group, stored = modelled_group(kind, content, len(row), goal.config.vectors, payload), stored_group(content)
+    group, stored = modelled_group(kind, content, len(row), goal.n_vectors, payload), stored_group(content)
     progress(len(content) - (int(CRAMMING_SHARE * len(content)) if results else 0))
-    if not decidable or writing.groups_size([stored]) <= writing.groups_size([group]):
+    if not decidable or writing.entries_size([stored.entry]) <= writing.entries_size([group.entry]):
         return stored, 0.0
     if not results:
         return group, 0.0

@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional
 
 from ..config import AUTO, CramConfig
-from ..container.records import Parameters
+from ..container.records import Parameters, Vectors
 from ..container.vectors import QuantizedMem
 from ..lm.devices import DEVICES, has_fast_bfloat16
 from ..lm.frozen import FrozenLM, pad
@@ -65,8 +65,17 @@ class Goal:
     @classmethod
     def of(cls, lm: FrozenLM, config: CramConfig, parameters: Parameters) -> Goal:
         """What the parameters of a file that is being made come to."""
-        view = View.for_model(lm, parameters, vectors=config.vectors > 0)
+        view = View.for_model(lm, parameters, vectors=bool(config.vectors))
         return cls(lm, config, view, parameters.noise_bound)
+
+    def described(self, gain: float) -> Vectors:
+        """What a header says of the vectors. `gain`: bits that they saved; a negative number if nobody is to know."""
+        return self.view.described(self.config.coding, self.lm.width, None if gain < 0 else round(gain))
+
+    @property
+    def n_vectors(self) -> int:
+        """Vectors of each chunk."""
+        return self.config.vectors or 0
 
     @property
     def slots(self) -> int:
@@ -90,7 +99,7 @@ def cram(
     done.
     """
     with usual_settings(), plain_float32(goal.lm.device):
-        slots = Slots(goal, n_vectors or goal.config.vectors, seed)
+        slots = Slots(goal, n_vectors or goal.n_vectors, seed)
         return _cram_all(slots, chunks, n_slots or len(chunks), progress)
 
 

@@ -47,8 +47,8 @@ def choose_parameters(lm: FrozenLM, config: CramConfig) -> Parameters:
     withstand.
     """
     exponent = _noise_exponent(lm) if config.noise_exponent is None else config.noise_exponent
-    parameters = Parameters(exponent, start_token=lm.start)
-    before = View.for_model(lm, parameters, vectors=config.vectors > 0).n_before(config.vectors)
+    parameters, n_vectors = Parameters(exponent, start_token=lm.start), config.vectors or 0
+    before = View.for_model(lm, parameters, vectors=n_vectors > 0).n_before(n_vectors)
     wanted = max(POSITIONS, (config.chunk_tokens or POSITIONS // 2) + (config.context or 0) + before)
     room = min(lm.context or wanted, wanted) - before
     if config.exact:
@@ -60,10 +60,10 @@ def choose_parameters(lm: FrozenLM, config: CramConfig) -> Parameters:
         context = config.context
         chunk = room - context
     else:
-        context = room // 4 if config.vectors or lm.n_parameters <= SMALL_MODEL else room // 2
+        context = room // 4 if n_vectors or lm.n_parameters <= SMALL_MODEL else room // 2
         chunk = room - context
     if chunk < 1 or context < 0 or before + chunk + context > (lm.context or math.inf):
-        asked = f"{config.vectors} vectors, {config.context or 0} tokens before a chunk of {max(chunk, 1)}"
+        asked = f"{n_vectors} vectors, {config.context or 0} tokens before a chunk of {max(chunk, 1)}"
         raise UsageError(f"{asked} do not fit into the {lm.context} positions of the model")
     return Parameters(exponent, chunk, context, lm.start)
 

@@ -12,12 +12,13 @@ import torch
 from ..container import vectors
 from ..container.records import Group, Kind
 from ..container.stored import stored_group
+from ..container.vectors import QuantizedMem
 from ..container.wire import MAX_GROUP_SIZE
 from ..container.writing import modelled_group
 from .chunking import cut
 from .cram import Goal, cram
+from .method import Coded, Progress
 from .parameters import POSITIONS
-from .quantize import dequantize
 from .ranks import is_decidable
 from .view import Chunk
 
@@ -25,36 +26,38 @@ RESTARTS = 2  # with other seeds, for chunks that are nearly exact
 NEARLY_EXACT = 1 / 8  # of the tokens wrong
 MOST_VECTORS = 4  # for one token before it is stored
 
-Progress = Callable[[int], None]  # is told of bytes
+CHUNKS_PER_SLOT = 2  # chunks in a segment for each slot, so that slots are refilled
+BYTES_PER_BIT = 0.5  # a rough guess at text under a good model, for the size of segments only
+SEGMENT_BYTES = (2**10, 2**18)  # least and most
+
+Check = Callable[[Chunk, QuantizedMem], list[int]]
 
 
-class Recital(NamedTuple):
-    """Groups that vectors alone recite, and stored ones where that failed.
+def recited_segment_size(goal: Goal, capacity: float, *, learns: bool) -> int:
+    """Bytes of a segment whose vectors recite `capacity` bits each; one that is learned from is small."""
+    n_chunks = goal.slots * (1 if learns else CHUNKS_PER_SLOT)
+    size = capacity * goal.n_vectors * BYTES_PER_BIT * n_chunks
+    return int(min(max(size, SEGMENT_BYTES[0]), SEGMENT_BYTES[1]))
 
-    `gain`: bits that the recited tokens would cost without vectors. `held`: bits of text for each vector, None if there
-    is no vector.
+
+def recited_groups(goal: Goal, ids: Sequence[int], capacity: float, check: Check, progress: Progress) -> Coded:
+    """Groups of one chunk each, cut so that a vector has `capacity` bits to hold; what fails is stored.
+
+    `check` says where decoding would go wrong. The gain is what the recited tokens would cost without vectors.
     """
-
-    groups: list[Group]
-    gain: float
-    held: float | None
-
-
-def recited_groups(goal: Goal, ids: Sequence[int], capacity: float, progress: Progress) -> Recital:
-    """Groups of one chunk each, cut so that a vector has `capacity` bits to hold; what fails is stored."""
     lm = goal.lm
     n_scored = min(POSITIONS // 2, lm.context or POSITIONS)  # tokens at once
     costs = np.concatenate(lm.score([ids[i : i + n_scored] for i in range(0, len(ids), n_scored)])) / math.log(2)
     contents = [lm.tokenizer.decode([token]) for token in ids]
-    parts = cut(contents, costs, capacity * goal.config.vectors, goal.view.chunk_tokens, MAX_GROUP_SIZE)
-    groups, gain = _crammed(goal, [ids[part] for part in parts], progress)
+    parts = cut(contents, costs, capacity * goal.n_vectors, goal.view.chunk_tokens, MAX_GROUP_SIZE)
+    groups, gain = _crammed(goal, [ids[part] for part in parts], check, progress)
     n_vectors = sum(group.entry.n_vectors for group in groups)
-    return Recital(groups, gain, float(costs.sum()) / n_vectors if n_vectors else None)
+    return Coded(groups, gain, float(costs.sum()) / n_vectors if n_vectors else None)
 
 
-def _crammed(goal: Goal, rows: Sequence[Sequence[int]], progress: Progress) -> tuple[list[Group], float]:
+def _crammed(goal: Goal, rows: Sequence[Sequence[int]], check: Check, progress: Progress) -> tuple[list[Group], float]:
     """What fails is tried again, then split, then given another vector, then stored."""
-    lm, n_vectors = goal.lm, goal.config.vectors
+    lm, n_vectors = goal.lm, goal.n_vectors
     finished: dict[tuple[int, int], Group] = {}
     gain = 0.0
     pending = [_Job(index, 0, row, n_vectors, 0) for index, row in enumerate(rows)]
@@ -66,7 +69,7 @@ def _crammed(goal: Goal, rows: Sequence[Sequence[int]], progress: Progress) -> t
         results = cram(goal, chunks, n_slots=goal.slots, n_vectors=first.n_vectors, seed=first.attempt)
         for job, chunk, result in zip(batch, chunks, results, strict=True):
             text = lm.tokenizer.decode(job.tokens)
-            found = faults(goal, chunk, dequantize(result.mem))
+            found = check(chunk, result.mem)
             if not found:
                 payload = vectors.pack(result.mem)
                 group = modelled_group(Kind.RECITED, text, len(job.tokens), job.n_vectors, payload)

@@ -15,11 +15,14 @@ from ..container.records import Group, Header
 from ..container.stored import stored_content
 from ..container.wire import Bytes
 from ..errors import DamagedFileError, UsageError, VerificationError, WrongModelError
+from ..lm.exact import ExactLM
 from ..lm.identity import require
+from ..lm.models import as_torch
+from .exact_decode import decode_group
 from .view import View
 
 if TYPE_CHECKING:
-    from ..lm.frozen import FrozenLM
+    from ..lm.models import LM
     from ..workers.base import Workers
 
 WINDOW_BYTES = 2**22  # of a window: its part of the original and its payloads
@@ -36,14 +39,15 @@ class Runner:
     `batch_size`: groups decoded at once (None: by device). `progress` is told of bytes of the original.
     """
 
-    lm: FrozenLM | None = None
+    lm: LM | None = None
     batch_size: int | None = None
     workers: Workers | None = None
     progress: Progress = lambda _: None
 
     def decoded(self, file: Opened) -> Iterator[Window]:
         """The groups of a file in order, window by window, with the tokens of those that are not stored."""
-        windows = file.windows(WINDOW_BYTES)
+        alone = file.header.is_exact and self.workers is None  # its lanes are work enough, and its text can go out
+        windows = file.windows(1 if alone else WINDOW_BYTES)
         n_modelled = sum(not entry.kind.is_stored for entry in file.entries)
         if self.lm is None or self.workers is None or n_modelled < 2:
             for window in windows:
@@ -87,7 +91,7 @@ def restore(file: Opened, runner: Runner, windows: list[Window] | None = None) -
         raise DamagedFileError("content", f"Original_Hash: expected {expected.hex()}, found {found.hex()}")
 
 
-def restore_part(file: Opened, lm: FrozenLM | None, start: int, stop: int) -> bytes:
+def restore_part(file: Opened, lm: LM | None, start: int, stop: int) -> bytes:
     """Bytes `start` to `stop` of the original; only the groups that hold them are decoded.
 
     They are checked by the checksums of these groups, or, in a file of one group, by the hash of the whole.
@@ -123,14 +127,16 @@ def verify(file: Opened, original: Bytes, runner: Runner) -> None:
         raise VerificationError(f"the finished file decodes to {position} bytes of {len(original)}")
 
 
-def check_model(file: Opened, lm: FrozenLM | None) -> None:
+def check_model(file: Opened, lm: LM | None) -> None:
     """Raise WrongModelError unless `lm` is the model of the file, and has the positions that its chunks need."""
     header = file.header
     if header.model is None:
         return
-    lm = require(lm, header.model)
+    lm = _suited(require(lm, header.model), header)
     if header.vectors and header.vectors.width != lm.width:
         raise WrongModelError(f"Vector_Width: the file needs {header.vectors.width}, {lm.model_id} has {lm.width}")
+    if header.is_exact:
+        return
     view = View.of(header)
     if view.start_token >= lm.vocabulary_size:
         raise WrongModelError(f"Start_Token: {view.start_token}, {lm.model_id} has {lm.vocabulary_size}")
@@ -140,10 +146,17 @@ def check_model(file: Opened, lm: FrozenLM | None) -> None:
         raise WrongModelError(f"a chunk needs {needed} positions, {lm.model_id} has {lm.context}")
 
 
+def _suited(lm: LM, header: Header) -> LM:
+    """The model as a file needs it: in exact arithmetic, or in floats. Raises WrongModelError."""
+    if header.is_exact and not isinstance(lm, ExactLM):
+        raise WrongModelError(f"the file needs exact arithmetic, and {lm.model_id} has no integer weights")
+    return lm if header.is_exact else as_torch(lm)
+
+
 def decode_groups(
     header: Header,
     groups: Sequence[Group],
-    lm: FrozenLM | None,
+    lm: LM | None,
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> list[Tokens | None]:
@@ -152,10 +165,15 @@ def decode_groups(
     modelled = [index for index, group in enumerate(groups) if not group.entry.kind.is_stored]
     if not modelled:
         return tokens
+    assert lm is not None
+    lm = _suited(lm, header)
+    if isinstance(lm, ExactLM):
+        for index in modelled:
+            tokens[index] = decode_group(lm, groups[index], header, progress or (lambda _: None))
+        return tokens
     from .decode import Recipe, decode_all
     from .quantize import dequantize
 
-    assert lm is not None
     recipes = [
         Recipe(
             groups[index].entry.n_tokens,
@@ -170,7 +188,7 @@ def decode_groups(
     return tokens
 
 
-def _contents(groups: Sequence[Group], decoded: Sequence[Tokens | None], lm: FrozenLM | None) -> Iterator[bytes]:
+def _contents(groups: Sequence[Group], decoded: Sequence[Tokens | None], lm: LM | None) -> Iterator[bytes]:
     """The contents of some groups, by their tokens."""
     for group, tokens in zip(groups, decoded, strict=True):
         if tokens is None:
@@ -217,7 +235,7 @@ class _Share(NamedTuple):
     batch_size: int | None
 
 
-def _decode_share(lm: FrozenLM, share: _Share) -> list[Tokens | None]:
+def _decode_share(lm: LM, share: _Share) -> list[Tokens | None]:
     return decode_groups(share.header, share.groups, lm, share.batch_size)
 
 

@@ -65,11 +65,11 @@ class Description:
     @property
     def n_chunks(self) -> int:
         """Chunks of modelled groups."""
-        return sum(n_chunks(entry, self.header.parameters) for entry in self.modelled)
+        return sum(n_chunks(entry, self.header) for entry in self.modelled)
 
     @property
     def n_vectors(self) -> int:
-        return sum(n_chunks(entry, self.header.parameters) * entry.n_vectors for entry in self.modelled)
+        return sum(n_chunks(entry, self.header) * entry.n_vectors for entry in self.modelled)
 
     @property
     def vectors_per_chunk(self) -> tuple[int, int]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 MAGIC = b"\x9dCZ"
 VERSION = 1
 GENOMICS_MAGIC = b"CRAM"
-HAS_NAME, HAS_MODEL, BUILTIN, IS_STANDARD, HAS_VECTORS, RESERVED_FLAGS = 0x01, 0x02, 0x04, 0x08, 0x10, 0x80
+HAS_NAME, HAS_MODEL, BUILTIN, IS_STANDARD, HAS_VECTORS, IS_EXACT = 0x01, 0x02, 0x04, 0x08, 0x10, 0x80
 HASH_SHIFT = 5  # bits 5 and 6 say which of HASH_SIZES it is
 CHECK_SIZE = 4
-MAX_TOKENS = 2**16
+MAX_TOKENS = 2**16  # of a group that ranks correct, and of a chunk or lane
+MAX_CODED_TOKENS = 2**22
+MAX_LANES = 2**10
+MAX_POSITIONS = 2**16  # of a lane
 MAX_VECTORS = 2**12
 MAX_WIDTH = 2**14
 MAX_VOCABULARY = 2**24

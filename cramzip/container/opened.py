@@ -55,7 +55,7 @@ def split(group: Group, header: Header) -> tuple[Bytes, Bytes]:
     size = 0
     if group.entry.kind.has_vectors:
         assert header.vectors is not None
-        size = n_chunks(group.entry, header.parameters) * group.entry.n_vectors * header.vectors.size
+        size = n_chunks(group.entry, header) * group.entry.n_vectors * header.vectors.size
     return group.payload[:size], group.payload[size:]
 
 
@@ -64,7 +64,7 @@ def vectors(group: Group, header: Header) -> list[QuantizedMem]:
     if not group.entry.kind.has_vectors:
         return []
     assert header.vectors is not None
-    chunks, each = n_chunks(group.entry, header.parameters), group.entry.n_vectors
+    chunks, each = n_chunks(group.entry, header), group.entry.n_vectors
     packed, _ = split(group, header)
     coding = header.vectors.coding
     whole = unpack(packed, chunks * each, header.vectors.width, coding)

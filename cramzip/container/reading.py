@@ -21,16 +21,19 @@ from .layout import (
     HAS_NAME,
     HAS_VECTORS,
     HASH_SHIFT,
+    IS_EXACT,
     IS_STANDARD,
     MAGIC,
+    MAX_CODED_TOKENS,
     MAX_GAIN,
+    MAX_LANES,
+    MAX_POSITIONS,
     MAX_TOKENS,
     MAX_VECTORS,
     MAX_VOCABULARY,
     MAX_WIDTH,
     MIN_ENTRY_SIZE,
     NOISE_EXPONENTS,
-    RESERVED_FLAGS,
     VERSION,
 )
 from .opened import Opened, split
@@ -38,13 +41,16 @@ from .records import (
     DIGEST_SIZE,
     HASH_SIZES,
     STANDARD,
+    STANDARD_LANES,
     BuiltinModel,
     Entry,
     Header,
     Kind,
+    Lanes,
     OutsideModel,
     Parameters,
     Vectors,
+    longest_lane,
     n_chunks,
     name_fault,
 )
@@ -141,7 +147,7 @@ def _parse_header(cursor: Cursor) -> tuple[Header, int]:
     flags = cursor.u8()
     original_size = cursor.varint()
     original_hash = cursor.take(HASH_SIZES[flags >> HASH_SHIFT & 3])
-    if flags & RESERVED_FLAGS or (flags & (BUILTIN | IS_STANDARD | HAS_VECTORS) and not flags & HAS_MODEL):
+    if flags & (BUILTIN | IS_STANDARD | HAS_VECTORS | IS_EXACT) and not flags & HAS_MODEL:
         cursor.fail(f"Flags: {flags:#04x} is reserved")
     name = cursor.string() if flags & HAS_NAME else None
     model: BuiltinModel | OutsideModel | None = None
@@ -149,10 +155,13 @@ def _parse_header(cursor: Cursor) -> tuple[Header, int]:
         model = BuiltinModel(cursor.take(DIGEST_SIZE))
     elif flags & HAS_MODEL:
         model = OutsideModel(cursor.string(), cursor.string(), cursor.take(32), cursor.take(32))
-    parameters = STANDARD
+    parameters, lanes = STANDARD, STANDARD_LANES if flags & IS_EXACT else None
     if flags & HAS_MODEL and not flags & IS_STANDARD:
-        parameters = Parameters(cursor.u8(), cursor.varint(), cursor.varint(), cursor.varint())
-        if parameters == STANDARD:
+        if lanes:
+            lanes = Lanes(cursor.varint(), cursor.varint())
+        else:
+            parameters = Parameters(cursor.u8(), cursor.varint(), cursor.varint(), cursor.varint())
+        if (lanes or parameters) in (STANDARD_LANES, STANDARD):
             cursor.fail("Flags: bit 3 is not set, but the parameters are the standard ones")
     block = None
     if flags & HAS_VECTORS:
@@ -161,7 +170,7 @@ def _parse_header(cursor: Cursor) -> tuple[Header, int]:
             block = Vectors.from_code(code, width, gain - 1 if gain else None)
         except ValueError:
             cursor.fail(f"Vector_Coding: {code} is reserved")
-    return Header(original_size, original_hash, name, model, parameters, block), cursor.varint()
+    return Header(original_size, original_hash, name, model, parameters, block, lanes), cursor.varint()
 
 
 def _check_header(header: Header) -> None:
@@ -172,6 +181,8 @@ def _check_header(header: Header) -> None:
         ("Context_Tokens", parameters.context_tokens, 0, MAX_TOKENS),
         ("Start_Token", parameters.start_token, 0, MAX_VOCABULARY - 1),
     ]
+    if header.lanes:
+        limits += [("Lane_Tokens", header.lanes.tokens, 1, MAX_TOKENS), ("Lane_Limit", header.lanes.most, 1, MAX_LANES)]
     if block:
         limits += [("Vector_Width", block.width, 1, MAX_WIDTH), ("Vector_Gain", block.gain or 0, 0, MAX_GAIN)]
     for field, value, low, high in limits:
@@ -192,12 +203,16 @@ def _check_entries(entries: Sequence[Entry], header: Header) -> None:
     if any(entry.kind.has_vectors for entry in entries) != (header.vectors is not None):
         _damaged("table", "the vector block is there without vectors, or missing with them")
     for entry in entries:
+        if not entry.kind.is_allowed(exact=header.is_exact):
+            _damaged("table", f"Kind: {entry.kind} is not for a file {'with' if header.is_exact else 'without'} lanes")
         if entry.kind.has_vectors:
             assert header.vectors is not None
-            vector_bytes = n_chunks(entry, header.parameters) * entry.n_vectors * header.vectors.size
+            vector_bytes = n_chunks(entry, header) * entry.n_vectors * header.vectors.size
             too_small, is_recited = entry.payload_size < vector_bytes, entry.kind is Kind.RECITED
             if too_small or (is_recited and entry.payload_size != vector_bytes):
                 _damaged("table", f"Payload_Size: {entry.payload_size} with {vector_bytes} bytes of vectors")
+        if header.is_exact and not entry.kind.is_stored and (needed := longest_lane(entry, header)) > MAX_POSITIONS:
+            _damaged("table", f"Token_Count: a lane needs {needed} positions, at most {MAX_POSITIONS} are allowed")
 
 
 def _read_only_entry(cursor: Cursor, header: Header) -> Entry:
@@ -237,8 +252,9 @@ def _checked(cursor: Cursor, entry: Entry) -> Entry:
         cursor.fail(f"Payload_Size: raw group of {entry.size} bytes has {entry.payload_size}")
     if entry.kind is Kind.ZSTD and not 1 <= entry.payload_size < entry.size:
         cursor.fail(f"Payload_Size: zstd group of {entry.size} bytes has {entry.payload_size}")
-    if not entry.kind.is_stored and not 1 <= entry.n_tokens <= min(entry.size, MAX_TOKENS):
-        cursor.fail(f"Token_Count: {entry.n_tokens} is not in 1 to {min(entry.size, MAX_TOKENS)}")
+    most = min(entry.size, MAX_CODED_TOKENS if entry.kind.is_laned else MAX_TOKENS)
+    if not entry.kind.is_stored and not 1 <= entry.n_tokens <= most:
+        cursor.fail(f"Token_Count: {entry.n_tokens} is not in 1 to {most}")
     if entry.kind.has_vectors and not 1 <= entry.n_vectors <= MAX_VECTORS:
         cursor.fail(f"Vector_Count: {entry.n_vectors} is not in 1 to {MAX_VECTORS}")
     return entry

@@ -20,6 +20,8 @@ class Kind(IntEnum):
     RECITED = 2  # from vectors alone
     CORRECTED = 3  # from vectors and corrections
     PREDICTED = 4  # from corrections alone
+    CODED = 5  # from tokens coded with exact probabilities
+    PROMPTED = 6  # from vectors and such tokens
 
     @property
     def is_stored(self) -> bool:
@@ -27,7 +29,16 @@ class Kind(IntEnum):
 
     @property
     def has_vectors(self) -> bool:
-        return self in (Kind.RECITED, Kind.CORRECTED)
+        return self in (Kind.RECITED, Kind.CORRECTED, Kind.PROMPTED)
+
+    @property
+    def is_laned(self) -> bool:
+        """Whether its tokens go through the model in lanes, side by side."""
+        return self in (Kind.CODED, Kind.PROMPTED)
+
+    def is_allowed(self, *, exact: bool) -> bool:
+        """Whether it may be in an exact file, or in another."""
+        return self.is_stored or self is Kind.RECITED or self.is_laned == exact
 
 
 class Coding(IntEnum):
@@ -94,7 +105,8 @@ class OutsideModel:
 
 @dataclass(frozen=True)
 class Parameters:
-    """How groups are decoded: the noise that they withstand, 2^-`noise_exponent`, and the lengths of chunk and context.
+    """How groups are decoded whose model is computed in floats: the noise that they withstand, 2^-`noise_exponent`, and
+    the lengths of chunk and context.
 
     `start_token` stands before a chunk that has no vectors, and before vectors if the file says so.
     """
@@ -111,6 +123,21 @@ class Parameters:
 
 
 STANDARD = Parameters()
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """How the tokens of a group are dealt to lanes: about `tokens` to each, but to no more than `most` lanes."""
+
+    tokens: int = 512
+    most: int = 32
+
+    def count(self, n_tokens: int) -> int:
+        """How many lanes a group of `n_tokens` has."""
+        return min(self.most, -(-n_tokens // self.tokens))
+
+
+STANDARD_LANES = Lanes()
 
 
 @dataclass(frozen=True)
@@ -154,6 +181,12 @@ class Header:
     model: BuiltinModel | OutsideModel | None = None
     parameters: Parameters = Parameters()
     vectors: Vectors | None = None
+    lanes: Lanes | None = None
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the model is computed in exact arithmetic; then `lanes` says how, and `parameters` nothing."""
+        return self.lanes is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +210,17 @@ class Group:
     payload: Bytes
 
 
-def n_chunks(entry: Entry, parameters: Parameters) -> int:
-    """How many chunks, each with its own vectors, a group consists of."""
-    return -(-entry.n_tokens // parameters.chunk_tokens)
+def n_chunks(entry: Entry, header: Header) -> int:
+    """How many chunks, each with its own vectors, a group consists of; in exact files, how many lanes."""
+    if header.lanes is None:
+        return -(-entry.n_tokens // header.parameters.chunk_tokens)
+    return header.lanes.count(entry.n_tokens) if entry.kind.is_laned else 1
+
+
+def longest_lane(entry: Entry, header: Header) -> int:
+    """Positions that a group of an exact file needs: what stands before the tokens of its longest lane, and these."""
+    before = 1 if entry.n_vectors == 0 else entry.n_vectors + bool(header.vectors and header.vectors.after_start)
+    return before + -(-entry.n_tokens // n_chunks(entry, header)) - 1
 
 
 def name_fault(name: str) -> str | None:

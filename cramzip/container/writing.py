@@ -13,6 +13,7 @@ from .layout import (
     HAS_NAME,
     HAS_VECTORS,
     HASH_SHIFT,
+    IS_EXACT,
     IS_STANDARD,
     MAGIC,
     VERSION,
@@ -20,6 +21,7 @@ from .layout import (
 from .records import (
     HASH_SIZES,
     STANDARD,
+    STANDARD_LANES,
     BuiltinModel,
     Entry,
     Group,
@@ -54,12 +56,13 @@ def pack_entry(entry: Entry, *, alone: bool = False) -> bytes:
 
 def pack_header(header: Header, n_groups: int) -> bytes:
     """The header (sections 3 and 4), up to the table."""
-    model, parameters, vectors = header.model, header.parameters, header.vectors
+    model, parameters, vectors, lanes = header.model, header.parameters, header.vectors, header.lanes
+    is_standard = lanes == STANDARD_LANES if lanes else parameters == STANDARD
     flags = HASH_SIZES.index(len(header.original_hash)) << HASH_SHIFT
     flags |= (HAS_NAME if header.name is not None else 0) | (HAS_VECTORS if vectors else 0)
     flags |= HAS_MODEL if model else 0
     flags |= BUILTIN if isinstance(model, BuiltinModel) else 0
-    flags |= IS_STANDARD if model and parameters == STANDARD else 0
+    flags |= (IS_STANDARD if model and is_standard else 0) | (IS_EXACT if lanes else 0)
     out = MAGIC + bytes([VERSION, flags]) + pack_varint(header.original_size) + header.original_hash
     if header.name is not None:
         out += pack_string(header.name)
@@ -67,7 +70,9 @@ def pack_header(header: Header, n_groups: int) -> bytes:
         out += model.digest
     elif model:
         out += pack_string(model.model_id) + pack_string(model.revision) + model.fingerprint + model.tokenizer_hash
-    if model and not flags & IS_STANDARD:
+    if lanes and not is_standard:
+        out += pack_varint(lanes.tokens) + pack_varint(lanes.most)
+    elif model and not is_standard:
         out += bytes([parameters.noise_exponent])
         out += pack_varint(parameters.chunk_tokens) + pack_varint(parameters.context_tokens)
         out += pack_varint(parameters.start_token)
@@ -83,9 +88,9 @@ def file_size(header: Header, entries: Sequence[Entry]) -> int:
     return len(pack_header(header, len(entries))) + table + CHECK_SIZE
 
 
-def groups_size(groups: Iterable[Group]) -> int:
+def entries_size(entries: Iterable[Entry]) -> int:
     """Bytes that groups and their entries take in a file of several groups."""
-    return sum(len(pack_entry(group.entry)) + len(group.payload) for group in groups)
+    return sum(len(pack_entry(entry)) + entry.payload_size for entry in entries)
 
 
 def write(sink: BinaryIO, header: Header, groups: Iterable[Group]) -> int:

@@ -1,8 +1,8 @@
 """A text in lanes: stretches of it that go through the model side by side, and into one range coder.
 
 The coder takes step after step, and in a step lane after lane, so that a lane costs no bytes of its own. Every lane
-begins with the start token and knows nothing of the others. Encoder and decoder get the same numbers from the model;
-the encoder, which knows all tokens, asks for many positions at once. Section 9 of formats/exact.md.
+begins with the start token or vectors, and knows nothing of the others. Encoder and decoder get the same numbers from
+the model; the encoder, which knows all tokens, asks for many positions at once. Section 9 of formats/exact.md.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import DamagedFileError
-from .arithmetic import Floats
+from .arithmetic import Doubles, Floats
 from .cache import Cache
 from .llama import Model
-from .probabilities import Counts, counts, cumulated
+from .probabilities import TOTAL_BITS, Counts, counts, cumulated
 from .rotations import MAX_POSITIONS
 from .threads import one_blas_thread, side_by_side
 from .tokencoder import TokenDecoder, TokenEncoder
@@ -29,6 +29,7 @@ TOKENS_AT_ONCE = 512  # that an encoder has the model compute
 MOST_VECTOR = 2.0**16  # of the numbers in vectors
 
 Tokens = npt.NDArray[np.int64]
+Finish = Callable[[Floats, Floats], Any]  # of logits (lanes, n, V), and of what one of their units stands for
 
 
 class Learner(Protocol):
@@ -45,11 +46,12 @@ class Learner(Protocol):
 class Options:
     """What a text may have beside its tokens, and how it is worked on; all but `threads` and `progress` changes bytes.
 
-    `vectors` (M, D), or (L, M, D) for each lane, follow the start token. `learner` changes the model's probabilities.
-    `threads` share the lanes. `progress` is called with the number of tokens that are done.
+    `vectors` (M, D), or (L, M, D) for each lane, stand in place of the start token, or `after_start`. `learner` changes
+    the model's probabilities. `threads` share the lanes. `progress` is called with the number of tokens that are done.
     """
 
     vectors: Floats | None = None
+    after_start: bool = False
     learner: Learner | None = None
     threads: int = 1
     progress: Callable[[int], object] | None = None
@@ -60,7 +62,7 @@ def encode_lanes(model: Model, tokens: Sequence[int], n_lanes: int, options: Opt
     run, learner = _Run(model, len(tokens), n_lanes, options), options.learner
     run.fill(tokens)
     encoder = TokenEncoder()
-    for first, n, lanes in run.steps(max(1, TOKENS_AT_ONCE // n_lanes), _unchanged if learner else cumulated):
+    for first, n, lanes in run.steps(max(1, TOKENS_AT_ONCE // n_lanes), counts if learner else _sums):
         for step in range(n):
             for lane, rows in enumerate(lanes):
                 token = run.known.item(lane, first + step)
@@ -79,7 +81,7 @@ def decode_lanes(model: Model, payload: bytes, n_tokens: int, n_lanes: int, opti
     """The tokens of `encode_lanes`. Raises DamagedFileError if `payload` cannot come from it."""
     run, learner = _Run(model, n_tokens, n_lanes, options), options.learner
     decoder = TokenDecoder(payload)
-    for step, _, lanes in run.steps(1, _unchanged if learner else cumulated):
+    for step, _, lanes in run.steps(1, counts if learner else _sums):
         for lane, (row,) in enumerate(lanes):
             if learner:
                 row = cumulated(learner.predict(lane, row))
@@ -95,8 +97,43 @@ def decode_lanes(model: Model, payload: bytes, n_tokens: int, n_lanes: int, opti
     return run.tokens()
 
 
-def _unchanged(shares: Counts) -> Counts:
-    return shares
+def recite(model: Model, n_tokens: int, options: Options) -> list[int]:
+    """The tokens that the model finds likeliest, one after the other, in one lane; of equals the lowest."""
+    run = _Run(model, n_tokens, 1, options)
+    for step, _, likeliest in run.steps(1, _likeliest):
+        run.known[0, step] = likeliest[0].item()
+        if options.progress:
+            options.progress(step + 1)
+    return run.tokens()
+
+
+def faults(model: Model, tokens: Sequence[int], options: Options) -> list[int]:
+    """Where `recite` would not give these tokens, if it gave all those before."""
+    run = _Run(model, len(tokens), 1, options)
+    run.fill(tokens)
+    found = np.concatenate([likeliest[0] for _, _, likeliest in run.steps(TOKENS_AT_ONCE, _likeliest)])
+    return [place for place, token in enumerate(tokens) if found[place] != token]
+
+
+def costs(model: Model, tokens: Sequence[int], n_lanes: int, options: Options = Options()) -> Doubles:
+    """Bits that each of the tokens would cost an ideal coder, by the model's own probabilities."""
+    run = _Run(model, len(tokens), n_lanes, options)
+    run.fill(tokens)
+    bits = np.zeros(run.known.shape)
+    for first, n, lanes in run.steps(max(1, TOKENS_AT_ONCE // n_lanes), counts):
+        for lane, rows in enumerate(lanes):
+            places = slice(first, first + n)
+            bits[lane, places] = TOTAL_BITS - np.log2(rows[np.arange(n), run.known[lane, places]])
+    return np.concatenate([bits[lane, :length] for lane, length in enumerate(lane_lengths(len(tokens), n_lanes))])
+
+
+def _sums(units: Floats, scale: Floats) -> Counts:
+    return cumulated(counts(units, scale))
+
+
+def _likeliest(units: Floats, scale: Floats) -> Tokens:
+    found: Tokens = units.argmax(axis=-1)
+    return found
 
 
 def lane_lengths(n_tokens: int, n_lanes: int) -> list[int]:
@@ -112,7 +149,7 @@ class _Run:
         if not 1 <= n_lanes <= min(MOST_LANES, max(n_tokens, 1)):
             raise ValueError(f"{n_lanes} lanes for {n_tokens} tokens; at least one token a lane, at most {MOST_LANES}")
         self._model, self._lengths = model, lane_lengths(n_tokens, n_lanes)
-        self._prefix = _prefix(model, n_lanes, options.vectors)  # (L, 1 + M, D)
+        self._prefix = _prefix(model, n_lanes, options)  # (L, 1, M or 1 + M, D)
         n_positions = self._prefix.shape[1] + self._lengths[0] - 1
         if n_positions > MAX_POSITIONS:
             raise ValueError(f"a lane of {n_positions} positions; at most {MAX_POSITIONS} are exact")
@@ -137,29 +174,29 @@ class _Run:
     def n_tokens_before(self, step: int) -> int:
         return sum(min(step, length) for length in self._lengths)
 
-    def steps(self, at_once: int, finish: Callable[[Counts], Counts]) -> Iterator[tuple[int, int, list[Counts]]]:
-        """First steps, numbers of steps, and for each lane what `finish` makes of the counts (steps, V) for its tokens.
+    def steps(self, at_once: int, finish: Finish) -> Iterator[tuple[int, int, list[Any]]]:
+        """First steps, numbers of steps, and for each lane what `finish` makes of the logits (steps, V) for its tokens.
 
-        Before the counts of a step are asked for, the tokens of all steps before must be in `known`.
+        Before those of a step are asked for, the tokens of all steps before must be in `known`.
         """
         with one_blas_thread(), side_by_side(len(self._parts)) as run:
             for first, n, n_lanes in self._schedule(at_once):
 
-                def compute(part: tuple[int, Cache], first: int = first, n: int = n, n_lanes: int = n_lanes) -> Counts:
-                    return finish(self._counts(*part, first, n, n_lanes))
+                def compute(part: tuple[int, Cache], first: int = first, n: int = n, n_lanes: int = n_lanes) -> Any:
+                    return finish(*self._logits(*part, first, n, n_lanes))
 
                 active = [part for part in self._parts if part[0] < n_lanes]
                 yield first, n, [lane for part in run(compute, active) for lane in part]
 
-    def _counts(self, lane: int, cache: Cache, first: int, n: int, n_lanes: int) -> Counts:
-        """The counts (lanes, n, V) for n steps of the lanes in `cache`, of which `lane` is the first."""
+    def _logits(self, lane: int, cache: Cache, first: int, n: int, n_lanes: int) -> tuple[Floats, Floats]:
+        """Logits (lanes, n, V) for n steps of the lanes in `cache`, of which `lane` is the first; and their units."""
         if n_lanes - lane < cache.n_rows:
             cache.keep(slice(n_lanes - lane))
         lanes = slice(lane, lane + cache.n_rows)
         x = self._model.embed(self.known[lanes, max(0, first - 1) : first + n - 1])
         if first == 0:
             x = np.concatenate([self._prefix[lanes], x], axis=1)
-        return counts(*self._model.forward(x, cache, n))
+        return self._model.forward(x, cache, n)
 
     def _schedule(self, at_once: int) -> Iterator[tuple[int, int, int]]:
         """First step, number of steps, number of lanes: all lanes as far as they all go, then the longer ones."""
@@ -170,10 +207,12 @@ class _Run:
             yield shortest, 1, self._lengths.count(longest)
 
 
-def _prefix(model: Model, n_lanes: int, vectors: Floats | None) -> Floats:
+def _prefix(model: Model, n_lanes: int, options: Options) -> Floats:
+    """The input embeddings that lanes begin with."""
     start = np.broadcast_to(model.embed([model.shape.start]), (n_lanes, 1, model.shape.width))
-    if vectors is None:
+    if options.vectors is None:
         return start
-    if not (np.abs(vectors) <= MOST_VECTOR).all():
+    if not (np.abs(options.vectors) <= MOST_VECTOR).all():
         raise DamagedFileError("content", f"vectors have numbers that are not finite or beyond {MOST_VECTOR:.0f}")
-    return np.concatenate([start, np.broadcast_to(vectors, (n_lanes, *vectors.shape[-2:]))], axis=1)
+    vectors = np.broadcast_to(options.vectors, (n_lanes, *options.vectors.shape[-2:]))
+    return np.concatenate([start, vectors], axis=1) if options.after_start else vectors

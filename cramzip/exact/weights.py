@@ -80,6 +80,16 @@ class Weights:
     digest: bytes  # SHA-256 of the file
     probe_hash: str | None  # of the logits that the model has to give, see `probe`
 
+    @property
+    def n_parameters(self) -> int:
+        """Weights in all; those that the head shares with the embedding count once."""
+        matrices = [self.embedding] if self.head is self.embedding else [self.embedding, self.head]
+        vectors = [self.norm]
+        for layer in self.layers:
+            matrices += [layer.qkv, layer.out, layer.gate_up, layer.down]
+            vectors += [layer.attention_norm, layer.mlp_norm]
+        return sum(matrix.integers.size for matrix in matrices) + sum(vector.size for vector in vectors)
+
 
 def read_model(folder: Path) -> Weights:
     """The model in a folder. Raises ModelError if it is none that exact arithmetic can run."""

@@ -19,7 +19,7 @@ from ..container.wire import Bytes, pack_string, pack_varint
 from ..errors import ModelError
 from .gguf_file import GgufTensor, read_gguf
 from .strict_json import parse_object
-from .weights import weight_files
+from .weights import has_exact_weights, weight_files
 
 CONFIG_KEYS_WITHOUT_EFFECT = frozenset(
     {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
@@ -46,7 +46,7 @@ def folder_fingerprint(folder: Path) -> bytes:
     names = sorted(tensor.name for tensor in tensors)
     if twice := next((name for name, other in pairwise(names) if name == other), None):
         raise ModelError(f"{folder}: the tensor {twice!r} is in two of its files")
-    if bad := next((tensor for tensor in tensors if _is_quantised(tensor)), None):
+    if not has_exact_weights(folder) and (bad := next(filter(_is_quantised, tensors), None)):
         raise ModelError(f"{folder}: quantised weights are not supported ({bad.name} is {bad.dtype})")
     return _fingerprint(kept, tensors)
 

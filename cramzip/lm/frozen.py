@@ -36,13 +36,6 @@ SCALE_SAMPLE = 4096  # rows of the embedding table that its scale is measured on
 _LENGTH_DEPENDENT = re.compile(r'"(rope_)?type": "(dynamic|longrope)"')
 
 
-def load(
-    model: str | None = None, *, revision: str | None = None, device: str = "auto", download: bool = False
-) -> FrozenLM:
-    """Find and load a model; see `find` for what `model` can be. Raises ModelError."""
-    return FrozenLM(find(model, revision=revision, download=download), device)
-
-
 class FrozenLM:
     """A causal language model in float32 that nothing will train.
 
@@ -86,7 +79,7 @@ class FrozenLM:
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> FrozenLM:
         """The model in a local folder or GGUF file."""
-        return load(str(path), device=device)
+        return cls(find(str(path)), device)
 
     def require(self, fingerprint: bytes, tokenizer_hash: bytes) -> None:
         """Raise WrongModelError unless this is the model and the tokenizer that a file asks for."""

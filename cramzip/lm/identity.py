@@ -9,12 +9,12 @@ from ..errors import WrongModelError
 from .source import ModelSource, as_commit, find, find_digest, find_named
 
 if TYPE_CHECKING:
-    from .frozen import FrozenLM
+    from .models import LM
 
 ModelReference = BuiltinModel | OutsideModel
 
 
-def reference(lm: FrozenLM) -> ModelReference:
+def reference(lm: LM) -> ModelReference:
     """How a file names a model."""
     if lm.source.is_builtin:
         return BuiltinModel(lm.source.digest)
@@ -45,7 +45,7 @@ def locate(needed: ModelReference, where: str | None = None, *, download: bool =
     return source
 
 
-def require(lm: FrozenLM | None, needed: ModelReference) -> FrozenLM:
+def require(lm: LM | None, needed: ModelReference) -> LM:
     """The model, if it is the one that a file needs, with its tokenizer. Raises WrongModelError."""
     if lm is None:
         raise WrongModelError(f"the file needs {name_of(needed)}")

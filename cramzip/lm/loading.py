@@ -8,9 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
+from ..exact.arithmetic import Floats
+from ..exact.weights import WEIGHTS_NAME, parse, read_model
 from .gguf_file import GgufFile, read_gguf
 from .isolation import GGUF_NAME, transformers_alone, view
 from .source import ModelSource, explained
@@ -28,6 +31,10 @@ def load_model(source: ModelSource) -> Any:
     """The transformers model, all of it float32. Raises ModelError, also where a weight is missing from the files."""
     from torch import nn
     from transformers import AutoModelForCausalLM
+
+    if source.is_exact:
+        with transformers_alone():
+            return _float_model(source)
 
     def load() -> tuple[Any, dict[str, Any]]:
         with view(source.path) as folder:
@@ -54,6 +61,33 @@ def load_model(source: ModelSource) -> Any:
             f"({_some(leftovers)})"
         )
     return model
+
+
+def _float_model(source: ModelSource) -> Any:
+    """A model of integer weights as transformers computes it: nearly what exact arithmetic gives."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    weights = float_weights(source.path)
+    with view(source.path) as folder:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    state = {name: torch.from_numpy(values) for name, values in weights.items()}
+    if config.tie_word_embeddings:
+        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    model.load_state_dict(state)
+    return model
+
+
+def float_weights(folder: Path) -> dict[str, Floats]:
+    """The tensors of a folder with integer weights, as float32. Raises ModelError."""
+    read_model(folder)  # which checks them
+    tensors, _ = parse((folder / WEIGHTS_NAME).read_bytes())
+    return {
+        name: tensor * tensors[f"{name.removesuffix('weight')}scale"][:, None] if tensor.ndim == 2 else tensor.copy()
+        for name, tensor in tensors.items()
+        if name.endswith("weight")
+    }
 
 
 def _some(names: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ from ..container.wire import CONTROL_CHARACTER
 from ..errors import CramError, ModelError, UsageError, WrongModelError, one_line
 from .fingerprint import folder_fingerprint, gguf_fingerprint
 from .hub import find_snapshot, is_hub_id
-from .weights import weight_files
+from .weights import has_exact_weights, weight_files
 
 BUILTIN_MODELS = Path(__file__).parents[1] / "models"
 DEFAULT_BUILTIN = "primer"
@@ -41,6 +41,11 @@ class ModelSource:
     @property
     def is_gguf(self) -> bool:
         return self.path.is_file()
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it has integer weights, for exact arithmetic."""
+        return not self.is_gguf and has_exact_weights(self.path)
 
     @property
     def weight_bytes(self) -> int:

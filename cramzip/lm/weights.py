@@ -5,16 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import ModelError
+from ..exact.weights import WEIGHTS_NAME
 from .strict_json import parse_object
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 TOKENIZERS = ("tokenizer.json", "vocab.json")
 
 
+def has_exact_weights(folder: Path) -> bool:
+    """Whether a folder holds integer weights for exact arithmetic, and no others."""
+    return (folder / WEIGHTS_NAME).is_file() and not any((folder / name).is_file() for name in (SINGLE, INDEX))
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files that a Hugging Face folder's model consists of. Pickles do not count. Raises ModelError."""
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
+    if has_exact_weights(folder):
+        return [folder / WEIGHTS_NAME]
     if not (folder / INDEX).is_file():
         raise ModelError(f"{folder}: no {SINGLE} (pickled weights are never loaded)")
     return [folder / name for name in named_by(folder / INDEX)]

@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import __version__
 from ..errors import ModelError, WrongModelError
+from ..lm.exact import ExactLM
+from ..lm.models import loaded
 from ..lm.source import ModelSource, find
+from ..lm.with_torch import in_torch
 
 if TYPE_CHECKING:
-    from ..lm.frozen import FrozenLM
+    from ..lm.models import LM
 
 LOOK_AHEAD = 2  # pieces for each worker that are given out before the first of them is back
 MOST_DEATHS = 3  # of workers, one after the other without a result between them
@@ -41,9 +44,7 @@ class Workers(ABC):
     def conditions(self) -> str:
         """What, besides a piece and its model, results could depend on."""
 
-    def map(
-        self, lm: FrozenLM, function: Callable[[FrozenLM, Piece], Result], pieces: Iterable[Piece]
-    ) -> Iterator[Result]:
+    def map(self, lm: LM, function: Callable[[LM, Piece], Result], pieces: Iterable[Piece]) -> Iterator[Result]:
         """`function(lm, piece)` for every piece, in order, with the `lm` of a worker; `function` is one of a module.
 
         What a worker raises is raised here. Raises CramError if workers die again and again, WrongModelError if the
@@ -73,7 +74,7 @@ class Workers(ABC):
         """End all workers at once, whatever they are doing."""
 
     @abstractmethod
-    def _model(self, lm: FrozenLM) -> WorkerModel: ...
+    def _model(self, lm: LM) -> WorkerModel: ...
 
     @abstractmethod
     def _begin(self, work: Work) -> Any: ...
@@ -99,30 +100,36 @@ class WorkerModel:
     tokenizer_hash: bytes
     device: str
     threads: int | None
+    is_exact: bool
     version: str = __version__
 
     @classmethod
-    def of(cls, lm: FrozenLM, device: str, threads: int | None) -> WorkerModel:
+    def of(cls, lm: LM, device: str, threads: int | None) -> WorkerModel:
         source = ModelSource(lm.source.model_id, lm.source.revision, lm.source.path.absolute())
-        return cls(source, lm.fingerprint, lm.tokenizer_hash, device, threads)
+        return cls(source, lm.fingerprint, lm.tokenizer_hash, device, threads, isinstance(lm, ExactLM))
 
-    def load(self) -> FrozenLM:
+    def load(self) -> LM:
         """Raises ModelError; WrongModelError unless it is the very model of the parent."""
-        import torch
-
-        from ..lm.frozen import FrozenLM
-
         if self.version != __version__:
             raise ModelError(f"a worker runs cramzip {__version__}, and is to work with {self.version}")
         source = self._locate()
         self._compare("Model_Fingerprint", source.fingerprint, self.fingerprint)
+        lm: LM
+        if self.is_exact and self.device != "cuda":
+            lm = ExactLM(source, self.device, self.threads)
+        else:
+            self._prepare_torch()
+            lm = loaded(source, self.device) if self.is_exact else in_torch(source, self.device)
+        self._compare("Tokenizer_Hash", lm.tokenizer_hash, self.tokenizer_hash)
+        return lm
+
+    def _prepare_torch(self) -> None:
+        import torch
+
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         if self.device == "cuda":
             torch.cuda.set_device(number % torch.cuda.device_count())
-        lm = FrozenLM(source, self.device)
-        self._compare("Tokenizer_Hash", lm.tokenizer_hash, self.tokenizer_hash)
-        return lm
 
     def _locate(self) -> ModelSource:
         """The files: where they are on the machine of the parent, or else by the name of the model."""
@@ -157,7 +164,7 @@ class _Failure:
 
 
 number = 0  # of this worker among those of its machine
-_loaded: tuple[WorkerModel, FrozenLM] | None = None
+_loaded: tuple[WorkerModel, LM] | None = None
 
 
 def do(work: Work) -> Any:

@@ -14,7 +14,7 @@ from ..errors import CramError, InputOutputError, UsageError, one_line
 from .base import MOST_DEATHS, Work, WorkerModel, Workers, do
 
 if TYPE_CHECKING:
-    from ..lm.frozen import FrozenLM
+    from ..lm.models import LM
 
 ANSWER_SECONDS = 5.0  # until a cluster is taken to be unreachable
 
@@ -75,7 +75,7 @@ class RayWorkers(Workers):
     def conditions(self) -> str:
         return f"Ray, {self._device}"
 
-    def _model(self, lm: FrozenLM) -> WorkerModel:
+    def _model(self, lm: LM) -> WorkerModel:
         return WorkerModel.of(lm, self._device, None)
 
     def _begin(self, work: Work) -> Any:

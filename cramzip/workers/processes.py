@@ -13,17 +13,19 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.queues import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CramError
+from ..lm.exact import ExactLM, n_cores
 from . import base as workers
 from .base import MOST_DEATHS, Work, WorkerModel, Workers, do
 
 if TYPE_CHECKING:
-    from ..lm.frozen import FrozenLM
+    from ..lm.models import LM
 
 
 class LocalWorkers(Workers):
@@ -41,16 +43,14 @@ class LocalWorkers(Workers):
 
     @property
     def conditions(self) -> str:
-        return f"{self._threads} threads"
+        return f"{self.n} processes"
 
-    @property
-    def _threads(self) -> int:
+    def _model(self, lm: LM) -> WorkerModel:
+        if isinstance(lm, ExactLM):
+            return WorkerModel.of(lm, lm.device, max(1, lm.threads // self.n))
         import torch
 
-        return max(1, torch.get_num_threads() // self.n)
-
-    def _model(self, lm: FrozenLM) -> WorkerModel:
-        return WorkerModel.of(lm, lm.device, self._threads)
+        return WorkerModel.of(lm, lm.device, max(1, torch.get_num_threads() // self.n))
 
     def _begin(self, work: Work) -> _Begun:
         return _Begun(work, self._submit(work))
@@ -136,18 +136,13 @@ def _deaf_children() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def default_jobs() -> int:
-    """As many as there are GPUs, or else cores."""
+def default_jobs(device: str) -> int:
+    """As many as there are GPUs, if `device` allows them and torch is there to count them, or else cores."""
+    if device == "cpu" or find_spec("torch") is None:
+        return n_cores()
     import torch
 
-    return torch.cuda.device_count() or _n_cores()
-
-
-def _n_cores() -> int:
-    """Cores that this process may use, as far as the system says; macOS and Windows only count them."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return torch.cuda.device_count() or n_cores()
 
 
 # -- in a process ----------------------------------------------------------------------------------

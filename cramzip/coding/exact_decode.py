@@ -1,0 +1,61 @@
+"""Groups of exact files to tokens. Imports no torch; the writer verifies vectors by the same functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ..container import opened
+from ..container.records import Group, Header
+from ..container.vectors import QuantizedMem
+from ..exact import lanes
+from ..exact.arithmetic import Floats
+from ..exact.vectors import dequantised
+from ..lm.exact import ExactLM
+
+WORTH_A_THREAD = 24  # lanes: with fewer, waiting for each other at every step takes more time than is saved
+
+Progress = Callable[[int], None]  # is told of tokens
+
+
+def decode_group(lm: ExactLM, group: Group, header: Header, progress: Progress) -> list[int]:
+    """The tokens of a group. Raises DamagedFileError."""
+    assert header.lanes is not None
+    entry = group.entry
+    n_lanes = header.lanes.count(entry.n_tokens) if entry.kind.is_laned else 1
+    mem = opened.vectors(group, header)
+    options = lanes.Options(
+        vectors=embeddings(mem) if mem else None,
+        after_start=header.vectors is not None and header.vectors.after_start,
+        threads=max(1, min(lm.threads, n_lanes // WORTH_A_THREAD)),
+        progress=_differences(progress),
+    )
+    coded = opened.corrections(group, header)
+    if coded is None:
+        return lanes.recite(lm.model, entry.n_tokens, options)
+    return lanes.decode_lanes(lm.model, bytes(coded), entry.n_tokens, n_lanes, options)
+
+
+def embeddings(mem: Sequence[QuantizedMem]) -> Floats:
+    """The vectors (L, M, D) of lanes, or of the one chunk that is recited."""
+    return np.stack([_embedding(one) for one in mem])
+
+
+def _embedding(mem: QuantizedMem) -> Floats:
+    if mem.coding.levels:
+        return dequantised(mem.codes, mem.scales, mem.coding.levels)
+    vectors: Floats = mem.codes.view("<f2").astype(np.float32)
+    return vectors
+
+
+def _differences(progress: Progress) -> Progress:
+    """Tells `progress` how many more, when it is told how many."""
+    told = 0
+
+    def tell(done: int) -> None:
+        nonlocal told
+        progress(done - told)
+        told = done
+
+    return tell

@@ -1,0 +1,189 @@
+"""The method for models in exact arithmetic: tokens in lanes, coded with the model's own probabilities.
+
+Without vectors it needs no torch, and the same original gives the same file on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from ..config import CramConfig
+from ..container import opened, vectors, writing
+from ..container.layout import MAX_POSITIONS
+from ..container.records import Entry, Group, Header, Kind, Lanes, Parameters
+from ..container.stored import expected_entry, stored_group
+from ..container.vectors import QuantizedMem
+from ..container.wire import Bytes
+from ..container.writing import modelled_group
+from ..errors import UsageError
+from ..exact.cache import BLOCK
+from ..exact.lanes import Options, costs, encode_lanes, faults, lane_lengths
+from ..lm.exact import ExactLM
+from ..lm.identity import reference
+from .exact_decode import embeddings
+from .method import Coded, Method, Progress, versions
+from .view import Chunk
+
+if TYPE_CHECKING:
+    from .cram import Goal
+
+# Lanes by effort: a lane begins without context, but lanes side by side are decoded sooner.
+LANES = {1: Lanes(128, 64), 2: Lanes(256, 48), 3: Lanes(256, 48), 4: Lanes(512, 32), 5: Lanes(512, 32)}
+LANES |= {6: Lanes(1024, 24), 7: Lanes(1024, 16), 8: Lanes(2048, 12), 9: Lanes(4096, 8)}
+SEGMENT_BYTES = 2**20  # of a segment, and so about of a group
+QUICK_SEGMENT_BYTES, QUICK = 2**18, 2  # up to which effort
+CRAMMED_LANE, CRAMMED_LANES = 768, 64  # with vectors: tokens of a lane, and lanes of a group
+CRAMMED_SEGMENT_BYTES = 2**17
+CRAMMING_SHARE = 0.9  # of the work on a group with vectors, as progress counts it
+NOISE_EXPONENT = 5  # floats differ from exact logits by about so little, 2^-5; what is crammed keeps clear of it
+MAX_RECITED = 1000  # tokens of a chunk that is recited
+
+
+class Laned(Method):
+    """A model in exact arithmetic, and how a text is crammed with it. Raises UsageError for what it cannot do."""
+
+    lm: ExactLM
+
+    def __init__(self, lm: ExactLM, config: CramConfig):
+        self.lm = lm
+        self.n_vectors = int(config.exact) if config.vectors is None else config.vectors
+        if config.context:
+            raise UsageError(f"context: {lm.model_id} reads in lanes; what a token sees cannot be chosen")
+        self.config, self.expected = replace(config, vectors=self.n_vectors, context=None), 0.0
+        self.lanes = _lanes(self.config)
+        if self.n_vectors:
+            self.goal = self._goal()
+
+    def _goal(self) -> Goal:
+        """What vectors are optimised for: the same model in torch. What comes out is verified in exact arithmetic."""
+        frozen = self.lm.frozen
+        from .cram import Goal
+        from .ranked import with_profile
+
+        length = MAX_RECITED if self.config.exact else self.lanes.tokens
+        parameters = Parameters(NOISE_EXPONENT, length, 0, self.lm.start)
+        config, self.expected = with_profile(frozen, self.config)
+        goal = Goal.of(frozen, config, parameters)
+        if frozen.context is not None and goal.view.positions(length, self.n_vectors) > frozen.context:
+            raise UsageError(
+                f"{self.n_vectors} vectors and {length} tokens do not fit into the {frozen.context} positions of the "
+                "model"
+            )
+        return goal
+
+    def segment_size(self, remaining: int, capacity: float) -> int:
+        if self.config.exact:
+            from .recited import recited_segment_size
+
+            return recited_segment_size(self.goal, capacity, learns=capacity == self.expected)
+        most = CRAMMED_SEGMENT_BYTES if self.n_vectors else SEGMENT_BYTES
+        if self.config.effort <= QUICK:
+            most = min(most, QUICK_SEGMENT_BYTES)
+        return -(-remaining // max(1, -(-remaining // most)))
+
+    def code(self, ids: Sequence[int], capacity: float, progress: Progress) -> Coded:
+        if self.config.exact:
+            from .recited import recited_groups
+
+            return recited_groups(self.goal, ids, capacity, self._faults, progress)
+        coded = [self._coded(part, progress) for part in self._parts(ids)]
+        return Coded([group for group, _ in coded], sum(gain for _, gain in coded))
+
+    def _parts(self, ids: Sequence[int]) -> list[Sequence[int]]:
+        """The tokens of each group: of as few groups as lanes have positions for."""
+        longest = self.lanes.tokens if self.n_vectors else MAX_POSITIONS
+        n_groups = -(-len(ids) // (self.lanes.most * longest))
+        borders = [len(ids) * i // n_groups for i in range(n_groups + 1)]
+        return [ids[begin:end] for begin, end in pairwise(borders)]
+
+    def _coded(self, ids: Sequence[int], progress: Progress) -> tuple[Group, float]:
+        """The group of some tokens, stored where that is smaller, and the bits that its vectors saved."""
+        content = self.lm.tokenizer.decode(ids)
+        n_lanes = self.lanes.count(len(ids))
+        told = 0
+
+        def tell(share: float) -> None:
+            nonlocal told
+            progress(int(share * len(content)) - told)
+            told = int(share * len(content))
+
+        crammed = CRAMMING_SHARE if self.n_vectors else 0.0
+        mem = self._crammed(ids, n_lanes, lambda share: tell(crammed * share)) if self.n_vectors else []
+        options = Options(
+            vectors=embeddings(mem) if mem else None,
+            after_start=bool(mem) and self.goal.view.after_start,
+            threads=min(self.lm.threads, n_lanes),
+            progress=lambda n: tell(crammed + (1 - crammed) * n / len(ids)),
+        )
+        tokens = encode_lanes(self.lm.model, ids, n_lanes, options)
+        payload = b"".join(map(vectors.pack, mem)) + tokens
+        kind = Kind.PROMPTED if mem else Kind.CODED
+        group = modelled_group(kind, content, len(ids), self.n_vectors, payload)
+        tell(1.0)
+        smallest = writing.entries_size([expected_entry(content)])
+        if smallest <= writing.entries_size([group.entry]) or len(ids) > opened.TOKENS_PER_BYTE * len(tokens):
+            return stored_group(content), 0.0
+        if not mem:
+            return group, 0.0
+        free = costs(self.lm.model, ids, n_lanes, Options(threads=options.threads))
+        return group, float(free.sum()) - 8 * len(tokens)
+
+    def _crammed(self, ids: Sequence[int], n_lanes: int, progress: Callable[[float], None]) -> list[QuantizedMem]:
+        """Vectors for every lane."""
+        from .cram import cram
+
+        chunks, first = [], 0
+        for length in lane_lengths(len(ids), n_lanes):
+            chunks.append(Chunk(ids[first : first + length]))
+            first += length
+        done = 0.0
+
+        def tell(index: int, share: float) -> None:
+            nonlocal done
+            done += share / len(chunks)
+            progress(min(done, 1.0))
+
+        return [result.mem for result in cram(self.goal, chunks, n_slots=self.goal.slots, progress=tell)]
+
+    def _faults(self, chunk: Chunk, mem: QuantizedMem) -> list[int]:
+        options = Options(vectors=embeddings([mem]), after_start=self.goal.view.after_start)
+        return faults(self.lm.model, chunk.tokens, options)
+
+    def bits(self, ids: Sequence[int], part: slice) -> float:
+        """After the tokens of a block before it."""
+        first = max(0, part.start - BLOCK)
+        found = costs(self.lm.model, ids[first : part.stop], 1)
+        return float(found[part.start - first :].sum())
+
+    def stored_entry(self, content: Bytes) -> Entry:
+        return expected_entry(content)
+
+    def described(self, header: Header, gain: float | None) -> Header:
+        block = None if gain is None else self.goal.described(gain)
+        return replace(header, model=reference(self.lm), vectors=block, lanes=self.lanes)
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        found = {"lanes": asdict(self.lanes), "packages": versions("tokenizers", "zstandard")}
+        if not self.n_vectors:
+            return found
+        import torch
+
+        return {
+            **found,
+            "packages": versions("numpy", "tokenizers", "torch", "transformers", "zstandard"),
+            "device": self.lm.frozen.device,
+            "threads": torch.get_num_threads(),
+            "expected": self.expected,
+        }
+
+
+def _lanes(config: CramConfig) -> Lanes:
+    """How a text is dealt to lanes; with vectors, each lane is as long as they may help."""
+    if config.exact:
+        return Lanes()
+    usual = Lanes(CRAMMED_LANE, CRAMMED_LANES) if config.vectors else LANES[config.effort]
+    return usual if config.chunk_tokens is None else replace(usual, tokens=config.chunk_tokens)

@@ -1,0 +1,29 @@
+"""The model that somebody names: in exact arithmetic where it has integer weights, else in floats of torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Union
+
+from .exact import ExactLM
+from .source import ModelSource, find
+from .with_torch import in_torch
+
+if TYPE_CHECKING:
+    from .frozen import FrozenLM
+
+LM = Union["FrozenLM", ExactLM]
+
+
+def load(model: str | None = None, *, revision: str | None = None, device: str = "auto", download: bool = False) -> LM:
+    """Find and load a model; see `find` for what `model` can be. Raises ModelError."""
+    return loaded(find(model, revision=revision, download=download), device)
+
+
+def as_torch(lm: LM) -> FrozenLM:
+    """The same model in torch, which has gradients."""
+    return lm.frozen if isinstance(lm, ExactLM) else lm
+
+
+def loaded(source: ModelSource, device: str = "auto") -> LM:
+    """The model of a source."""
+    return ExactLM(source, device) if source.is_exact else in_torch(source, device)
