@@ -607,10 +607,10 @@ def test_a_whole_hash_is_shown_as_it_is(cramzip):
 @pytest.mark.parametrize(
     ("gain", "told", "balance"),
     [
-        (1033, "24 bits spent, 1,033 bits taken off the corrections, balance +1,009 bits", 1009),
-        (1, "24 bits spent, 1 bit taken off the corrections, balance -23 bits", -23),
-        (0, "24 bits spent, 0 bits taken off the corrections, balance -24 bits", -24),
-        (None, "24 bits spent, what they took off the corrections is not known", None),
+        (1033, "24 bits spent, 1,033 bits saved, balance +1,009 bits", 1009),
+        (1, "24 bits spent, 1 bit saved, balance -23 bits", -23),
+        (0, "24 bits spent, 0 bits saved, balance -24 bits", -24),
+        (None, "24 bits spent, what they saved is not known", None),
     ],
 )
 def test_list_tells_what_the_vectors_bought(cramzip, crammed, gain, told, balance):

@@ -316,8 +316,10 @@ def capacity(files: tuple[str, ...], **given: Any) -> int:
     tables in Markdown. What is measured is kept in the folder: the same command continues where it was interrupted.
     """
     from ..lm.models import as_torch
-    from . import capacity as command
+    from ..lm.with_torch import torch_needed_by
 
+    with torch_needed_by("the laboratory"):
+        from . import capacity as command
     console, folder = _console(given), Path(given["output"])
     only_plot = given["plot"] and not (given["model"] or given["experiments"] or given["save_profile"])
     if not only_plot:

@@ -55,13 +55,21 @@ def _choices(described: Description) -> list[tuple[str, str]]:
     model, parameters = described.header.model, described.header.parameters
     if model is None:
         return []
-    rows = [
-        ("tokens", f"{described.n_tokens:,} in {count(described.n_chunks, 'chunk')}"),
-        ("chunk", f"up to {count(parameters.chunk_tokens, 'token')}, after up to {parameters.context_tokens:,} seen"),
-        ("vectors", _vectors(described)),
-        ("arithmetic", f"float32, logits may differ by 2^-{parameters.noise_exponent}"),
-        ("model", model_name(model)),
-    ]
+    if described.header.is_exact:
+        rows = [
+            ("tokens", f"{described.n_tokens:,} in {count(described.n_chunks, 'lane')}"),
+            ("vectors", _vectors(described)),
+            ("arithmetic", "exact, the same bits on every machine"),
+        ]
+    else:
+        seen = f"after up to {parameters.context_tokens:,} seen"
+        rows = [
+            ("tokens", f"{described.n_tokens:,} in {count(described.n_chunks, 'chunk')}"),
+            ("chunk", f"up to {count(parameters.chunk_tokens, 'token')}, {seen}"),
+            ("vectors", _vectors(described)),
+            ("arithmetic", f"float32, logits may differ by 2^-{parameters.noise_exponent}"),
+        ]
+    rows.append(("model", model_name(model)))
     if isinstance(model, BuiltinModel):
         return [*rows, ("digest", model.digest.hex())]
     return [
@@ -80,8 +88,9 @@ def _vectors(described: Description) -> str:
     each = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
     per_dimension = "1 bit" if vectors.coding.bits == 1 else f"{vectors.coding.name_of_bits} bits"
     place = ", after the start token" if vectors.after_start else ""
+    part = "lane" if described.header.is_exact else "chunk"
     return (
-        f"{each} per chunk, {described.n_vectors:,} in all, of {count(vectors.width, 'dimension')}, "
+        f"{each} per {part}, {described.n_vectors:,} in all, of {count(vectors.width, 'dimension')}, "
         f"{per_dimension} per dimension{place}"
     )
 
@@ -90,7 +99,7 @@ def _costs(described: Description) -> list[tuple[str, str]]:
     parts = {
         "in header, table": described.header_bytes,
         "in vectors": described.vector_bytes,
-        "in corrections": described.correction_bytes,
+        "in coded tokens" if described.header.is_exact else "in corrections": described.correction_bytes,
         "in stored groups": described.stored_bytes,
     }
     rows = [
@@ -103,11 +112,8 @@ def _bargain(described: Description) -> str:
     """What the vectors cost and what they saved, in bits."""
     spent = f"{count(described.vector_bits, 'bit')} spent"
     if described.vector_gain is None or described.vector_balance is None:
-        return f"{spent}, what they took off the corrections is not known"
-    return (
-        f"{spent}, {count(described.vector_gain, 'bit')} taken off the corrections, "
-        f"balance {described.vector_balance:+,} bits"
-    )
+        return f"{spent}, what they saved is not known"
+    return f"{spent}, {count(described.vector_gain, 'bit')} saved, balance {described.vector_balance:+,} bits"
 
 
 def list_record(file: str, described: Description) -> dict[str, Any]:
@@ -138,7 +144,7 @@ def description_record(described: Description) -> dict[str, Any]:
     header = described.header
     chosen: dict[str, Any] = {"parameters": None, "vectors": None}
     if header.model:
-        chosen["parameters"] = asdict(header.parameters)
+        chosen["parameters"] = asdict(header.lanes or header.parameters)
     if header.vectors:
         fewest, most = described.vectors_per_chunk
         chosen["vectors"] = {

@@ -64,7 +64,7 @@ class Description:
 
     @property
     def n_chunks(self) -> int:
-        """Chunks of modelled groups."""
+        """Chunks of modelled groups; in exact files, lanes."""
         return sum(n_chunks(entry, self.header) for entry in self.modelled)
 
     @property
