@@ -126,7 +126,7 @@ def examples():
 
 
 def test_both_readers_read_the_examples_of_files():
-    of_one_group, smallest = examples()
+    of_one_group, _, smallest = examples()
     assert reader.read(smallest) == cramzip.decompress(smallest) == b""
     with pytest.raises(reader.WrongModel, match="built-in model 1a2b3c4d"):
         reader.read(of_one_group)
