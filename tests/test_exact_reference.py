@@ -1,164 +1,158 @@
-"""formats/exact.md once more, position by position, with sums of Python's and NumPy's integers: the same bits."""
+"""formats/exact.md twice: the library, and the reference in formats/, position by position: the same bits."""
 
 import hashlib
-import math
-from functools import cache
+import re
+import sys
+from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
-from test_exact_llama import GROUPED, PLAIN, in_pieces, random_model, random_tokens
+from models import ROOT
+from test_exact_llama import GROUPED, PLAIN, in_pieces, random_model, random_tensors, random_tokens
 
-from cramzip.exact import lanes
+from cramzip.exact import lanes, rotations
 
-f32, f64 = np.float32, np.float64
-TINY = f32(2.0**-100)
+FORMATS = ROOT / "formats"
+sys.path.insert(0, str(FORMATS))
 
+import exact  # noqa: E402
 
-@cache
-def powers():
-    return np.array([*(f32(round(2**24 * 2 ** (-k / 256))) for k in range(6400)), f32(0)])
-
-
-@cache
-def sigmoids():
-    upper = [round(2**24 / (1 + math.exp(-k / 128))) for k in range(2049)]
-    return np.array([2**24 - value for value in upper[:0:-1]] + upper).astype(f32) / f32(2**24)
+SPECIFICATION = (FORMATS / "exact.md").read_text("utf-8")
 
 
-def rotation(position, theta):
-    angles = [position * theta ** (-i / 32) for i in range(32)]
-    return [np.array([f32(round(f(angle) * 2**14)) / f32(2**14) for angle in angles]) for f in (math.cos, math.sin)]
+def config(shape):
+    """config.json of a shape."""
+    return {
+        "model_type": "llama",
+        "hidden_act": "silu",
+        "hidden_size": shape.width,
+        "num_hidden_layers": shape.n_layers,
+        "num_attention_heads": shape.n_heads,
+        "num_key_value_heads": shape.n_key_heads,
+        "head_dim": 64,
+        "intermediate_size": shape.hidden,
+        "vocab_size": shape.vocabulary,
+        "rope_theta": shape.theta,
+        "rms_norm_eps": shape.epsilon,
+        "tie_word_embeddings": shape.tied,
+        "bos_token_id": shape.start,
+    }
 
 
-def levels(n):
-    return (2**24 - 1) // (127 * n)
+def reference(shape):
+    return exact.Model(config(shape), random_tensors(shape))
 
 
-def ints(x, most):
-    m = max(np.abs(x).max(), TINY)
-    return np.rint(x * (f32(most) / m)).astype(np.int64), m / f32(most)
-
-
-def lin(q, matrix, rows=slice(None)):
-    return (matrix.integers[rows].astype(np.int64) @ q).astype(f32) * matrix.scales[rows]
-
-
-def norm(x, w, epsilon):
-    a, m = ints(x, 2047)
-    wide = f64(m) * f64(m)
-    i = f32(1 / np.sqrt(f64(int((a * a).sum())) / f64(len(x)) * wide + f64(epsilon)))
-    q, u = ints(x * w, levels(len(x)))
-    return q, u * i
-
-
-def rotate(y, turn):
-    c, z = turn
-    return np.concatenate([y[:32] * c - y[32:] * z, y[32:] * c + y[:32] * z])
-
-
-def attention(q, k, v, t, past, position, shape):
-    turn = rotation(position, shape.theta)
-    for g in range(shape.n_key_heads):
-        key, u = ints(rotate(k[64 * g : 64 * g + 64], turn), 127)
-        value, n = ints(v[64 * g : 64 * g + 64], 127)
-        past[g].append((key, u * t, value, n * t))
-    seen_from, z = max(0, 256 * (position // 256 - 2)), []
-    for h in range(shape.n_heads):
-        kept = past[h * shape.n_key_heads // shape.n_heads][seen_from:]
-        query, u = ints(rotate(q[64 * h : 64 * h + 64], turn), levels(64))
-        a = max(u * t * f32(32 * math.log2(math.e)), TINY)
-        keys, values = (np.array([entry[part] for entry in kept]) for part in (0, 2))
-        ls, ns = (np.array([entry[part] for entry in kept], f32) for part in (1, 3))
-        d = (keys @ query).astype(f32) * ls
-        w = powers()[np.minimum(((d.max() - d) * a).astype(np.int64), 6400)]
-        total, largest = f64(int(w.astype(np.int64).sum())), max(ns.max(), TINY)
-        f = np.rint(w * ns * f32(2.0**17 / (total * f64(largest)))).astype(np.int64)
-        z.append((f @ values).astype(f32) * (largest * f32(2.0**-17)))
-    return np.concatenate(z)
-
-
-class Reference:
-    """One sequence, one position at a time."""
-
-    def __init__(self, weights):
-        self.weights, self.position = weights, 0
-        self.past = [[[] for _ in range(weights.shape.n_key_heads)] for _ in weights.layers]
-
-    def __call__(self, x):
-        shape = self.weights.shape
-        heads, keys = 64 * shape.n_heads, 64 * shape.n_key_heads
-        for layer, past in zip(self.weights.layers, self.past, strict=True):
-            q, t = norm(x, layer.attention_norm, shape.epsilon)
-            projected = lin(q, layer.qkv)
-            parts = projected[:heads], projected[heads : heads + keys], projected[heads + keys :]
-            q, u = ints(attention(*parts, t, past, self.position, shape), levels(heads))
-            x = x + lin(q, layer.out) * u
-            q, t = norm(x, layer.mlp_norm, shape.epsilon)
-            g, h = lin(q, layer.gate_up, slice(shape.hidden)), lin(q, layer.gate_up, slice(shape.hidden, None))
-            j = np.clip((g * (t * f32(128)) + f32(2048.5)).astype(np.int64), 0, 4096)
-            q, u = ints(sigmoids()[j] * g * h, levels(shape.hidden))
-            x = x + lin(q, layer.down) * (u * (t * t))
-        self.position += 1
-        q, t = norm(x, self.weights.norm, shape.epsilon)
-        return lin(q, self.weights.head), t
-
-
-def counts(y, t):
-    e = powers()[np.minimum(((y.max() - y) * (t * f32(256 * math.log2(math.e)))).astype(np.int64), 6400)]
-    total = f64(int(e.astype(np.int64).sum()))
-    found = (e * f32((2**24 - len(y)) / total)).astype(np.int64) + 1
-    found[int(np.argmax(y))] += 2**24 - int(found.sum())
-    return [int(count) for count in found]
-
-
-def embed(weights, token):
-    return weights.embedding.integers[token].astype(f32) * weights.embedding.scales[token]
-
-
-def decode(weights, payload, n_tokens, n_lanes):
-    length, n_longer = divmod(n_tokens, n_lanes)
-    texts = [[] for _ in range(n_lanes)]
-    models = [Reference(weights) for _ in texts]
-    size, code, place = 2**48 - 1, int.from_bytes(payload[:6].ljust(6, b"\0"), "big"), 6
-    for step in range(length + (n_longer > 0)):
-        for text, model in list(zip(texts, models, strict=True))[: n_lanes if step < length else n_longer]:
-            shares = counts(*model(embed(weights, text[-1] if text else weights.shape.start)))
-            part, token, before = size >> 24, 0, 0
-            while code // part >= before + shares[token]:
-                before, token = before + shares[token], token + 1
-            code, size = code - part * before, part * shares[token]
-            while size < 2**40:
-                code = (code << 8 | (payload[place] if place < len(payload) else 0)) & 2**48 - 1
-                size, place = size << 8, place + 1
-            text.append(token)
-    return [token for text in texts for token in text]
+def logits(model, tokens):
+    sequence = exact.Sequence(model, len(tokens))
+    units = [model.logits(sequence.feed(model.embed(token))) for token in tokens]
+    return np.array([y * t for y, t in units], np.float32)
 
 
 def test_the_tables_are_those_of_the_specification():
-    first = [rotation(position, 10000) for position in range(1024)]
-    tables = powers(), sigmoids(), np.concatenate([np.stack(part) for part in zip(*first, strict=True)])
-    hashes = [hashlib.sha256(table.astype("<f4").tobytes()).hexdigest()[:8] for table in tables]
-    assert hashes == ["0c5a298f", "eaed2681", "f78585f3"]
+    first = [exact.rotation(position, 10000) for position in range(1024)]
+    tables = exact.powers(), exact.sigmoids(), np.concatenate([np.stack(part) for part in zip(*first, strict=True)])
+    hashes = [hashlib.sha256(table.astype("<f4").tobytes()).hexdigest() for table in tables]
+    assert hashes == re.findall("`([0-9a-f]{64})`", SPECIFICATION)
+
+
+@pytest.mark.parametrize("theta", [10000, 5003, 1])
+@pytest.mark.parametrize("position", [0, 1023, 40000, 65535])
+def test_rotations_far_on_are_those_of_the_specification(position, theta):
+    found = rotations.Rotations(theta).at(position, 1)
+    np.testing.assert_array_equal(np.concatenate(found), exact.rotation(position, theta))
 
 
 @pytest.mark.parametrize(("shape", "n"), [(GROUPED, 40), (PLAIN, 40)], ids=["grouped", "plain"])
 def test_logits_are_those_of_the_specification(shape, n):
-    model, reference = random_model(shape), None
-    tokens = random_tokens(shape, n)
-    reference = Reference(model.weights)
-    expected = [y * t for y, t in (reference(embed(model.weights, token)) for token in tokens)]
-    assert in_pieces(model, model.embed([tokens]), [11])[0].tobytes() == np.array(expected, f32).tobytes()
+    model, tokens = random_model(shape), random_tokens(shape, n)
+    expected = logits(reference(shape), tokens)
+    assert in_pieces(model, model.embed([tokens]), [11])[0].tobytes() == expected.tobytes()
 
 
 def test_logits_beyond_the_window_are_those_of_the_specification():
-    model = random_model(PLAIN)
-    tokens, reference = random_tokens(PLAIN, 790), Reference(model.weights)
-    expected = [y * t for y, t in (reference(embed(model.weights, token)) for token in tokens)]
+    model, tokens = random_model(PLAIN), random_tokens(PLAIN, 790)
     found = model.logits(model.embed([tokens]), model.new_cache(1, 790), 30)[0]
-    assert found.tobytes() == np.array(expected[-30:], f32).tobytes()
+    assert found.tobytes() == logits(reference(PLAIN), tokens)[-30:].tobytes()
 
 
 def test_lanes_are_those_of_the_specification():
-    model = random_model(GROUPED)
-    tokens = random_tokens(GROUPED, 26).tolist()
-    assert decode(model.weights, lanes.encode_lanes(model, tokens, 4), 26, 4) == tokens
+    model, tokens = reference(GROUPED), random_tokens(GROUPED, 26).tolist()
+    decoder = exact.Decoder(lanes.encode_lanes(random_model(GROUPED), tokens, 4))
+    assert exact.run_lanes(model, [[model.embed(model.start)]] * 4, 26, decoder) == tokens
+    decoder.check_end()
+
+
+# ---------------------------------------------------------------- numbers of section 11
+
+
+def cosine(numerator, denominator):
+    """cos(pi numerator / denominator) to 45 digits, for an angle from 0 to pi / 2."""
+    with localcontext(prec=50):
+        square = (exact.PI * numerator / denominator) ** 2
+        term = total = Decimal(1)
+        for n in range(2, 80, 2):
+            term *= -square / (n * (n - 1))
+            total += term
+        return total
+
+
+def distance_to_tie(width):
+    """How near the numbers of section 11 that are rounded to K come to a tie, by their floats, and where."""
+    places = np.arange(1, width + 1)  # the angle of each, in units of pi / 2 D
+    numbers = 2**14 * np.cos(np.pi / 2 * places / width)
+    distances = np.abs(numbers % 1 - 0.5)
+    return distances.min(), width, int(places[distances.argmin()])
+
+
+def test_no_entry_of_the_table_of_cosines_is_near_a_tie():
+    distance, width, place = min(distance_to_tie(width) for width in range(1, 1041))
+    precise = cosine(place, 2 * width) * 2**14
+    assert abs(abs(precise % 1 - Decimal("0.5")) - Decimal(float(distance))) < Decimal("1e-11")
+    assert f"nearer than {distance * 1e7:.1f} 10^-7 to a tie" in SPECIFICATION.replace("\n", " ")
+    assert f"nearest is at D = {width}." in SPECIFICATION.replace("\n", " ")
+    assert f"For D = 320 it is {distance_to_tie(320)[0]:.4f}." in SPECIFICATION
+
+
+@pytest.mark.parametrize("width", [1, 2, 7, 66, 320, 940, 1040])
+def test_the_table_of_cosines_is_that_of_the_specification(width):
+    table = exact.cosines(width)
+    assert (table[0] == 11585).all()
+    for f, n in np.random.RandomState(width).randint(width, size=(40, 2)):
+        if f:
+            turns = int(f * (2 * n + 1)) % (4 * width)  # in units of pi / 2 D
+            half = min(turns, 4 * width - turns)
+            precise = cosine(min(half, 2 * width - half), 2 * width) * (1 if half <= width else -1)
+            assert table[f, n] == int((precise * 2**14).to_integral_value())
+    if width == 940:  # where a number is nearest to a tie: 2^14 cos(317 pi / 1880)
+        assert table[317, 0] == int((cosine(317, 1880) * 2**14).to_integral_value())
+
+
+def test_the_table_of_powers_for_scales_is_that_of_the_specification():
+    stated = [float.fromhex(digits) for digits in re.findall(r"`(0x1\.[0-9a-f]+p\+0)`", SPECIFICATION)]
+    with localcontext(prec=50):
+        assert stated == exact.P8 == [float(Decimal(2) ** (Decimal(k) / 8)) for k in range(8)]
+        assert round(2**14 / Decimal(2).sqrt()) == 11585
+
+
+def test_the_example_of_vectors():
+    signs = np.array([-1, -1, 1, 1, -1, -1, 1])
+    codes = np.array([[0, 1, 2, 1, 0, 2, 2]])
+    (x,) = exact.vectors(codes, np.array([120]), 3, signs)
+    example = " ".join(SPECIFICATION[SPECIFICATION.index("has the sums S =") :].split())
+    sums, g, bits = re.fullmatch(
+        r"has the sums S = ([-\d, ]+) and g = (\S+)\. As .* it is ([0-9a-f, ]+)\.", example
+    ).groups()
+    assert [int(s) for s in sums.split(",")] == ((2 * codes - 2) @ exact.cosines(7))[0].tolist()
+    assert float.fromhex(g) == 2.0 ** (15 - 30) * np.sqrt(2 / 7) / 2
+    assert x.astype(">f4").tobytes().hex() == bits.replace(", ", "")
+
+
+def test_the_example_of_coded_tokens():
+    data = bytes.fromhex(re.search("The bytes are `(.*)`", SPECIFICATION)[1])
+    decoder = exact.Decoder(data)
+    assert [decoder.take(np.array([16777000, 150, 66])) for _ in range(4)] == [0, 1, 0, 2]
+    decoder.check_end()
+    low, size = map(int, re.search(r"low is\s+(\d+) and range (\d+)", SPECIFICATION).groups())
+    assert (decoder.at, decoder.range) == (4 + 6, size)
+    assert exact.chosen(low, size).to_bytes(10, "big").rstrip(b"\0") == data
