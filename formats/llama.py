@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import safetensors
 
+EXACT_FILE = "exact.safetensors"
+
 
 class Unsupported(Exception):
     """A model or tokenizer of a kind that is not written down here."""
@@ -122,16 +124,25 @@ def read_config(folder):
     return config
 
 
+def is_exact(folder):
+    """Whether the tensors of a model are those of exact.safetensors."""
+    others = ("model.safetensors", "model.safetensors.index.json")
+    return not any((Path(folder) / name).exists() for name in others) and (Path(folder) / EXACT_FILE).exists()
+
+
 def read_tensors(folder):
     """-> [(name, {"dtype", "shape", "data"}), ...] in the order of the names."""
-    files = {"model.safetensors"}
+    files = {EXACT_FILE if is_exact(folder) else "model.safetensors"}
     index = Path(folder) / "model.safetensors.index.json"
-    if not (Path(folder) / "model.safetensors").exists():
+    if not is_exact(folder) and not (Path(folder) / "model.safetensors").exists():
         files = set(parse_json(index.read_bytes())["weight_map"].values())
     tensors = []
     for file in files:
         content = (Path(folder) / file).read_bytes()
-        parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")])  # for names that are there twice
+        header_size = int.from_bytes(content[:8], "little")
+        if file == EXACT_FILE and header_size > 2**20:
+            raise Unsupported(f"{EXACT_FILE} has a header of {header_size} bytes")
+        parse_json(content[8 : 8 + header_size])  # for names that are there twice
         tensors += safetensors.deserialize(content)
     if len({name for name, _ in tensors}) < len(tensors):
         raise Unsupported("a tensor is in two files")
@@ -169,13 +180,23 @@ DEFAULTS = {  # of the architecture in transformers
 
 
 def to_float32(tensor):
-    kinds = {"F16": "<f2", "F32": "<f4", "BF16": "<u2"}
+    kinds = {"F16": "<f2", "F32": "<f4", "BF16": "<u2", "I8": "i1"}
     if tensor["dtype"] not in kinds:
         raise Unsupported(f"this reader knows weights of {', '.join(kinds)}, not {tensor['dtype']}")
     values = np.frombuffer(tensor["data"], kinds[tensor["dtype"]]).reshape(tensor["shape"])
     if tensor["dtype"] == "BF16":  # the upper half of a float32
         values = (values.astype("<u4") << 16).view("<f4")
     return values.astype(np.float32)
+
+
+def float_weights(tensors):
+    """-> {name: float32 array}; integers of exact.safetensors are multiplied by the scales of their rows."""
+    tensors = dict(tensors)
+    weights = {name: to_float32(tensor) for name, tensor in tensors.items()}
+    for name, tensor in tensors.items():
+        if tensor["dtype"] == "I8":
+            weights[name] *= weights.pop(name.removesuffix("weight") + "scale")[:, None]
+    return weights
 
 
 class Llama:
@@ -197,7 +218,7 @@ class Llama:
         ):
             raise Unsupported("this reader runs plain Llamas only: no scaled RoPE, no biases, silu")
 
-        self.weights = {name: to_float32(tensor) for name, tensor in tensors}
+        self.weights = float_weights(tensors)
         self.embedding = self.weights["model.embed_tokens.weight"]
         self.head = self.embedding if config["tie_word_embeddings"] else self.weights["lm_head.weight"]
         self.vocabulary_size, self.width = len(self.head), self.embedding.shape[1]

@@ -151,11 +151,12 @@ def weights():
 def to_bytes(dtype, values):
     if dtype == "BF16":  # exact: the gains have six significant bits
         return (values.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
-    return values.astype({"F16": "<f2", "F32": "<f4"}[dtype]).tobytes()
+    return values.astype({"F16": "<f2", "F32": "<f4", "I8": "i1"}[dtype]).tobytes()
 
 
-def safetensors_file(tensors):
-    header, data = {"__metadata__": {"format": "pt"}}, b""
+def safetensors_file(tensors, notes=None):
+    """The bytes of a file of tensors {name: (dtype, array)} without gaps, in the order that they have."""
+    header, data = {"__metadata__": notes or {"format": "pt"}}, b""
     for name, (dtype, values) in tensors.items():
         start, data = len(data), data + to_bytes(dtype, values)
         header[name] = {"dtype": dtype, "shape": list(values.shape), "data_offsets": [start, len(data)]}
@@ -164,15 +165,16 @@ def safetensors_file(tensors):
     return struct.pack("<Q", len(text)) + text + data
 
 
-def write_model(folder):
-    def write_json(name, value):
-        text = json.dumps(value, ensure_ascii=False, indent=1) + "\n"
-        (folder / name).write_bytes(text.encode())
+def write_json(file, value):
+    file.write_bytes((json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode())
 
+
+def write_model(folder):
     folder.mkdir(parents=True, exist_ok=True)
-    write_json("config.json", CONFIG)
-    write_json("tokenizer.json", tokenizer())
-    write_json("tokenizer_config.json", {"eos_token": "<|end|>", "tokenizer_class": "PreTrainedTokenizerFast"})
+    write_json(folder / "config.json", CONFIG)
+    write_json(folder / "tokenizer.json", tokenizer())
+    names = {"eos_token": "<|end|>", "tokenizer_class": "PreTrainedTokenizerFast"}
+    write_json(folder / "tokenizer_config.json", names)
     (folder / "model.safetensors").write_bytes(safetensors_file(weights()))
 
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""A reader of `.cram` files, written from cram.md alone.
+"""A reader of `.cram` files, written from cram.md and exact.md alone.
 
     python formats/reader.py FILE.cram [MODEL_FOLDER] > original
 
-It shares no code with the library, and no numerics either: the model (llama.py) runs in plain NumPy, so a file
-that both decode alike was decoded twice. It trades speed for being short enough to check against the
-specification; "section" always means a section of cram.md.
+It shares no code with the library, and no numerics either: the model (llama.py, and exact.py for exact files) runs in
+plain NumPy, so a file that both decode alike was decoded twice. It trades speed for being short enough to check against
+the specification; "section" means a section of cram.md.
 
 MODEL_FOLDER is a Hugging Face folder with a Llama in it; a file of stored groups alone needs none.
 Exit codes: 0 ok, 1 input/output, 2 usage, 3 damaged file, 4 wrong or missing model.
@@ -19,15 +19,16 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import exact
 import numpy as np
 import zstandard
 from corrections import Corrections, Impossible, require_decidable
-from llama import Llama, Unsupported, fingerprint, read_config, read_tensors, token_table, tokenizer_hash
+from llama import Llama, Unsupported, fingerprint, is_exact, read_config, read_tensors, token_table, tokenizer_hash
 
 MAGIC = b"\x9dCZ"
-HAS_NAME, HAS_MODEL, IS_BUILTIN, IS_STANDARD, HAS_VECTORS, RESERVED = 0x01, 0x02, 0x04, 0x08, 0x10, 0x80
+HAS_NAME, HAS_MODEL, IS_BUILTIN, IS_STANDARD, HAS_VECTORS, IS_EXACT = 0x01, 0x02, 0x04, 0x08, 0x10, 0x80
 AFTER_START = 0x08  # of Vector_Coding
-RAW, ZSTD, RECITED, CORRECTED, PREDICTED = range(5)
+RAW, ZSTD, RECITED, CORRECTED, PREDICTED, CODED, PROMPTED = range(7)
 LEVELS = {1: 2, 2: 3, 3: 4, 4: 8, 5: 16, 6: 256}  # of the vector codings that have codes
 THREE_LEVELS, BINARY16 = 2, 7
 
@@ -113,6 +114,7 @@ class Header:
     original_hash: bytes = b""
     name: str | None = None
     has_model: bool = False
+    is_exact: bool = False
     digest: bytes | None = None  # of a built-in model, which has none of the next four
     model_id: str = ""
     revision: str = ""
@@ -122,6 +124,8 @@ class Header:
     chunk_tokens: int = 768
     context_tokens: int = 255
     start_token: int = 0
+    lane_tokens: int = 512  # of exact files, in place of the four before
+    lane_limit: int = 32
     vector_coding: int | None = None  # without vector block
     vectors_after_start: bool = False
     vector_width: int = 0
@@ -136,7 +140,7 @@ def parse_header(cursor):
     require(begin[3:] == b"\x01", "version", f"this is version {begin[3:].hex() or '(missing)'}, not 01")
     cursor.take(4, "Magic and Version")
     flags, header = cursor.u8("Flags"), Header()
-    reserved = RESERVED if flags & HAS_MODEL else RESERVED | IS_BUILTIN | IS_STANDARD | HAS_VECTORS
+    reserved = 0 if flags & HAS_MODEL else IS_BUILTIN | IS_STANDARD | HAS_VECTORS | IS_EXACT
     require(not flags & reserved, "header", f"Flags {flags:#04x} has a reserved bit set")
     header.original_size = cursor.varint("Original_Size")
     header.original_hash = cursor.take(4 << (flags >> 5 & 3), "Original_Hash")
@@ -155,7 +159,7 @@ def parse_header(cursor):
 
 
 def parse_model(cursor, flags, header):
-    header.has_model = True
+    header.has_model, header.is_exact = True, bool(flags & IS_EXACT)
     if flags & IS_BUILTIN:
         header.digest = cursor.take(4, "Model_Digest")
     else:
@@ -163,13 +167,20 @@ def parse_model(cursor, flags, header):
         header.revision = cursor.string("Revision")
         header.fingerprint = cursor.take(32, "Model_Fingerprint")
         header.tokenizer_hash = cursor.take(32, "Tokenizer_Hash")
-    if not flags & IS_STANDARD:
+    if flags & IS_STANDARD:
+        return
+    if header.is_exact:
+        header.lane_tokens = cursor.varint("Lane_Tokens")
+        header.lane_limit = cursor.varint("Lane_Limit")
+        is_standard = (header.lane_tokens, header.lane_limit) == (512, 32)
+    else:
         header.noise_exponent = cursor.u8("Noise_Exponent")
         header.chunk_tokens = cursor.varint("Chunk_Tokens")
         header.context_tokens = cursor.varint("Context_Tokens")
         header.start_token = cursor.varint("Start_Token")
         found = (header.noise_exponent, header.chunk_tokens, header.context_tokens, header.start_token)
-        require(found != (14, 768, 255, 0), "header", "the standard parameters are written out")
+        is_standard = found == (14, 768, 255, 0)
+    require(not is_standard, "header", "the standard parameters are written out")
 
 
 def check_header(header):
@@ -177,6 +188,8 @@ def check_header(header):
     require_range(header.chunk_tokens, 1, 2**16, "header", "Chunk_Tokens")
     require_range(header.context_tokens, 0, 2**16, "header", "Context_Tokens")
     require_range(header.start_token, 0, 2**24 - 1, "header", "Start_Token")
+    require_range(header.lane_tokens, 1, 2**16, "header", "Lane_Tokens")
+    require_range(header.lane_limit, 1, 1024, "header", "Lane_Limit")
     if header.vector_coding is not None:
         require_range(header.vector_width, 1, 2**14, "header", "Vector_Width")
         require_range(header.vector_gain, 0, 2**48 + 1, "header", "Vector_Gain")
@@ -203,29 +216,36 @@ class Group:
 
     @property
     def is_modelled(self):
-        return self.kind in (RECITED, CORRECTED, PREDICTED)
+        return self.kind not in (RAW, ZSTD)
 
     @property
     def has_vectors(self):
-        return self.kind in (RECITED, CORRECTED)
+        return self.kind in (RECITED, CORRECTED, PROMPTED)
+
+    def parts(self, header):
+        """The number of its chunks, or in an exact file of its lanes."""
+        if not header.is_exact:
+            return -(-self.token_count // header.chunk_tokens)
+        return 1 if self.kind == RECITED else min(header.lane_limit, -(-self.token_count // header.lane_tokens))
 
     def vectors_size(self, header):
-        """Bytes of the vectors of all its chunks."""
+        """Bytes of the vectors of all its chunks or lanes."""
         if not self.has_vectors:
             return 0
-        chunks = -(-self.token_count // header.chunk_tokens)
-        return chunks * self.vector_count * vector_size(header.vector_coding, header.vector_width)
+        return self.parts(header) * self.vector_count * vector_size(header.vector_coding, header.vector_width)
 
     def positions(self, header):
-        """The most positions that one of its chunks takes."""
-        longest = min(self.token_count, header.chunk_tokens)
+        """The most positions that one of its chunks or lanes takes."""
         before = self.vector_count + header.vectors_after_start if self.vector_count else 1
+        if header.is_exact:
+            return before + -(-self.token_count // self.parts(header)) - 1
+        longest = min(self.token_count, header.chunk_tokens)
         return before + min(self.token_count - longest, header.context_tokens) + longest
 
 
 def parse_entry(cursor, header):
     group = Group(cursor.u8("Kind"))
-    require_range(group.kind, RAW, PREDICTED, "table", "Kind")
+    require_range(group.kind, RAW, PROMPTED, "table", "Kind")
     alone = header.group_count == 1
     if alone:
         group.size = header.original_size
@@ -247,7 +267,8 @@ def parse_entry(cursor, header):
     if group.kind == ZSTD:
         require_range(group.payload_size, 1, group.size - 1, "table", "Payload_Size of a zstd group")
     if group.is_modelled:
-        require_range(group.token_count, 1, min(group.size, 2**16), "table", "Token_Count")
+        most = 2**22 if group.kind in (CODED, PROMPTED) else 2**16
+        require_range(group.token_count, 1, min(group.size, most), "table", "Token_Count")
     if group.has_vectors:
         require_range(group.vector_count, 1, 2**12, "table", "Vector_Count")
     return group
@@ -268,6 +289,10 @@ def parse_table(cursor, header):
 
 
 def check_table(groups, header):
+    misplaced = (CORRECTED, PREDICTED) if header.is_exact else (CODED, PROMPTED)
+    for group in groups:
+        kind_of_file = "an exact file" if header.is_exact else "a file that is not exact"
+        require(group.kind not in misplaced, "table", f"a group of kind {group.kind} in {kind_of_file}")
     total = sum(group.size for group in groups)
     require(total == header.original_size, "table", f"Sizes add up to {total}, not {header.original_size}")
     modelled = any(group.is_modelled for group in groups)
@@ -279,6 +304,9 @@ def check_table(groups, header):
         rest = group.payload_size - group.vectors_size(header)
         fits = rest == 0 if group.kind == RECITED else rest >= 0
         require(fits, "table", f"Payload_Size is that of the vectors and {rest} bytes")
+    if header.is_exact:
+        longest = max(group.positions(header) for group in groups if group.is_modelled)
+        require(longest <= exact.MOST_POSITIONS, "table", f"a lane takes {longest} positions")
 
 
 def parse_payloads(cursor, groups):
@@ -313,7 +341,12 @@ def parse_vectors(data, coding, width):
         vectors = np.frombuffer(data, "<f2").reshape(-1, width)
         require(np.isfinite(vectors).all(), "vectors", "a value is infinite or not a number")
         return vectors.astype(np.float32)
+    codes, scales = parse_codes(data, coding, width)
+    return (2 * codes / (LEVELS[coding] - 1) - 1) * 2 ** ((scales - 128.0) / 8)
 
+
+def parse_codes(data, coding, width):
+    """-> codes (vector, D), Scale (vector, 1)."""
     rows = np.frombuffer(data, np.uint8).reshape(-1, vector_size(coding, width))
     scales, packed = rows[:, :1], rows[:, 1:]
     if coding == THREE_LEVELS:
@@ -325,7 +358,7 @@ def parse_vectors(data, coding, width):
         bits = np.pad(bits, [(0, 0), (0, -bits.shape[1] % n_bits)])
         codes = bits.reshape(len(rows), -1, n_bits) @ 2 ** np.arange(n_bits)
     require(not codes[:, width:].any(), "vectors", "what fills the last byte is not 0")
-    return (2 * codes[:, :width] / (LEVELS[coding] - 1) - 1) * 2 ** ((scales - 128.0) / 8)
+    return codes[:, :width], scales
 
 
 def transform(numbers):
@@ -334,16 +367,30 @@ def transform(numbers):
     places = np.arange(width)
     basis = np.sqrt(2 / width) * np.cos(np.pi / width * places[:, None] * (places + 0.5))  # (f, n)
     basis[0] = np.sqrt(1 / width)
+    return (numbers @ basis * signs_of(width)).astype(np.float32)
+
+
+def signs_of(width):
+    """s_n: 1 or -1."""
     signs = hashlib.shake_256(b"cramzip-rotation-1" + width.to_bytes(4, "little")).digest(-(-width // 8))
     bits = np.unpackbits(np.frombuffer(signs, np.uint8), bitorder="little")[:width]
-    return (numbers @ basis * (1.0 - 2.0 * bits)).astype(np.float32)
+    return 1 - 2 * bits.astype(np.int64)
+
+
+def exact_vectors(data, header):
+    """The vectors of an exact file, (vector, D): section 11 of exact.md."""
+    coding, width = header.vector_coding, header.vector_width
+    if coding == BINARY16:
+        return parse_vectors(data, coding, width)
+    codes, scales = parse_codes(data, coding, width)
+    return exact.vectors(codes, scales[:, 0], LEVELS[coding], signs_of(width))
 
 
 # ---------------------------------------------------------------- groups (sections 5, 8 and 9)
 
 
 def open_model(folder, header, groups):
-    """-> (Llama, token table) of the folder, if it is the model that the file needs."""
+    """-> (Llama or exact.Model, token table) of the folder, if it is the model that the file needs."""
     if folder is None:
         wanted = header.model_id or f"the built-in model {header.digest.hex()}"
         raise WrongModel("model", f"the file needs {wanted}; give the folder with that model")
@@ -358,9 +405,15 @@ def open_model(folder, header, groups):
     for field, needed, here in identities:
         if needed != here:
             raise WrongModel("model", f"{field}: the file needs {needed.hex()}, this model has {here.hex()}")
-    model = Llama(config, tensors)
+    if header.is_exact and not is_exact(folder):
+        raise WrongModel(
+            "model", "the file needs a model for exact arithmetic, with weights in exact.safetensors alone"
+        )
+    model = exact.Model(config, exact.arrays(tensors)) if header.is_exact else Llama(config, tensors)
     if header.vector_coding is not None and header.vector_width != model.width:
         raise WrongModel("model", f"D is {model.width} in this model, {header.vector_width} in the file")
+    if header.is_exact:
+        return model, table
     if header.start_token >= model.vocabulary_size:
         raise WrongModel(
             "model", f"this model has {model.vocabulary_size} logits, and Start_Token is {header.start_token}"
@@ -397,22 +450,50 @@ def decode_tokens(model, header, group, vectors, corrections):
 
 def decode_group(model, table, header, group, payload, numbers):
     """-> bytes; `numbers` are what parse_vectors made of the vectors, or None."""
+    decode = decode_exact_group if header.is_exact else decode_other_group
+    try:
+        tokens = decode(model, header, group, payload, numbers)
+    except Impossible as problem:
+        raise Damaged("content", f"a modelled group: {problem}") from problem
+    return join_tokens(tokens, table)
+
+
+def coded_bytes(header, group, payload):
+    """What follows the vectors."""
+    coded = payload[group.vectors_size(header) :]
+    many = f"{group.token_count} tokens are too many for {len(coded)} bytes"
+    require(group.token_count <= 2**12 * len(coded), "content", many)
+    return coded
+
+
+def decode_exact_group(model, header, group, payload, _):
+    coder = exact.Reciter() if group.kind == RECITED else exact.Decoder(coded_bytes(header, group, payload))
+    start, n_lanes = model.embed(model.start)[None], group.parts(header)
+    firsts = [start] * n_lanes
+    if group.has_vectors:
+        vectors = exact_vectors(payload[: group.vectors_size(header)], header)
+        require((np.abs(vectors) <= exact.MOST_NUMBER).all(), "content", "a vector has a number beyond 2^16")
+        firsts = vectors.reshape(n_lanes, group.vector_count, model.width)
+        if header.vectors_after_start:
+            firsts = [np.concatenate([start, own]) for own in firsts]
+    tokens = exact.run_lanes(model, firsts, group.token_count, coder)
+    if group.kind != RECITED:
+        coder.check_end()
+    return tokens
+
+
+def decode_other_group(model, header, group, payload, numbers):
     vectors = corrections = None
     if numbers is not None:
         vectors = numbers if header.vector_coding == BINARY16 else transform(numbers)
         vectors = vectors.reshape(-1, group.vector_count, model.width)
     if group.kind != RECITED:
-        coded = payload[group.vectors_size(header) :]
-        many = f"{group.token_count} tokens are too many for {len(coded)} bytes of corrections"
-        require(group.token_count <= 2**12 * len(coded), "content", many)
+        coded = coded_bytes(header, group, payload)
         corrections = Corrections(coded, model.vocabulary_size, header.noise_exponent)
-    try:
-        tokens = decode_tokens(model, header, group, vectors, corrections)
-        if corrections:
-            corrections.coder.check_end()
-    except Impossible as problem:
-        raise Damaged("content", f"a modelled group: {problem}") from problem
-    return join_tokens(tokens, table)
+    tokens = decode_tokens(model, header, group, vectors, corrections)
+    if corrections:
+        corrections.coder.check_end()
+    return tokens
 
 
 def join_tokens(tokens, table):

@@ -126,13 +126,15 @@ def examples():
 
 
 def test_both_readers_read_the_examples_of_files():
-    of_one_group, _, smallest = examples()
+    *of_one_group, smallest = examples()
     assert reader.read(smallest) == cramzip.decompress(smallest) == b""
-    with pytest.raises(reader.WrongModel, match="built-in model 1a2b3c4d"):
-        reader.read(of_one_group)
-    file = cramzip.read(of_one_group)
-    assert (file.header.name, file.header.original_size, file.entries[0].n_tokens) == ("a.txt", 11, 4)
-    assert file.header.original_hash == hashlib.sha256(b"the cat sat").digest()[:8]
+    for blob, kind in zip(of_one_group, (reader.PREDICTED, reader.CODED), strict=True):
+        with pytest.raises(reader.WrongModel, match="built-in model 1a2b3c4d"):
+            reader.read(blob)
+        file = cramzip.read(blob)
+        assert (file.header.name, file.header.original_size) == ("a.txt", 11)
+        assert file.header.original_hash == hashlib.sha256(b"the cat sat").digest()[:8]
+        assert (file.entries[0].kind, file.entries[0].n_tokens) == (kind, 4)
 
 
 def test_reference_reader_reads_the_examples_of_vectors():

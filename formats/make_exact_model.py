@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""Makes the tiny model of the test vectors of exact files: a folder as section 3 of exact.md says.
+
+    python formats/make_exact_model.py [FOLDER]          (without FOLDER: formats/exact_model)
+
+It knows nothing, but everything about it is awkward on purpose: its widths are 66 and 89, the heads have more numbers
+than the state, keys and values are shared, the head is not tied, there are negative scales and rows of zeros, two
+tokens always have the same logit, the start token is not 0 and stands for nothing, the tokenizer has fewer ids than the
+model, the floats in its file are not aligned, and lanes have more positions than `max_position_embeddings`. The
+tokenizer is that of make_model.py. All numbers are drawn as integers, so that they are the same on every machine.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from exact import Model, probe
+from make_model import CONFIG as OTHER_CONFIG
+from make_model import END, safetensors_file, tokenizer, write_json
+
+CONFIG = OTHER_CONFIG | {
+    "head_dim": 64,
+    "hidden_size": 66,
+    "intermediate_size": 89,
+    "max_position_embeddings": 512,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 2,
+    "num_key_value_heads": 1,
+    "rms_norm_eps": 0.0037,
+    "rope_parameters": {"rope_theta": 10007.0, "rope_type": "default"},
+    "vocab_size": 277,
+}
+TWINS = (ord("v"), ord("w"))  # whose logits tie
+NEGATIVE, ZEROS = 19, 23  # rows of every matrix with a scale below 0, and with the weights 0
+
+
+def tensors():
+    """-> {name: array}: int8, and float32 without any rounding."""
+    random = np.random.RandomState(1866)
+    width, inner, vocabulary = CONFIG["hidden_size"], CONFIG["intermediate_size"], CONFIG["vocab_size"]
+    queries, keys = (64 * CONFIG[f"num_{heads}_heads"] for heads in ("attention", "key_value"))
+    out = {}
+
+    def matrix(name, rows, columns, size):
+        """Weights of up to `size`, in absolute value, or a little more."""
+        integers = random.randint(-127, 128, (rows, columns))
+        integers[ZEROS] = 0
+        scales = random.randint(6, 11, rows) * round(size / 127 * 2**13) / 2**16
+        scales[NEGATIVE] *= -1
+        out[f"{name}.weight"], out[f"{name}.scale"] = integers.astype("i1"), scales.astype("<f4")
+
+    def norm(name):
+        out[f"{name}.weight"] = ((24 + random.randint(0, 17, width)) / 32).astype("<f4")
+
+    matrix("model.embed_tokens", vocabulary, width, 1)
+    for i in range(CONFIG["num_hidden_layers"]):
+        layer = f"model.layers.{i}"
+        norm(f"{layer}.input_layernorm")
+        matrix(f"{layer}.self_attn.q_proj", queries, width, 0.2)
+        matrix(f"{layer}.self_attn.k_proj", keys, width, 0.2)
+        matrix(f"{layer}.self_attn.v_proj", keys, width, 0.5)
+        matrix(f"{layer}.self_attn.o_proj", width, queries, 0.5)
+        norm(f"{layer}.post_attention_layernorm")
+        matrix(f"{layer}.mlp.gate_proj", inner, width, 0.4)
+        matrix(f"{layer}.mlp.up_proj", inner, width, 0.4)
+        matrix(f"{layer}.mlp.down_proj", width, inner, 0.4)
+    norm("model.norm")
+    matrix("lm_head", vocabulary, width, 1.2)
+    readable = np.isin(np.arange(vocabulary), [*range(0x20, 0x7F), *range(0x100, END)])
+    out["lm_head.scale"][~readable] /= 4  # so that recitals are mostly text
+    for part in ("weight", "scale"):
+        out[f"lm_head.{part}"][TWINS[1]] = out[f"lm_head.{part}"][TWINS[0]]
+    return out
+
+
+def write_model(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", CONFIG)
+    write_json(folder / "tokenizer.json", tokenizer())
+    weights = tensors()
+    kinds = {"i1": "I8", "f4": "F32"}
+    typed = {name: (kinds[values.dtype.str[1:]], values) for name, values in weights.items()}
+    notes = {"format": "cramzip-exact-1", "probe": probe(Model(CONFIG, weights))}
+    (folder / "exact.safetensors").write_bytes(safetensors_file(typed, notes))
+
+
+if __name__ == "__main__":
+    write_model(Path(sys.argv[1]) if sys.argv[1:] else Path(__file__).parent / "exact_model")
