@@ -3,247 +3,58 @@
 
     python formats/make_vectors.py [FOLDER]        (without FOLDER: formats/vectors)
 
-Written from cram.md alone; it shares the model of reader.py, but no code with the library. Every invalid file
-has one fault, and everything that depends on the faulty field (checksums above all) agrees with it, so that only the
-check in question can refuse the file. The same files come out on every machine.
+Written from cram.md alone; it shares the model of reader.py, but no code with the library. The vectors that are exact
+files are in exact_vectors.py, what both are made of in writer.py. Every invalid file has one fault, and everything that
+depends on the faulty field (checksums above all) agrees with it, so that only the check in question can refuse the
+file. The same files come out on every machine.
 """
 
 import hashlib
 import json
 import sys
-import zlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+import exact_vectors
 import numpy as np
 import reader
 from corrections import Confidences, index_bits
 from llama import Llama, fingerprint, read_config, read_tensors, token_table, tokenizer_hash
 from make_model import CITIES_TEXT, END, TWINS
+from writer import (
+    AFTER_START,
+    CORRECTED,
+    NAIL,
+    PREDICTED,
+    RAW,
+    RECITED,
+    STANDARD,
+    ZSTD,
+    File,
+    Group,
+    Model,
+    Parameters,
+    VectorBlock,
+    bad,
+    best,
+    describe,
+    draw,
+    honest,
+    now_and_then,
+    ok,
+    pack,
+    raw,
+    same,
+    tokens_of,
+    told,
+    zstd_frame,
+)
 
 HERE = Path(__file__).parent
-RAW, ZSTD, RECITED, CORRECTED, PREDICTED = range(5)
-AFTER_START = 8  # of Vector_Coding
 CLOSE = 2**-12  # ten times what the logits of two machines differ by on average, and as much as they ever do
 
 
-# ---------------------------------------------------------------- a writer that can lie
-
-
-def varint(value):
-    """A value given as bytes is written as it is: so are encodings made that no writer makes."""
-    if isinstance(value, bytes):
-        return value
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes(out) + bytes([value])
-
-
-def u32(value):
-    return value.to_bytes(4, "little")
-
-
-def string(content):
-    return varint(len(content)) + content
-
-
-def honest(lie, truth):
-    return truth if lie is None else lie
-
-
-@dataclass(frozen=True)
-class Group:
-    """A group: its payload, the bytes that it stands for, its entry. A field other than None is a lie."""
-
-    kind: int
-    payload: bytes
-    content: bytes
-    tokens: int | bytes = 0
-    vectors: int | bytes = 0
-    size: int | None = None
-    payload_size: int | bytes | None = None
-    payload_crc: int | None = None
-    content_crc: int | None = None
-
-    def __len__(self):
-        return honest(self.size, len(self.content))
-
-    def entry(self, is_alone):
-        out = bytes([self.kind])
-        if not is_alone:
-            out += varint(len(self)) + varint(honest(self.payload_size, len(self.payload)))
-            out += u32(honest(self.payload_crc, zlib.crc32(self.payload)))
-            if self.kind != RAW:
-                out += u32(honest(self.content_crc, zlib.crc32(self.content)))
-        if self.kind in (RECITED, CORRECTED, PREDICTED):
-            out += varint(self.tokens)
-        if self.kind in (RECITED, CORRECTED):
-            out += varint(self.vectors)
-        return out
-
-
-@dataclass(frozen=True)
-class Model:
-    """The long form of the model block. All fields are given."""
-
-    fingerprint: bytes
-    tokenizer_hash: bytes
-    model_id: bytes = b"local:tiny"
-    revision: bytes = b""
-
-    def __bytes__(self):
-        return string(self.model_id) + string(self.revision) + self.fingerprint + self.tokenizer_hash
-
-
-@dataclass(frozen=True)
-class Parameters:
-    noise: int = 14
-    chunk: int = 768
-    context: int = 255
-    start: int = 0
-
-    def __bytes__(self):
-        return bytes([self.noise]) + varint(self.chunk) + varint(self.context) + varint(self.start)
-
-
-@dataclass(frozen=True)
-class VectorBlock:
-    coding: int
-    width: int = 16
-    gain: int = 0
-
-    def __bytes__(self):
-        return bytes([self.coding]) + varint(self.width) + varint(self.gain)
-
-
-@dataclass(frozen=True)
-class File:
-    """A file of some groups. What may be absent is None; of the fields after `hash_size` all are for lies."""
-
-    groups: tuple[Group, ...] = ()
-    name: bytes | None = None
-    model: Model | None = None
-    digest: bytes | None = None  # in place of model
-    parameters: Parameters = Parameters()
-    vectors: VectorBlock | None = None
-    hash_size: int = 8
-    magic: bytes = b"\x9dCZ"
-    version: int = 1
-    wrong_flags: int = 0
-    standard_written: bool = False
-    original_size: int | bytes | None = None
-    original_hash: bytes | None = None
-    group_count: int | None = None
-    check: int | None = None
-
-    @property
-    def original(self):
-        return b"".join(group.content for group in self.groups)
-
-    def header(self):
-        has_model = self.model is not None or self.digest is not None
-        is_standard = self.parameters == Parameters() and not self.standard_written
-        flags = (
-            (self.name is not None)
-            | has_model << 1
-            | (self.digest is not None) << 2
-            | (has_model and is_standard) << 3
-            | (self.vectors is not None) << 4
-            | (4, 8, 16, 32).index(self.hash_size) << 5
-        )
-        out = self.magic + bytes([self.version, flags ^ self.wrong_flags])
-        out += varint(honest(self.original_size, sum(map(len, self.groups))))
-        out += honest(self.original_hash, hashlib.sha256(self.original).digest()[: self.hash_size])
-        out += b"" if self.name is None else string(self.name)
-        if has_model:
-            out += honest(self.digest, bytes(self.model or b""))
-            out += b"" if is_standard else bytes(self.parameters)
-        out += b"" if self.vectors is None else bytes(self.vectors)
-        return out + varint(honest(self.group_count, len(self.groups)))
-
-    def table(self):
-        return b"".join(group.entry(is_alone=len(self.groups) == 1) for group in self.groups)
-
-    def __bytes__(self):
-        checked, payloads = self.header() + self.table(), b"".join(group.payload for group in self.groups)
-        check = zlib.crc32(checked + payloads if len(self.groups) == 1 else checked)
-        return checked + u32(honest(self.check, check)) + payloads
-
-
-def raw(content):
-    return Group(RAW, content, content)
-
-
-def zstd_frame(byte, count, stated=None, window=None, dictionary=b""):
-    """A frame (RFC 8878, section 3.1.1) of `count` times the same byte, in RLE blocks.
-
-    `stated` is the content size in its header, or -1 for none; `window` the window descriptor, without
-    which the frame is a single segment.
-    """
-    stated = count if stated is None else stated
-    descriptor = (2 if stated >= 0 else 0) << 6 | (window is None) << 5 | {0: 0, 1: 1}[len(dictionary)]
-    out = b"\x28\xb5\x2f\xfd" + bytes([descriptor])
-    out += (b"" if window is None else bytes([window])) + dictionary
-    out += u32(stated) if stated >= 0 else b""
-    while count:
-        size = min(count, 2**17)
-        count -= size
-        out += (size << 3 | 1 << 1 | (count == 0)).to_bytes(3, "little") + byte
-    return out
-
-
-def same(byte, count, **frame):
-    """A zstd group of `count` times the same byte."""
-    return Group(ZSTD, zstd_frame(byte, count, **frame), byte * count)
-
-
-NAIL_TEXT = (
-    b"".join(
-        b"For want of a %s the %s was lost.\n" % pair
-        for pair in [
-            (b"nail", b"shoe"),
-            (b"shoe", b"horse"),
-            (b"horse", b"rider"),
-            (b"rider", b"message"),
-            (b"message", b"battle"),
-            (b"battle", b"kingdom"),
-        ]
-    )
-    + b"And all for the want of a horseshoe nail.\n"
-)
-NAIL = Group(
-    ZSTD,
-    bytes.fromhex(  # zstd 1.5.7, level 19, with a checksum
-        "28b52ffd641f0075030012c50f12b0b90100e2bcc29d958c5e2cae408e79122020643a5df3cc7b51b1b61c4d2abb8f9c63c6c5b024c66c"
-        "1108cd9be76bc7457c44fd4ca7bf9b7debb5b31d0113208026cc1de314e016047b5fd4acbd2066c0597d6f8c12a0728b07b4e0ea7a11b4"
-        "4069a9007801a7433c019a7acb68"
-    ),
-    NAIL_TEXT,
-)
-
-
 # ---------------------------------------------------------------- vectors and corrections
-
-
-def pack(coding, scale, codes):
-    """The bytes of one vector with codes."""
-    if coding == 2:
-        codes = np.pad(codes, (0, -len(codes) % 5)).reshape(-1, 5)
-        return bytes([scale, *(codes @ 3 ** np.arange(5))])
-    n_bits = {1: 1, 3: 2, 4: 3, 5: 4, 6: 8}[coding]
-    number = sum(int(code) << n_bits * i for i, code in enumerate(codes))
-    return bytes([scale]) + number.to_bytes(-(-n_bits * len(codes) // 8), "little")
-
-
-def draw(seed, coding, count=1, width=16, scale=126):
-    """The bytes of vectors that look like token embeddings."""
-    random = np.random.RandomState(seed)
-    if coding == 7:
-        return (2 * random.random_sample((count, width)) - 1).astype("<f2").tobytes()
-    levels = {1: 2, 2: 3, 3: 4, 4: 8, 5: 16, 6: 256}[coding]
-    return b"".join(pack(coding, scale, random.randint(0, levels, width)) for _ in range(count))
 
 
 class RangeEncoder:
@@ -355,10 +166,7 @@ class Writer:
 
 
 class Teller:
-    """What the tokens are, in place of corrections that say so; keeps the logits of every chunk.
-
-    `want(t, falling)` is the token at t, from all tokens in falling order of their logits.
-    """
+    """What the tokens are, as `want` says it, in place of corrections; keeps the logits of every chunk."""
 
     def __init__(self, want):
         self.want, self.chunks, self.t = want, [], 0
@@ -374,10 +182,6 @@ class Teller:
         return token
 
 
-def best(t, falling):
-    return falling[0]
-
-
 class Modeller:
     """Makes modelled groups with the tiny model."""
 
@@ -387,17 +191,9 @@ class Modeller:
         self.block = Model(fingerprint(config, tensors), tokenizer_hash(self.table))
 
     def tokens_of(self, text):
-        """The longest token at each place: for a reader, any cut will do."""
-        ids = {token: i for i, token in enumerate(self.table) if token is not None}
-        lengths = {len(token) for token in ids}
-        out = []
-        while text:
-            token = text[: max(n for n in lengths if text[:n] in ids)]
-            out.append(ids[token])
-            text = text[len(token) :]
-        return out
+        return tokens_of(text, self.table)
 
-    def follow(self, kind, count, want, vectors=b"", coding=None, parameters=Parameters()):
+    def follow(self, kind, count, want, vectors=b"", coding=None, parameters=STANDARD):
         """-> (token, logits) of each token of each chunk, and M. `vectors` are the bytes of all chunks' vectors."""
         header = reader.Header(
             chunk_tokens=parameters.chunk,
@@ -420,7 +216,7 @@ class Modeller:
         content = b"".join(self.table[token] or b"" for token in tokens if token < len(self.table))
         return Group(kind, payload, content, len(tokens), vector_count)
 
-    def recited(self, vectors, count, coding=4, parameters=Parameters()):
+    def recited(self, vectors, count, coding=4, parameters=STANDARD):
         """A group of what the model says from the vectors."""
         chunks, m = self.follow(RECITED, count, best, vectors, coding, parameters)
         for _, logits in (step for chunk in chunks for step in chunk):
@@ -428,13 +224,13 @@ class Modeller:
             assert first - second > 2 * 2.0**-parameters.noise + CLOSE, "a lead is small: take another seed"
         return self.group(RECITED, vectors, chunks, m)
 
-    def corrected(self, vectors, count, want, coding=4, parameters=Parameters(), **how):
+    def corrected(self, vectors, count, want, coding=4, parameters=STANDARD, **how):
         """A group of vectors (or none) and corrections; for `how` see `corrections`."""
         kind = CORRECTED if vectors else PREDICTED
         chunks, m = self.follow(kind, count, want, vectors, coding, parameters)
         return self.group(kind, vectors + self.corrections(chunks, parameters, **how), chunks, m)
 
-    def predicted(self, count, want, parameters=Parameters(), **how):
+    def predicted(self, count, want, parameters=STANDARD, **how):
         return self.corrected(b"", count, want, None, parameters, **how)
 
     def corrections(self, chunks, parameters, shifts=(0,), spelt=(), near=None, says=None, end=RangeEncoder.shortest):
@@ -453,24 +249,7 @@ class Modeller:
 # ---------------------------------------------------------------- the vectors
 
 
-@dataclass(frozen=True)
-class Vector:
-    name: str
-    description: str
-    blob: bytes
-    stage: str | None = None  # the stage that refuses it
-    original: bytes | None = None  # or the bytes that it holds
-
-
 ENGLISH = b"The rain of the other morning was in the water and on the hat of an engineer."
-
-
-def ok(name, description, file):
-    return Vector(f"ok-{name}", description, bytes(file), original=file.original)
-
-
-def bad(name, description, file):
-    return Vector(name, description, bytes(file), stage=name.split("-")[0])
 
 
 STEERING = {
@@ -564,14 +343,6 @@ def valid_recited(modeller):
         yield ok(f"recited-{what}", description, modeller.file(group, coding=3, parameters=parameters))
 
 
-def now_and_then(t, falling):
-    return falling[{3: 1, 9: 4, 15: 2}.get(t % 17, 0)]
-
-
-def told(tokens):
-    return lambda t, falling: tokens[t]
-
-
 def valid_corrected(modeller):
     for coding in range(1, 8):
         group = modeller.corrected(draw(1, coding), 20, now_and_then, coding, shifts=(coding,))
@@ -600,7 +371,7 @@ def valid_corrected(modeller):
 
 
 def valid_predicted(modeller):
-    def predicted(count, want, parameters=Parameters(), **how):
+    def predicted(count, want, parameters=STANDARD, **how):
         return modeller.file(modeller.predicted(count, want, parameters, **how), parameters=parameters)
 
     yield ok("predicted", "no vectors: the corrections of 24 tokens", predicted(24, now_and_then))
@@ -738,7 +509,7 @@ def invalid_header(modeller):
     yield bad("version-2", "version 2", replace(stored, version=2))
 
     for bit in (2, 3, 4, 7):
-        description = f"flag bit {bit} is set, reserved{' without a model block' if bit < 7 else ''}"
+        description = f"flag bit {bit} is set, reserved without a model block"
         yield bad(f"header-flag-{bit}-reserved", description, replace(stored, wrong_flags=1 << bit))
     for what, description, size in [
         ("not-shortest", "Original_Size 1 is written in two bytes", b"\x81\x00"),
@@ -861,11 +632,11 @@ def invalid_table(modeller):
     yield bad("table-only-group-byte-missing", "the last byte of a file of one group is missing", only[:-1])
     yield bad("table-only-group-byte-trailing", "a byte follows the file of one group", only + b"\1")
     yield bad("table-only-group-no-check", "a file of one group ends after Kind", bytes(one)[:-5])
-    yield bad("table-kind-5-reserved", "Kind 5", replace(one, groups=(replace(left, kind=5), right)))
+    yield bad("table-kind-7-reserved", "Kind 7", replace(one, groups=(replace(left, kind=7), right)))
     yield bad(
-        "table-only-group-kind-5-reserved",
-        "Kind 5 in a file of one group",
-        replace(one, groups=(replace(left, kind=5),)),
+        "table-only-group-kind-7-reserved",
+        "Kind 7 in a file of one group",
+        replace(one, groups=(replace(left, kind=7),)),
     )
     yield bad("table-sizes-short", "Original_Size is one more than the Sizes", replace(stored, original_size=52))
     yield bad("table-sizes-long", "Original_Size is one less than the Sizes", replace(stored, original_size=50))
@@ -1183,16 +954,6 @@ def invalid_content(modeller):
         yield bad(f"content-token-{what}", description, modeller.file(group))
 
 
-def describe(vector):
-    """What index.json says of a vector."""
-    out = {"file": f"{vector.name}.cram", "description": vector.description}
-    if vector.original is None:
-        refusal = "wrong model" if vector.stage == "model" else "damaged"
-        return out | {"expect": refusal, "stage": vector.stage}
-    out |= {"expect": "ok", "size": len(vector.original), "sha256": hashlib.sha256(vector.original).hexdigest()}
-    return out | ({"original": vector.original.hex()} if len(vector.original) <= 64 else {})
-
-
 def all_vectors():
     modeller = Modeller(HERE / "model")
     yield from valid_stored()
@@ -1205,6 +966,14 @@ def all_vectors():
     yield from invalid_zstd()
     yield from invalid_corrections(modeller)
     yield from invalid_content(modeller)
+    yield from exact_vectors.all_vectors(HERE / "exact_model", HERE / "model")
+    for_floats = Modeller(HERE / "exact_model")
+    yield ok(
+        "int8-weights",
+        "a predicted group of the model for exact arithmetic, in floats",
+        for_floats.file(for_floats.predicted(24, now_and_then)),
+        model="exact_model",
+    )
 
 
 def write_vectors(folder):
@@ -1214,7 +983,7 @@ def write_vectors(folder):
         stale.unlink()
     for vector in vectors:
         (folder / f"{vector.name}.cram").write_bytes(vector.blob)
-    index = {"model": "../model", "vectors": [describe(vector) for vector in vectors]}
+    index = {"vectors": [describe(vector) for vector in vectors]}
     (folder / "index.json").write_text(json.dumps(index, indent=1) + "\n", "utf-8")
 
 

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import unicodedata
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +28,14 @@ from cramzip.errors import DamagedFileError, WrongModelError
 from cramzip.lm.frozen import FrozenLM
 
 FORMATS = ROOT / "formats"
-MODEL = FORMATS / "model"
+MODEL, EXACT_MODEL = FORMATS / "model", FORMATS / "exact_model"
 VECTORS = FORMATS / "vectors"
 PRIMER = ROOT / "cramzip" / "models" / "primer"
 sys.path.insert(0, str(FORMATS))
 
 import corrections  # noqa: E402
 import llama  # noqa: E402
+import make_exact_model  # noqa: E402
 import make_model  # noqa: E402
 import make_vectors  # noqa: E402
 import reader  # noqa: E402
@@ -57,9 +59,18 @@ def assert_is_original(data, vector):
     assert data.hex() == vector.get("original", data.hex())
 
 
+def folder_of(vector):
+    return FORMATS / vector["model"]
+
+
+@cache
+def loaded(folder):
+    return FrozenLM.load(folder)
+
+
 @pytest.fixture(scope="module")
 def lm():
-    return FrozenLM.load(MODEL)
+    return loaded(MODEL)
 
 
 @pytest.fixture(scope="module")
@@ -72,20 +83,20 @@ def primer():
 
 @vectors("ok")
 def test_reference_reader_decodes(vector):
-    assert_is_original(reader.read(blob_of(vector), MODEL), vector)
+    assert_is_original(reader.read(blob_of(vector), folder_of(vector)), vector)
 
 
 @vectors("damaged")
 def test_reference_reader_calls_damaged_at_the_right_stage(vector):
     with pytest.raises(reader.Damaged) as refusal:
-        reader.read(blob_of(vector), MODEL)
+        reader.read(blob_of(vector), folder_of(vector))
     assert refusal.value.stage == vector["stage"]
 
 
 @vectors("wrong model")
 def test_reference_reader_wants_another_model_for(vector):
     with pytest.raises(reader.WrongModel) as refusal:
-        reader.read(blob_of(vector), MODEL)
+        reader.read(blob_of(vector), folder_of(vector))
     assert refusal.value.stage == vector["stage"] == "model"
 
 
@@ -106,6 +117,9 @@ def test_reference_reader_needs_no_model_to_find_damage_before_the_stage_model(v
         ([VECTORS / "magic-genomics.cram"], 3),
         ([VECTORS / "model-other-fingerprint.cram", MODEL], 4),
         ([VECTORS / "ok-predicted.cram"], 4),
+        ([VECTORS / "ok-coded.cram", EXACT_MODEL], 0),
+        ([VECTORS / "ok-coded.cram", MODEL], 4),
+        ([VECTORS / "content-coded-cut.cram", EXACT_MODEL], 3),
     ],
     ids=lambda value: value if isinstance(value, int) else "-".join(Path(part).stem for part in value),
 )
@@ -190,8 +204,9 @@ def test_every_stage_has_vectors():
 
 def test_generators_make_the_committed_files_again(tmp_path):
     make_model.write_model(tmp_path / "model")
+    make_exact_model.write_model(tmp_path / "exact_model")
     make_vectors.write_vectors(tmp_path / "vectors")
-    for folder in ("model", "vectors"):
+    for folder in ("model", "exact_model", "vectors"):
         made = {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()}
         assert made == {path.name: path.read_bytes() for path in (FORMATS / folder).iterdir()}
 
@@ -200,21 +215,21 @@ def test_generators_make_the_committed_files_again(tmp_path):
 
 
 @vectors("ok")
-def test_library_decodes(vector, lm):
-    assert_is_original(cramzip.decompress(blob_of(vector), lm), vector)
+def test_library_decodes(vector):
+    assert_is_original(cramzip.decompress(blob_of(vector), loaded(folder_of(vector))), vector)
 
 
 @vectors("damaged")
-def test_library_calls_damaged_at_the_right_stage(vector, lm):
+def test_library_calls_damaged_at_the_right_stage(vector):
     with pytest.raises(DamagedFileError) as refusal:
-        cramzip.decompress(blob_of(vector), lm)
+        cramzip.decompress(blob_of(vector), loaded(folder_of(vector)))
     assert refusal.value.stage == vector["stage"]
 
 
 @vectors("wrong model")
-def test_library_wants_another_model_for(vector, lm):
+def test_library_wants_another_model_for(vector):
     with pytest.raises(WrongModelError):
-        cramzip.decompress(blob_of(vector), lm)
+        cramzip.decompress(blob_of(vector), loaded(folder_of(vector)))
 
 
 # ---------------------------------------------------------------- files of the library, for the reference reader

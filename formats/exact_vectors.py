@@ -1,0 +1,451 @@
+"""The test vectors that are exact files, for make_vectors.py. Written from cram.md and exact.md alone."""
+
+import hashlib
+from dataclasses import replace
+
+import reader
+from exact import Model as ExactModel
+from exact import Reciter, arrays, chosen, counts, lane_lengths, order, run_lanes
+from llama import fingerprint, read_config, read_tensors, token_table, tokenizer_hash
+from make_model import END
+from writer import (
+    AFTER_START,
+    CODED,
+    CORRECTED,
+    NAIL,
+    PREDICTED,
+    PROMPTED,
+    RECITED,
+    STANDARD_LANES,
+    File,
+    Group,
+    Lanes,
+    Model,
+    Parameters,
+    VectorBlock,
+    bad,
+    best,
+    draw,
+    now_and_then,
+    ok,
+    raw,
+    same,
+    tokens_of,
+    told,
+)
+
+WIDTH = 66  # of the model
+TEXT = "In 1866 – après l’été – the kettle sang: “Привет, 世界!” 🫖\r\n".encode() + b"\xff\xfe\x00\xc3("
+
+# found by trying: arguments of vector_bytes, and tokens
+NEAR_MOST, BEYOND_MOST = (5, 4, 1, 251), (22, 4, 1, 251)  # the largest number, as a part of 2^16: 0.996, 1.001
+TIE = (1, 4, 2)  # the first two of the logits are the same now and then
+ENDS_IN_ZEROS = (5, lambda t, falling: falling[32 if t == 4 else t])
+
+
+# ---------------------------------------------------------------- groups of exact files
+
+
+class Encoder:
+    """Section 8 of exact.md."""
+
+    def __init__(self):
+        self.low, self.range, self.multiplications = 0, 2**48 - 1, 0
+
+    def encode(self, before, count):
+        part = self.range >> 24
+        self.low, self.range = self.low + part * before, part * count
+        while self.range < 2**40:
+            self.low, self.range, self.multiplications = self.low << 8, self.range << 8, self.multiplications + 1
+
+    def written(self, number):
+        return number.to_bytes(self.multiplications + 6, "big")
+
+    def shortest(self):
+        return self.written(chosen(self.low, self.range)).rstrip(b"\0")
+
+    def highest(self):
+        """The last number of the interval, with all its bytes."""
+        return self.written(self.low + self.range - 1)
+
+    def with_zero(self):
+        return self.shortest() + b"\0"
+
+    def with_byte(self):
+        """One byte more than a decoder reads."""
+        return self.written(chosen(self.low, self.range)) + b"\1"
+
+
+class Teller:
+    """What the tokens are, as `want` says it, in place of coded tokens; codes them."""
+
+    def __init__(self, want, lengths):
+        self.want, self.encoder = want, Encoder()
+        following = [sum(lengths[:lane]) for lane in range(len(lengths))]
+        self.places = []  # in the text, in the order of the coder
+        for lane in order(lengths):
+            self.places.append(following[lane])
+            following[lane] += 1
+        self.places.reverse()
+
+    def token(self, y, t):
+        token = int(self.want(self.places.pop(), (-y).argsort(kind="stable")))
+        shares = counts(y, t)
+        self.encoder.encode(int(shares[:token].sum()), int(shares[token]))
+        return token
+
+
+class Modeller:
+    """Makes modelled groups of exact files."""
+
+    def __init__(self, folder):
+        config, tensors = read_config(folder), read_tensors(folder)
+        self.model, self.table = ExactModel(config, arrays(tensors)), token_table(folder)
+        self.block = Model(fingerprint(config, tensors), tokenizer_hash(self.table))
+
+    def firsts(self, n_lanes, vectors, coding):
+        """-> what stands first in each lane, and M."""
+        start = self.model.embed(self.model.start)
+        if not vectors:
+            return [[start]] * n_lanes, 0
+        header = reader.Header(vector_coding=coding & ~AFTER_START, vector_width=WIDTH)
+        x = reader.exact_vectors(vectors, header).reshape(n_lanes, -1, WIDTH)
+        return [[start, *own] if coding & AFTER_START else own for own in x], x.shape[1]
+
+    def group(self, kind, payload, tokens, n_vectors):
+        content = b"".join(self.table[token] or b"" for token in tokens if token < len(self.table))
+        return Group(kind, payload, content, len(tokens), n_vectors)
+
+    def coded(self, count, want, vectors=b"", coding=4, lanes=STANDARD_LANES, end=Encoder.shortest):
+        """A group of coded tokens; `vectors` are the bytes of all lanes' vectors."""
+        n_lanes = min(lanes.limit, -(-count // lanes.tokens))
+        firsts, m = self.firsts(n_lanes, vectors, coding)
+        teller = Teller(want, lane_lengths(count, n_lanes))
+        tokens = run_lanes(self.model, firsts, count, teller)
+        return self.group(PROMPTED if vectors else CODED, vectors + end(teller.encoder), tokens, m)
+
+    def recited(self, vectors, count, coding=4):
+        firsts, m = self.firsts(1, vectors, coding)
+        return self.group(RECITED, vectors, run_lanes(self.model, firsts, count, Reciter()), m)
+
+    def file(self, *groups, coding=4, lanes=STANDARD_LANES, **fields):
+        """A file with modelled groups, and with a vector block if one of them needs it."""
+        block = VectorBlock(coding, WIDTH) if any(g.kind in (RECITED, CORRECTED, PROMPTED) for g in groups) else None
+        return File(groups, **{"model": self.block, "vectors": block, "parameters": lanes} | fields)
+
+
+def last_that_stands_for_bytes(falling, table):
+    return next(token for token in falling[::-1] if token < len(table) and table[token] is not None)
+
+
+def vector_bytes(seed, coding, count=1, scale=126):
+    return draw(seed, coding & ~AFTER_START, count, WIDTH, scale)
+
+
+# ---------------------------------------------------------------- files that a reader must decode
+
+
+def valid_coded(modeller):
+    def coded(count, want=now_and_then, lanes=STANDARD_LANES):
+        return modeller.file(modeller.coded(count, want, lanes=lanes), lanes=lanes)
+
+    yield ok("coded", "an exact file: 24 coded tokens", coded(24))
+    yield ok("coded-one-token", "one coded token", coded(1, best))
+    text = tokens_of(TEXT, modeller.table)
+    yield ok("coded-text", "coded text, beyond ASCII, and bytes that are no UTF-8", coded(len(text), told(text)))
+    every = [token for token, content in enumerate(modeller.table) if content is not None]
+    yield ok("coded-every-token", "every token that stands for bytes, coded once", coded(len(every), told(every)))
+    unlikely = coded(30, lambda t, falling: last_that_stands_for_bytes(falling, modeller.table))
+    yield ok("coded-unlikely", "30 tokens that the model finds as unlikely as can be", unlikely)
+    zeros = coded(*ENDS_IN_ZEROS)
+    yield ok("coded-ends-in-zeros", "the last seven bytes that a decoder asks for are zeros, left out", zeros)
+    for what, description, count, lanes in [
+        ("lanes", "10 tokens in lanes of 4, 3 and 3", 10, Lanes(tokens=4)),
+        ("lanes-equal", "12 tokens in three lanes of four", 12, Lanes(tokens=4)),
+        ("lanes-one-more", "13 tokens, one more than three lanes are for: four lanes", 13, Lanes(tokens=4)),
+        ("lanes-limited", "Lane_Limit is 2: 11 tokens in lanes of 6 and 5", 11, Lanes(tokens=3, limit=2)),
+        ("lanes-of-one-token", "Lane_Tokens is 1: nine lanes", 9, Lanes(tokens=1)),
+        ("lane-limit-1", "Lane_Limit is 1", 30, Lanes(tokens=1, limit=1)),
+        ("lanes-largest", "Lane_Tokens is 2^16 and Lane_Limit 1024", 24, Lanes(2**16, 1024)),
+    ]:
+        yield ok(f"coded-{what}", description, coded(count, lanes=lanes))
+    yield ok("coded-lane-tokens", "512 tokens in one lane", coded(512, best))
+    yield ok("coded-lane-tokens-and-one", "513 tokens in lanes of 257 and 256", coded(513, best))
+    yield ok("coded-most-lanes", "1025 tokens in 1024 lanes", coded(1025, best, Lanes(1, 1024)))
+    yield ok(
+        "coded-forgets",
+        "a lane of 1040 positions: at 768 and at 1024 it forgets the first 256 that it sees",
+        coded(1040, lambda t, falling: falling[int(t % 29 == 7)], Lanes(limit=1)),
+    )
+    groups = modeller.coded(24, now_and_then), modeller.coded(9, now_and_then)
+    yield ok(
+        "coded-two-groups",
+        "two coded groups: the second sees nothing of the first",
+        modeller.file(*groups, hash_size=32),
+    )
+    hub = replace(modeller.block, model_id=b"hf:example/tiny", revision=b"0123456789abcdef0123456789abcdef01234567")
+    file = modeller.file(groups[0], model=hub, name=b"kettle.txt", hash_size=4)
+    yield ok("coded-hub", "an exact file with a name, of a model of the Hugging Face Hub", file)
+
+
+def valid_with_vectors(modeller):
+    for coding in range(1, 8):
+        group = modeller.coded(12, now_and_then, vector_bytes(coding, coding), coding)
+        description = f"one vector of coding {coding}, and 12 coded tokens"
+        yield ok(f"prompted-coding-{coding}", description, modeller.file(group, coding=coding))
+    for coding in (2, 7):
+        code = coding | AFTER_START
+        group = modeller.coded(12, now_and_then, vector_bytes(coding, coding), code)
+        description = f"the start token before a vector of coding {coding}, and 12 coded tokens"
+        yield ok(f"prompted-after-start-{coding}", description, modeller.file(group, coding=code))
+    group = modeller.coded(12, now_and_then, vector_bytes(8, 1, 5), 1)
+    yield ok("prompted-five-vectors", "five vectors, and 12 coded tokens", modeller.file(group, coding=1))
+    lanes = Lanes(tokens=4)
+    for what, description, coding in [
+        ("lanes", "two vectors for each of the lanes of 4, 3 and 3 tokens", 2),
+        ("lanes-after-start", "the start token, then two vectors, in each of three lanes", 2 | AFTER_START),
+    ]:
+        group = modeller.coded(10, now_and_then, vector_bytes(9, 2, 6), coding, lanes)
+        yield ok(f"prompted-{what}", description, modeller.file(group, coding=coding, lanes=lanes))
+    for scale in (0, 120, 121, 122, 123, 124, 125, 126, 127, 239):
+        group = modeller.coded(6, now_and_then, vector_bytes(10, 4, scale=scale))
+        yield ok(f"prompted-scale-{scale}", f"Scale is {scale}", modeller.file(group))
+    group = modeller.coded(6, now_and_then, vector_bytes(*NEAR_MOST))
+    description = "the largest number of a vector is within a hundredth of 2^16"
+    yield ok("prompted-largest", description, modeller.file(group))
+
+    for coding in (2, 4, 7, 4 | AFTER_START):
+        group = modeller.recited(vector_bytes(11, coding, 2), 24, coding)
+        start = ", after the start token" if coding & AFTER_START else ""
+        description = f"24 recited tokens of an exact file, from two vectors of coding {coding & ~AFTER_START}{start}"
+        yield ok(f"exact-recited-{coding}", description, modeller.file(group, coding=coding))
+    group = modeller.recited(vector_bytes(12, 1, 2), 24, 1)
+    description = "recited tokens are in one lane, whatever Lane_Tokens is"
+    yield ok("exact-recited-one-lane", description, modeller.file(group, coding=1, lanes=Lanes(tokens=4)))
+    group = modeller.recited(vector_bytes(*TIE), 24)
+    yield ok("exact-recited-tie", "two tokens are equally likely, and the lower one is recited", modeller.file(group))
+
+    mixed = [
+        raw(b"1: "),
+        modeller.recited(vector_bytes(11, 4, 2), 24),
+        NAIL,
+        modeller.coded(24, now_and_then),
+        raw(b"\n"),
+        modeller.coded(12, now_and_then, vector_bytes(4, 4)),
+        same(b"!", 99),
+    ]
+    yield ok("exact-every-kind", "groups of all kinds of an exact file, and a name", modeller.file(*mixed, name=b"all"))
+
+
+# ---------------------------------------------------------------- files that a reader must refuse
+
+
+def invalid_header(modeller):
+    coded = modeller.file(modeller.coded(24, now_and_then))
+    for what, description, lanes in [
+        ("tokens-0", "Lane_Tokens is 0", Lanes(tokens=0)),
+        ("tokens-too-big", "Lane_Tokens is 2^16 + 1", Lanes(tokens=2**16 + 1)),
+        ("tokens-not-shortest", "Lane_Tokens 256 is written in three bytes", Lanes(tokens=b"\x80\x82\x00")),
+        ("limit-0", "Lane_Limit is 0", Lanes(limit=0)),
+        ("limit-too-big", "Lane_Limit is 1025", Lanes(limit=1025)),
+    ]:
+        yield bad(f"header-lane-{what}", description, replace(coded, parameters=lanes))
+    standard = replace(coded, standard_written=True)
+    yield bad("header-lanes-standard", "the parameters of an exact file are the standard ones, written out", standard)
+    header = replace(coded, parameters=Lanes(300, 2)).header()
+    yield bad("header-ends-in-lanes", "the file ends within the parameters of an exact file", header[:-2])
+
+
+def invalid_table(modeller):
+    coded, other = modeller.coded(24, now_and_then), Parameters(10)
+    prompted = modeller.coded(12, now_and_then, vector_bytes(4, 4))
+    recited = modeller.recited(vector_bytes(11, 4, 2), 24)
+    size = len(vector_bytes(4, 4))
+
+    def beside(group, **fields):
+        """A file of a group and a stored one."""
+        return modeller.file(group, raw(b"\n"), **fields)
+
+    yield bad("table-exact-kind-7-reserved", "Kind 7 in an exact file", beside(replace(coded, kind=7)))
+    for what, description, group in [
+        ("corrected", "a corrected group", replace(prompted, kind=CORRECTED)),
+        ("predicted", "a predicted group", replace(coded, kind=PREDICTED)),
+    ]:
+        yield bad(f"table-exact-{what}", f"{description} in an exact file", modeller.file(group))
+        yield bad(f"table-exact-{what}-too", f"{description} beside a coded one", modeller.file(coded, group))
+    for what, group in [("coded", coded), ("prompted", prompted)]:
+        file = modeller.file(group, parameters=other)
+        yield bad(f"table-{what}-not-exact", f"a {what} group in a file that is not exact", file)
+
+    for what, description, lies in [
+        ("tokens-0", "Token_Count is 0", {"tokens": 0}),
+        ("tokens-beyond-size", "Token_Count is Size + 1", {"tokens": len(coded.content) + 1}),
+        (
+            "tokens-too-many",
+            "Token_Count is 2^22 + 1, and Size is 2^22",
+            {"tokens": 2**22 + 1, "content": b"-" * 2**22, "payload": coded.payload.ljust(1025, b"-")},
+        ),
+    ]:
+        yield bad(f"table-coded-{what}", description, beside(replace(coded, **lies), lanes=Lanes(limit=1024)))
+    many = replace(recited, tokens=2**16 + 1, content=b"-" * 2**17)
+    yield bad("table-exact-recited-tokens-too-many", "Token_Count of a recited group is 2^16 + 1", modeller.file(many))
+    yield bad("table-prompted-vector-count-0", "Vector_Count is 0", beside(replace(prompted, vectors=0)))
+    many = replace(prompted, vectors=2**12 + 1, payload=bytes(2 * (2**12 + 1)) + b"-")
+    file = beside(many, vectors=VectorBlock(1, width=1))
+    yield bad("table-prompted-vector-count-too-big", "Vector_Count is 2^12 + 1, with vectors of width 1", file)
+
+    yield bad("table-prompted-without-vector-block", "no vector block", beside(prompted, vectors=None))
+    file = beside(coded, vectors=VectorBlock(4, WIDTH))
+    yield bad("table-coded-with-vector-block", "a vector block, but coded groups alone", file)
+    file = modeller.file(raw(b"left"), raw(b"right"))
+    yield bad("table-exact-without-modelled-group", "an exact file with stored groups alone", file)
+
+    lanes = Lanes(tokens=4)
+    two = modeller.coded(10, now_and_then, vector_bytes(9, 4, 3), lanes=lanes)
+    for what, description, group in [
+        ("prompted-payload-short", "the payload is shorter than the vectors", (prompted, prompted.payload[: size - 1])),
+        ("prompted-payload-of-one-lane", "three lanes, and vectors for one", (two, two.payload[: 2 * size])),
+        ("exact-recited-payload-long", "a byte follows the vectors", (recited, recited.payload + b"\1")),
+    ]:
+        file = beside(replace(group[0], payload=group[1]), lanes=lanes)
+        yield bad(f"table-{what}", description, file)
+    many = replace(recited, payload=vector_bytes(11, 4, 12))
+    file = modeller.file(many, lanes=lanes)
+    yield bad("table-exact-recited-lanes", "a recited group with vectors for six lanes", file)
+
+    for what, description, group, lanes, coding in positions(one_too_many=1):
+        file = modeller.file(group, lanes=lanes, coding=coding)
+        yield bad(f"table-positions-{what}", f"65,537 positions: {description}", file)
+    wrong = replace(coded, payload_crc=0)
+    yield bad("payload-crc-coded", "Payload_CRC of a coded group differs", beside(wrong))
+
+
+def positions(one_too_many):
+    """-> name, description, group, lanes, coding of files whose lanes take 65,536 positions and one too many, or not.
+
+    Their payloads are as long as they have to be, and no more.
+    """
+    most = 2**16 + one_too_many
+    for what, description, kind, n_lanes, m, n_tokens, coding in [
+        ("coded", "the start token, and the tokens but the last", CODED, 1, 0, most, 4),
+        ("coded-lanes", "in the longer one of two lanes", CODED, 2, 0, 2 * most - 1, 4),
+        ("prompted", "three vectors, and the tokens but the last", PROMPTED, 1, 3, most - 2, 4),
+        ("prompted-after-start", "the start token and three vectors", PROMPTED, 1, 3, most - 3, 4 | AFTER_START),
+        ("recited", "two vectors, and recited tokens", RECITED, 1, 2, most - 1, 4),
+        (
+            "recited-after-start",
+            "the start token, a vector, and recited tokens",
+            RECITED,
+            1,
+            1,
+            most - 1,
+            4 | AFTER_START,
+        ),
+    ]:
+        payload = vector_bytes(0, 4, m * n_lanes) + b"-" * (0 if kind == RECITED else -(-n_tokens // 2**12))
+        yield what, description, Group(kind, payload, b"-" * n_tokens, n_tokens, m), Lanes(limit=n_lanes), coding
+
+
+def invalid_vectors(modeller):
+    prompted = modeller.coded(12, now_and_then, vector_bytes(4, 4))
+    last = len(vector_bytes(4, 4)) - 1
+    filled = prompted.payload[:last] + bytes([prompted.payload[last] | 0x80]) + prompted.payload[last + 1 :]
+    file = modeller.file(replace(prompted, payload=filled))
+    yield bad("vectors-prompted-filled", "bit 7 after the last code of a vector is set", file)
+    recited = modeller.recited(vector_bytes(7, 7, 2), 12, 7)
+    file = modeller.file(replace(recited, payload=recited.payload[:-2] + b"\x00\x7c"), coding=7)
+    yield bad("vectors-exact-infinite", "the last value of the second vector is infinite", file)
+
+
+def invalid_model(modeller, other_folder):
+    coded, block = modeller.coded(24, now_and_then), modeller.block
+    file = modeller.file(coded)
+    for what, description, lies in [
+        ("fingerprint", "one bit of Model_Fingerprint differs", {"fingerprint": flipped(block.fingerprint)}),
+        ("tokenizer", "one bit of Tokenizer_Hash differs", {"tokenizer_hash": flipped(block.tokenizer_hash)}),
+    ]:
+        yield bad(f"model-exact-other-{what}", description, replace(file, model=replace(block, **lies)))
+    unknown = {"model": None, "digest": b"\0\1\2\3"}
+    yield bad("model-exact-digest-unknown", "a built-in model that no program has", replace(file, **unknown))
+    config, tensors = read_config(other_folder), read_tensors(other_folder)
+    other = Model(fingerprint(config, tensors), tokenizer_hash(token_table(other_folder)))
+    file = replace(file, model=other)
+    yield bad("model-not-exact", "an exact file of a model that is none for exact arithmetic", file, model="model")
+    narrow = replace(modeller.recited(vector_bytes(11, 4), 12), payload=draw(11, 4, width=8))
+    file = replace(modeller.file(narrow), vectors=VectorBlock(4, width=8))
+    yield bad("model-exact-other-width", "Vector_Width is 8, and the model's is 66", file)
+    many = Group(CODED, b"-" * 2**10, b"-" * 2**22, 2**22)
+    file = modeller.file(many, lanes=Lanes(2**12, 1024), **unknown)
+    yield bad("model-exact-largest-token-count", "Token_Count is 2^22, in 1024 lanes", file)
+    for what, description, group, lanes, coding in positions(one_too_many=0):
+        file = modeller.file(group, lanes=lanes, coding=coding, **unknown)
+        yield bad(f"model-exact-positions-{what}", f"65,536 positions: {description}", file)
+
+
+def flipped(data):
+    return bytes([data[0] ^ 1]) + data[1:]
+
+
+def invalid_content(modeller):
+    coded, file = modeller.coded(24, now_and_then), modeller.file
+    for what, description, end in [
+        ("byte-left-over", "a byte more than the decoder reads", Encoder.with_byte),
+        ("last-byte-zero", "the last byte is zero", Encoder.with_zero),
+        ("other-number", "the last number of the interval, which decodes to the same", Encoder.highest),
+        ("cut", "the last byte is missing", lambda encoder: encoder.shortest()[:-1]),
+        ("first-bit", "a bit of the first byte differs", lambda encoder: flipped(encoder.shortest())),
+        ("target", "six bytes FF, which are the code of no token", lambda encoder: b"\xff" * 6),
+    ]:
+        yield bad(f"content-coded-{what}", description, file(modeller.coded(24, now_and_then, end=end)))
+    many = Group(CODED, b"\xc0", b"-" * 4097, 4097)
+    description = "4097 tokens and one byte: refused before a token is decoded"
+    yield bad("content-coded-too-few", description, file(many, lanes=Lanes(2**16)))
+    zero = modeller.coded(1, told([0]))
+    assert not zero.payload
+    yield bad("content-coded-empty", "one token, the first, is coded with no bytes: too few", file(zero))
+    prompted = modeller.coded(1, told([0]), vector_bytes(4, 4))
+    yield bad("content-prompted-empty", "a vector, and no bytes of coded tokens", file(prompted))
+    group = modeller.coded(10, now_and_then, lanes=Lanes(tokens=4))
+    yield bad("content-coded-other-lanes", "tokens that are coded in three lanes, where one is stated", file(group))
+
+    beyond = vector_bytes(*BEYOND_MOST)
+    prompted, recited = modeller.coded(6, now_and_then, beyond), modeller.recited(beyond, 6)
+    description = "a number of the vector is beyond 2^16"
+    yield bad("content-prompted-vector-too-large", description, file(prompted))
+    yield bad("content-exact-recited-vector-too-large", description, file(recited))
+
+    prompted = modeller.coded(12, now_and_then, vector_bytes(4, 4))
+    after_start = 4 | AFTER_START
+    yield bad(
+        "content-prompted-no-start", "made without the start token, which is stated", file(prompted, coding=after_start)
+    )
+    recited = modeller.recited(vector_bytes(11, 4, 2), 24)
+    payload = recited.payload[:1] + flipped(recited.payload[1:])
+    yield bad("content-exact-other-vector", "a code of a vector is another", file(replace(recited, payload=payload)))
+
+    for what, group in [("coded", coded), ("prompted", prompted)]:
+        wrong = replace(group, content_crc=0)
+        yield bad(f"content-crc-{what}", f"Content_CRC of a {what} group differs", file(wrong, raw(b"\n")))
+    wrong = flipped(hashlib.sha256(coded.content).digest()[:8])
+    yield bad("content-hash-coded", "Original_Hash of a coded group differs", file(coded, original_hash=wrong))
+    for what, content in [("more", coded.content[:-1]), ("less", coded.content + b"-")]:
+        wrong = replace(coded, content=content)
+        yield bad(
+            f"content-coded-size-and-{what}", f"the tokens have one byte {what} than Size", file(wrong, raw(b"\n"))
+        )
+    for what, token in [("special", END), ("beyond-tokenizer", len(modeller.table)), ("highest", 276)]:
+        group = modeller.coded(24, lambda t, falling, token=token: token if t == 23 else falling[0])
+        description = f"the last token is {token}, which stands for nothing"
+        yield bad(f"content-coded-token-{what}", description, file(group))
+
+
+def all_vectors(folder, other_folder):
+    """The vectors that are read with the model in `folder`; `other_folder` has one that is none for exact files."""
+    modeller = Modeller(folder)
+    for makers in (valid_coded, valid_with_vectors, invalid_header, invalid_table, invalid_vectors):
+        for vector in makers(modeller):
+            yield replace(vector, model=folder.name)
+    for vector in invalid_model(modeller, other_folder):
+        yield replace(vector, model=other_folder.name if vector.name == "model-not-exact" else folder.name)
+    for vector in invalid_content(modeller):
+        yield replace(vector, model=folder.name)
