@@ -15,12 +15,14 @@ from cramzip.container.layout import MAX_TOKENS, MAX_VECTORS, MAX_WIDTH
 from cramzip.container.records import (
     HASH_SIZES,
     STANDARD,
+    STANDARD_LANES,
     BuiltinModel,
     Coding,
     Entry,
     Group,
     Header,
     Kind,
+    Lanes,
     OutsideModel,
     Parameters,
     Vectors,
@@ -116,12 +118,21 @@ vector_blocks = st.builds(
 )
 
 
+ways = st.builds(Header, st.just(0), st.just(b""), parameters=parameters) | st.builds(
+    Header,
+    st.just(0),
+    st.just(b""),
+    lanes=st.just(STANDARD_LANES) | st.builds(Lanes, st.integers(1, MAX_TOKENS), st.integers(1, layout.MAX_LANES)),
+)
+
+
 @st.composite
 def files(draw):
     """A header, and groups that go with it."""
-    how, block = draw(parameters), draw(vector_blocks)
+    how, block = draw(ways), draw(vector_blocks)
+    kinds = [kind for kind in Kind if not kind.is_stored and kind.is_allowed(exact=how.is_exact)]
     groups = []
-    for kind in draw(st.lists(st.sampled_from([None, Kind.RECITED, Kind.CORRECTED, Kind.PREDICTED]), max_size=5)):
+    for kind in draw(st.lists(st.sampled_from([None, *kinds]), max_size=5)):
         content = draw(st.binary(min_size=1, max_size=100))
         if kind is None:
             groups.append(stored_group(content))
@@ -132,8 +143,9 @@ def files(draw):
         groups.append(modelled_group(kind, content, n_tokens, n_vectors, body))
     header = header_of(groups, draw(models), block)
     original_hash = draw(st.sampled_from(HASH_SIZES).flatmap(lambda size: st.binary(min_size=size, max_size=size)))
-    how = how if header.model else Parameters()
-    return replace(header, original_hash=original_hash, name=draw(st.none() | names), parameters=how), groups
+    if header.model:
+        header = replace(header, parameters=how.parameters, lanes=how.lanes)
+    return replace(header, original_hash=original_hash, name=draw(st.none() | names)), groups
 
 
 SMALL_FILES = {
@@ -325,11 +337,7 @@ def with_flags(change, header=EMPTY, groups=()):
     return sealed(bytes(front), *[group.payload for group in groups], one_group=len(groups) == 1)
 
 
-def test_a_reserved_flag_is_refused():
-    assert stage_of(with_flags(lambda flags: flags | layout.RESERVED_FLAGS)) == "header"
-
-
-@pytest.mark.parametrize("flag", [layout.BUILTIN, layout.IS_STANDARD, layout.HAS_VECTORS])
+@pytest.mark.parametrize("flag", [layout.BUILTIN, layout.IS_STANDARD, layout.HAS_VECTORS, layout.IS_EXACT])
 def test_flags_of_a_model_without_a_model_are_refused(flag):
     assert stage_of(with_flags(lambda flags: flags | flag)) == "header"
     group = stored_group(b"abc")

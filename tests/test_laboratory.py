@@ -544,7 +544,7 @@ def test_the_command_prints_the_tables_and_keeps_them(everything):
 def test_plot_alone_draws_again_and_measures_nothing(cramzip, everything, monkeypatch):
     folder, result = everything
     (folder / "capacity.png").unlink()
-    monkeypatch.setattr("cramzip.lm.frozen.load", lambda *arguments, **options: pytest.fail("loaded a model"))
+    monkeypatch.setattr("cramzip.lm.models.load", lambda *arguments, **options: pytest.fail("loaded a model"))
     again = cramzip("capacity", "--plot", "-o", folder)
     assert again.exit_code == 0
     assert again.stdout == result.stdout

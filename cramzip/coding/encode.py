@@ -20,7 +20,7 @@ from ..container.wire import Bytes
 from ..workers.base import Workers
 from .chunking import next_segment
 from .hopeless import is_hopeless
-from .method import Method, Progress, method_of
+from .method import Method, Progress
 from .original import Original, Segment
 
 if TYPE_CHECKING:
@@ -30,6 +30,19 @@ if TYPE_CHECKING:
 # Without corrections, chunks are cut to what vectors have been found to hold, and somewhat more.
 EXACT_AMBITION = 1.15
 EXACT_CAPACITY_RANGE = (1 / 16, 16.0)  # of what was expected
+
+
+def method_of(lm: LM, config: CramConfig) -> Method:
+    """What suits a model. Raises UsageError if it cannot do what is asked for."""
+    from ..lm.exact import ExactLM
+
+    if isinstance(lm, ExactLM):
+        from .laned import Laned
+
+        return Laned(lm, config)
+    from .ranked import Ranked
+
+    return Ranked(lm, config)
 
 
 class Writer:

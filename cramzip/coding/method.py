@@ -78,16 +78,3 @@ class Method(ABC):
 def versions(*packages: str) -> dict[str, str]:
     """The versions of packages that groups depend on."""
     return {package: version(package) for package in packages}
-
-
-def method_of(lm: LM, config: CramConfig) -> Method:
-    """What suits a model. Raises UsageError if it cannot do what is asked for."""
-    from ..lm.exact import ExactLM
-
-    if isinstance(lm, ExactLM):
-        from .laned import Laned
-
-        return Laned(lm, config)
-    from .ranked import Ranked
-
-    return Ranked(lm, config)

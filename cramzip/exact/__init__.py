@@ -10,3 +10,5 @@
 
 Knows nothing of torch, of tokenizers, of `.cram` files, or of any path but that of a model folder.
 """
+
+WEIGHTS_NAME = "exact.safetensors"

@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ModelError
+from . import WEIGHTS_NAME
 from .arithmetic import STEPS, WEIGHT_MOST, Floats, levels
 from .rotations import HALF
 
-WEIGHTS_NAME = "exact.safetensors"
 HEAD_WIDTH = 2 * HALF
 MOST_TERMS = 1040  # the most products in a sum: with more, activations would have fewer levels than weights
 MOST_LAYERS, MOST_WIDTH, MOST_VOCABULARY = 256, MOST_TERMS, 2**18

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
+from ..exact import WEIGHTS_NAME
 from ..exact.arithmetic import Floats
-from ..exact.weights import WEIGHTS_NAME, parse, read_model
+from ..exact.weights import parse, read_model
 from .gguf_file import GgufFile, read_gguf
 from .isolation import GGUF_NAME, transformers_alone, view
 from .source import ModelSource, explained

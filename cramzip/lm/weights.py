@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import ModelError
-from ..exact.weights import WEIGHTS_NAME
+from ..exact import WEIGHTS_NAME
 from .strict_json import parse_object
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
