@@ -86,6 +86,11 @@ class CramConfig:
         object.__setattr__(self, field, value)
 
     @property
+    def n_vectors(self) -> int:
+        """Vectors of each chunk of a model in floats, where nothing else is said."""
+        return 1 if self.vectors is None else self.vectors
+
+    @property
     def steps(self) -> int:
         """Most steps of the optimiser."""
         return self.max_steps or (EXACT_STEPS if self.exact else STEPS)[self.effort]

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("short_runs")
 
 @pytest.fixture(scope="module")
 def lm():
-    from cramzip.lm.frozen import load
+    from cramzip.lm.models import load
 
     return load(str(TINY_MODEL))
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from models import ROOT
 
@@ -14,6 +15,7 @@ from cramzip.container import reading
 from cramzip.container.description import describe
 from cramzip.container.records import BuiltinModel
 from cramzip.container.stored import stored_group
+from cramzip.exact.lanes import costs
 
 FOLDER = ROOT / "cramzip" / "models" / "primer"
 TEXT = (ROOT / "examples" / "texts" / "lighthouse.txt").read_bytes()[:700]
@@ -107,7 +109,9 @@ def test_the_overhead_of_a_stripped_file_of_one_group_is_small(lm):
 
 
 def test_the_overhead_of_a_file_with_vectors_and_a_name_is_at_most_48_bytes(lm):
-    described = describe(reading.read(cramzip.compress(TEXT, lm, CramConfig(effort=1), name="chapter-01.txt")))
+    described = describe(
+        reading.read(cramzip.compress(TEXT, lm, CramConfig(vectors=1, effort=1), name="chapter-01.txt"))
+    )
     assert described.vector_bytes > 0
     assert described.header_bytes <= 48
 
@@ -136,16 +140,19 @@ def test_every_byte_has_a_token(lm):
 def test_it_predicts_english_better_than_zstd_packs_it(lm):
     text = (ROOT / "examples" / "texts" / "lighthouse.txt").read_bytes()
     (piece,) = lm.tokenizer.encode(text)
-    nats = lm.score([piece.ids[:512]])[0].sum()
-    assert nats < 0.693 * 2.75 * len(lm.tokenizer.decode(piece.ids[:512]))
+    bits = costs(lm.model, piece.ids[:512], 1).sum()
+    assert bits < 2.75 * len(lm.tokenizer.decode(piece.ids[:512]))
 
 
-def test_it_is_an_ordinary_model_for_transformers():
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def test_in_torch_it_says_nearly_the_same(lm):
+    (piece,) = lm.tokenizer.encode(TEXT)
+    bits = lm.frozen.score([piece.ids])[0] / np.log(2)
+    assert bits.sum() == pytest.approx(costs(lm.model, piece.ids, 1).sum(), rel=0.005)
 
-    _, report = AutoModelForCausalLM.from_pretrained(FOLDER, output_loading_info=True)
-    assert not report["missing_keys"]
-    assert not report["unexpected_keys"]
+
+def test_its_tokenizer_is_an_ordinary_one_for_transformers():
+    from transformers import AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(FOLDER)
     assert tokenizer.decode(tokenizer.encode("Hello <|bos|> there")) == "Hello <|bos|> there"
 

@@ -58,7 +58,7 @@ def entries(folder):
 @pytest.fixture(scope="session")
 def text():
     """What even the tiny model compresses well."""
-    from cramzip.lm.frozen import load
+    from cramzip.lm.models import load
 
     return recital(load(str(TINY_MODEL)), 300)
 

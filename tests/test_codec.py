@@ -19,13 +19,13 @@ from cramzip.coding import corrected, restore
 from cramzip.coding.original import Original
 from cramzip.coding.parameters import choose_parameters
 from cramzip.coding.restore import Runner
-from cramzip.coding.view import View
 from cramzip.container import reading, stored, writing
 from cramzip.container.description import describe
 from cramzip.container.records import BITS, BuiltinModel, Kind, OutsideModel, Parameters
 from cramzip.errors import CramError, DamagedFileError, UsageError, VerificationError, WrongModelError
 from cramzip.lm.devices import DEVICES
 from cramzip.lm.frozen import FrozenLM
+from cramzip.lm.source import find
 
 RNG = random.Random(0)
 KINDS = AWKWARD | {
@@ -292,7 +292,7 @@ def test_sizes_in_a_description_add_up(lm, text, small_groups, never_stored):
 
 def entropy_bound(blob, lm):
     file = reading.read(blob)
-    return codec.entropy_bound(View.of(file.header), Runner(lm).decoded(file), lm)
+    return codec.entropy_bound(file.header, Runner(lm).decoded(file), lm)
 
 
 def test_the_entropy_bound_is_the_cost_of_the_chunks_under_the_model(lm, text, never_stored):
@@ -309,7 +309,7 @@ def test_the_entropy_bound_of_stored_groups_is_their_size(lm):
 
 
 def test_corrections_come_near_to_the_entropy_bound():
-    lm, config = cramzip.load(), FAST
+    lm, config = FrozenLM(find()), FAST
     data = b"".join(path.read_bytes() for path in sorted((ROOT / "examples" / "texts").iterdir()))
     parameters = choose_parameters(lm, config)
     blob = codec.unverified(Original(data, hashlib.sha256(data).digest()), lm, config)

@@ -124,7 +124,7 @@ def test_the_more_noise_there_may_be_the_larger_is_the_gap_of_what_is_exact(lm):
 
 
 def test_context_is_seen():
-    lm = cramzip.load()
+    lm = cramzip.load().frozen
     tokens = lm.tokenizer.encode(b"The ninth of November was a Thursday, and Mr. Pettibone had lost his umbrella.")[
         0
     ].ids

@@ -10,7 +10,7 @@ import torch
 from models import PROSE, TINY_MODEL, recital, segments_of
 
 from cramzip import CramConfig
-from cramzip.coding import corrected, encode, recited
+from cramzip.coding import corrected, recited
 from cramzip.coding.encode import Writer
 from cramzip.coding.parameters import choose_parameters, expected
 from cramzip.coding.quantize import dequantize, quantize
@@ -45,7 +45,7 @@ def text(lm):
 def small_segments(monkeypatch, never_stored):
     """Small ones, all of whose text needs the model."""
     monkeypatch.setitem(DEVICES, "cpu", replace(DEVICES["cpu"], segment_bytes=60))
-    monkeypatch.setattr(encode, "EXACT_SEGMENT_BYTES", (60, 60))
+    monkeypatch.setattr("cramzip.coding.recited.SEGMENT_BYTES", (60, 60))
 
 
 def groups_of(data, lm, config, **how):
@@ -310,7 +310,7 @@ def test_what_the_first_vectors_were_found_to_hold_decides_on_all_later_chunks(l
 
 
 def test_text_that_cannot_be_recited_is_stored(lm, monkeypatch):
-    monkeypatch.setattr(recited, "faults", lambda goal, chunk, mem: list(range(len(chunk.tokens))))
+    monkeypatch.setattr("cramzip.coding.ranked.faults", lambda goal, chunk, mem: list(range(len(chunk.tokens))))
     (group,) = groups_of(b"Call me Ishmael.", lm, CONFIGS["exact"])
     assert stored_content(group) == b"Call me Ishmael."
 

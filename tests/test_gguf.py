@@ -13,8 +13,8 @@ from transformers import AutoTokenizer
 from cramzip import CramConfig, compress, decompress
 from cramzip.container.wire import pack_string, pack_varint
 from cramzip.errors import ModelError
-from cramzip.lm.frozen import load
 from cramzip.lm.gguf_file import read_gguf
+from cramzip.lm.models import load
 from cramzip.lm.source import find
 
 ARRAY, STRING, UINT8, UINT32, BOOL = 9, 8, 0, 4, 7

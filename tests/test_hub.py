@@ -12,8 +12,8 @@ import pytest
 from models import TINY_MODEL, make_model
 
 from cramzip.errors import MissingModelError, ModelError
-from cramzip.lm.frozen import load
 from cramzip.lm.hub import is_hub_id
+from cramzip.lm.models import load
 from cramzip.lm.source import find, find_named
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -17,7 +17,7 @@ from cramzip.config import CramConfig
 from cramzip.container import reading
 from cramzip.errors import InputOutputError, VerificationError
 from cramzip.lm.devices import DEVICES
-from cramzip.lm.frozen import load
+from cramzip.lm.models import load
 
 TEXT = b"the cat sat on the mat.\n"
 CONFIG = CramConfig(effort=1)

@@ -211,7 +211,7 @@ def test_without_a_path_it_works_the_same():
 )
 def test_work_that_is_interrupted_after_any_segment_gives_the_same_groups(path, monkeypatch, config):
     monkeypatch.setitem(DEVICES, "cpu", replace(DEVICES["cpu"], segment_bytes=30))
-    monkeypatch.setattr(encode, "EXACT_SEGMENT_BYTES", (30, 30))
+    monkeypatch.setattr("cramzip.coding.recited.SEGMENT_BYTES", (30, 30))
     lm = FrozenLM.load(TINY_MODEL)
     data, writer = recital(lm, 60), encode.Writer(lm, config)
     whole = list(writer.segments(data))

@@ -64,7 +64,6 @@ def test_files_may_be_views_of_any_kind(lm):
     "options",
     [
         {"vectors": 1.5},
-        {"vectors": None},
         {"vectors": "1"},
         {"effort": 2.0},
         {"effort": 0},

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from cramzip import CramConfig, compress, decompress, read
 from cramzip.errors import MissingModelError, ModelError, UsageError, WrongModelError
-from cramzip.lm.frozen import FrozenLM, load
+from cramzip.lm.frozen import FrozenLM
+from cramzip.lm.models import load
 from cramzip.lm.probe import NOISE_TOKENS
 from cramzip.lm.source import BUILTIN_MODELS, find, find_digest, find_named
 

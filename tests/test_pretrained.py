@@ -16,7 +16,7 @@ from cramzip.coding.encode import Writer
 from cramzip.coding.quantize import dequantize
 from cramzip.coding.view import Chunk
 from cramzip.container.records import Kind
-from cramzip.lm.frozen import load
+from cramzip.lm.models import load
 
 pytestmark = [pytest.mark.pretrained, pytest.mark.timeout(1800)]
 

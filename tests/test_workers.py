@@ -193,7 +193,7 @@ def test_a_model_that_is_not_where_the_worker_is_is_an_error(two, lm):
 @pytest.fixture
 def small_segments(monkeypatch):
     monkeypatch.setitem(DEVICES, "cpu", replace(DEVICES["cpu"], segment_bytes=300))
-    monkeypatch.setattr(encode, "EXACT_SEGMENT_BYTES", (20, 20))
+    monkeypatch.setattr("cramzip.coding.recited.SEGMENT_BYTES", (20, 20))
 
 
 @every_config

@@ -26,7 +26,7 @@ CRAMMING_SHARE = 0.9  # of the work on a group with vectors, as progress counts 
 
 def corrected_groups(goal: Goal, ids: Sequence[int], progress: Progress) -> tuple[list[Group], float]:
     """Groups for the tokens of a text, stored where that is smaller; and the bits that their vectors saved."""
-    n_vectors = goal.n_vectors
+    n_vectors = goal.config.n_vectors
     most = min(GROUP_TOKENS, CRAMMED_GROUP_TOKENS) if n_vectors else GROUP_TOKENS
     n_groups = -(-len(ids) // most)
     borders = [len(ids) * i // n_groups for i in range(n_groups + 1)]
@@ -84,7 +84,7 @@ def _corrected(
     content = lm.tokenizer.decode(row)
     payload = b"".join(vectors.pack(result.mem) for result in results) + encoder.finish()
     kind = Kind.CORRECTED if results else Kind.PREDICTED
-    group, stored = modelled_group(kind, content, len(row), goal.n_vectors, payload), stored_group(content)
+    group, stored = modelled_group(kind, content, len(row), goal.config.n_vectors, payload), stored_group(content)
     progress(len(content) - (int(CRAMMING_SHARE * len(content)) if results else 0))
     if not decidable or writing.entries_size([stored.entry]) <= writing.entries_size([group.entry]):
         return stored, 0.0

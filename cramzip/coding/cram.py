@@ -65,17 +65,12 @@ class Goal:
     @classmethod
     def of(cls, lm: FrozenLM, config: CramConfig, parameters: Parameters) -> Goal:
         """What the parameters of a file that is being made come to."""
-        view = View.for_model(lm, parameters, vectors=bool(config.vectors))
+        view = View.for_model(lm, parameters, vectors=config.n_vectors > 0)
         return cls(lm, config, view, parameters.noise_bound)
 
     def described(self, gain: float) -> Vectors:
         """What a header says of the vectors. `gain`: bits that they saved; a negative number if nobody is to know."""
         return self.view.described(self.config.coding, self.lm.width, None if gain < 0 else round(gain))
-
-    @property
-    def n_vectors(self) -> int:
-        """Vectors of each chunk."""
-        return self.config.vectors or 0
 
     @property
     def slots(self) -> int:
@@ -99,7 +94,7 @@ def cram(
     done.
     """
     with usual_settings(), plain_float32(goal.lm.device):
-        slots = Slots(goal, n_vectors or goal.n_vectors, seed)
+        slots = Slots(goal, n_vectors or goal.config.n_vectors, seed)
         return _cram_all(slots, chunks, n_slots or len(chunks), progress)
 
 

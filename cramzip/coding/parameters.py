@@ -47,7 +47,7 @@ def choose_parameters(lm: FrozenLM, config: CramConfig) -> Parameters:
     withstand.
     """
     exponent = _noise_exponent(lm) if config.noise_exponent is None else config.noise_exponent
-    parameters, n_vectors = Parameters(exponent, start_token=lm.start), config.vectors or 0
+    parameters, n_vectors = Parameters(exponent, start_token=lm.start), config.n_vectors
     before = View.for_model(lm, parameters, vectors=n_vectors > 0).n_before(n_vectors)
     wanted = max(POSITIONS, (config.chunk_tokens or POSITIONS // 2) + (config.context or 0) + before)
     room = min(lm.context or wanted, wanted) - before

@@ -33,7 +33,7 @@ class Ranked(Method):
 
     def __init__(self, lm: FrozenLM, config: CramConfig):
         self.lm = lm
-        config = replace(config, vectors=1 if config.vectors is None else config.vectors)
+        config = replace(config, vectors=config.n_vectors)
         self.parameters = choose_parameters(lm, config)
         self.config, self.expected = with_profile(lm, _decided(config, self.parameters))
         self.goal = Goal.of(lm, self.config, self.parameters)

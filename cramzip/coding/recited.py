@@ -36,7 +36,7 @@ Check = Callable[[Chunk, QuantizedMem], list[int]]
 def recited_segment_size(goal: Goal, capacity: float, *, learns: bool) -> int:
     """Bytes of a segment whose vectors recite `capacity` bits each; one that is learned from is small."""
     n_chunks = goal.slots * (1 if learns else CHUNKS_PER_SLOT)
-    size = capacity * goal.n_vectors * BYTES_PER_BIT * n_chunks
+    size = capacity * goal.config.n_vectors * BYTES_PER_BIT * n_chunks
     return int(min(max(size, SEGMENT_BYTES[0]), SEGMENT_BYTES[1]))
 
 
@@ -49,7 +49,7 @@ def recited_groups(goal: Goal, ids: Sequence[int], capacity: float, check: Check
     n_scored = min(POSITIONS // 2, lm.context or POSITIONS)  # tokens at once
     costs = np.concatenate(lm.score([ids[i : i + n_scored] for i in range(0, len(ids), n_scored)])) / math.log(2)
     contents = [lm.tokenizer.decode([token]) for token in ids]
-    parts = cut(contents, costs, capacity * goal.n_vectors, goal.view.chunk_tokens, MAX_GROUP_SIZE)
+    parts = cut(contents, costs, capacity * goal.config.n_vectors, goal.view.chunk_tokens, MAX_GROUP_SIZE)
     groups, gain = _crammed(goal, [ids[part] for part in parts], check, progress)
     n_vectors = sum(group.entry.n_vectors for group in groups)
     return Coded(groups, gain, float(costs.sum()) / n_vectors if n_vectors else None)
@@ -57,7 +57,7 @@ def recited_groups(goal: Goal, ids: Sequence[int], capacity: float, check: Check
 
 def _crammed(goal: Goal, rows: Sequence[Sequence[int]], check: Check, progress: Progress) -> tuple[list[Group], float]:
     """What fails is tried again, then split, then given another vector, then stored."""
-    lm, n_vectors = goal.lm, goal.n_vectors
+    lm, n_vectors = goal.lm, goal.config.n_vectors
     finished: dict[tuple[int, int], Group] = {}
     gain = 0.0
     pending = [_Job(index, 0, row, n_vectors, 0) for index, row in enumerate(rows)]
