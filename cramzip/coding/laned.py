@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import CramConfig
 from ..container import opened, vectors, writing
 from ..container.layout import MAX_POSITIONS
-from ..container.records import Entry, Group, Header, Kind, Lanes, Parameters
+from ..container.records import STANDARD_LANES, Entry, Group, Header, Kind, Lanes, Parameters
 from ..container.stored import expected_entry, stored_group
 from ..container.vectors import QuantizedMem
 from ..container.wire import Bytes
@@ -35,7 +35,6 @@ LANES = {1: Lanes(128, 64), 2: Lanes(256, 48), 3: Lanes(256, 48), 4: Lanes(512, 
 LANES |= {6: Lanes(1024, 24), 7: Lanes(1024, 16), 8: Lanes(2048, 12), 9: Lanes(4096, 8)}
 SEGMENT_BYTES = 2**20  # of a segment, and so about of a group
 QUICK_SEGMENT_BYTES, QUICK = 2**18, 2  # up to which effort
-CRAMMED_LANE, CRAMMED_LANES = 768, 64  # with vectors: tokens of a lane, and lanes of a group
 CRAMMED_SEGMENT_BYTES = 2**17
 CRAMMING_SHARE = 0.9  # of the work on a group with vectors, as progress counts it
 NOISE_EXPONENT = 5  # floats differ from exact logits by about so little, 2^-5; what is crammed keeps clear of it
@@ -182,8 +181,8 @@ class Laned(Method):
 
 
 def _lanes(config: CramConfig) -> Lanes:
-    """How a text is dealt to lanes; with vectors, each lane is as long as they may help."""
+    """How a text is dealt to lanes."""
     if config.exact:
-        return Lanes()
-    usual = Lanes(CRAMMED_LANE, CRAMMED_LANES) if config.vectors else LANES[config.effort]
+        return STANDARD_LANES
+    usual = STANDARD_LANES if config.vectors else LANES[config.effort]
     return usual if config.chunk_tokens is None else replace(usual, tokens=config.chunk_tokens)
