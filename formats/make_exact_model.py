@@ -3,11 +3,12 @@
 
     python formats/make_exact_model.py [FOLDER]          (without FOLDER: formats/exact_model)
 
-It knows nothing, but everything about it is awkward on purpose: its widths are 66 and 89, the heads have more numbers
+It knows nothing, but everything about it is awkward on purpose: its widths are 52 and 61, the heads have more numbers
 than the state, keys and values are shared, the head is not tied, there are negative scales and rows of zeros, two
-tokens always have the same logit, the start token is not 0 and stands for nothing, the tokenizer has fewer ids than the
-model, the floats in its file are not aligned, and lanes have more positions than `max_position_embeddings`. The
-tokenizer is that of make_model.py. All numbers are drawn as integers, so that they are the same on every machine.
+tokens always have the same logit, epsilon is large and no float32, the start token is not 0 and stands for nothing, the
+tokenizer has fewer ids than the model, the floats in its file are not aligned, and lanes have more positions than
+`max_position_embeddings`. The tokenizer is that of make_model.py. All numbers are drawn as integers, so that they are
+the same on every machine.
 """
 
 import sys
@@ -20,13 +21,13 @@ from make_model import END, safetensors_file, tokenizer, write_json
 
 CONFIG = OTHER_CONFIG | {
     "head_dim": 64,
-    "hidden_size": 66,
-    "intermediate_size": 89,
+    "hidden_size": 52,
+    "intermediate_size": 61,
     "max_position_embeddings": 512,
-    "num_attention_heads": 2,
+    "num_attention_heads": 4,
     "num_hidden_layers": 2,
-    "num_key_value_heads": 1,
-    "rms_norm_eps": 0.0037,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 0.3,
     "rope_parameters": {"rope_theta": 10007.0, "rope_type": "default"},
     "vocab_size": 277,
 }

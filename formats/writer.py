@@ -60,7 +60,7 @@ class Group:
             out += u32(honest(self.payload_crc, zlib.crc32(self.payload)))
             if self.kind != RAW:
                 out += u32(honest(self.content_crc, zlib.crc32(self.content)))
-        if self.kind in (RECITED, CORRECTED, PREDICTED, CODED, PROMPTED):
+        if self.kind in (RECITED, CORRECTED, PREDICTED, CODED, PROMPTED) or (self.kind > PROMPTED and self.tokens):
             out += varint(self.tokens)
         if self.kind in (RECITED, CORRECTED, PROMPTED):
             out += varint(self.vectors)

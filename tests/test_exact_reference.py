@@ -135,16 +135,18 @@ def test_the_table_of_powers_for_scales_is_that_of_the_specification():
         assert round(2**14 / Decimal(2).sqrt()) == 11585
 
 
-def test_the_example_of_vectors():
-    signs = np.array([-1, -1, 1, 1, -1, -1, 1])
-    codes = np.array([[0, 1, 2, 1, 0, 2, 2]])
-    (x,) = exact.vectors(codes, np.array([120]), 3, signs)
-    example = " ".join(SPECIFICATION[SPECIFICATION.index("has the sums S =") :].split())
-    sums, g, bits = re.fullmatch(
-        r"has the sums S = ([-\d, ]+) and g = (\S+)\. As .* it is ([0-9a-f, ]+)\.", example
-    ).groups()
-    assert [int(s) for s in sums.split(",")] == ((2 * codes - 2) @ exact.cosines(7))[0].tolist()
-    assert float.fromhex(g) == 2.0 ** (15 - 30) * np.sqrt(2 / 7) / 2
+@pytest.mark.parametrize(
+    ("stored", "levels", "codes"),
+    [("78 30 08", 3, [0, 1, 2, 1, 0, 2, 2]), ("7D F1 51 0D", 8, [1, 6, 7, 0, 5, 2, 3])],
+)
+def test_the_examples_of_vectors(stored, levels, codes):
+    signs, scale = np.array([-1, -1, 1, 1, -1, -1, 1]), int(stored[:2], 16)
+    (x,) = exact.vectors(np.array([codes]), np.array([scale]), levels, signs)
+    example = " ".join(SPECIFICATION[SPECIFICATION.index(f"the vector `{stored}`".replace("the", "he", 1)) :].split())
+    sums, g, bits = re.match(r".*? S = ([-\d, ]+) and g = (\S+)\. .*? is ([0-9a-f, ]+)\.", example).groups()
+    assert [int(s) for s in sums.split(",")] == ((2 * np.array(codes) - (levels - 1)) @ exact.cosines(7)).tolist()
+    by_hand = Decimal(2) ** (Decimal(scale - 128 - 8 * 14) / 8) * (Decimal(2) / 7).sqrt() / (levels - 1)
+    assert float.fromhex(g) == pytest.approx(float(by_hand), rel=1e-15)
     assert x.astype(">f4").tobytes().hex() == bits.replace(", ", "")
 
 
