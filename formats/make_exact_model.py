@@ -35,11 +35,11 @@ TWINS = (ord("v"), ord("w"))  # whose logits tie
 NEGATIVE, ZEROS = 19, 23  # rows of every matrix with a scale below 0, and with the weights 0
 
 
-def tensors():
+def tensors(config=CONFIG):
     """-> {name: array}: int8, and float32 without any rounding."""
     random = np.random.RandomState(1866)
-    width, inner, vocabulary = CONFIG["hidden_size"], CONFIG["intermediate_size"], CONFIG["vocab_size"]
-    queries, keys = (64 * CONFIG[f"num_{heads}_heads"] for heads in ("attention", "key_value"))
+    width, inner, vocabulary = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
+    queries, keys = (64 * config[f"num_{heads}_heads"] for heads in ("attention", "key_value"))
     out = {}
 
     def matrix(name, rows, columns, size):
@@ -54,7 +54,7 @@ def tensors():
         out[f"{name}.weight"] = ((24 + random.randint(0, 17, width)) / 32).astype("<f4")
 
     matrix("model.embed_tokens", vocabulary, width, 1)
-    for i in range(CONFIG["num_hidden_layers"]):
+    for i in range(config["num_hidden_layers"]):
         layer = f"model.layers.{i}"
         norm(f"{layer}.input_layernorm")
         matrix(f"{layer}.self_attn.q_proj", queries, width, 0.2)

@@ -293,6 +293,22 @@ def models():
         None,
         [],
     )
+    notes = '"__metadata__":{"probe":"00"},'
+    exact = f'{{{notes}"a.scale":{entry(2, 6)},"a.weight":{entry(0, 2, "I8", "[1,2]")}}}'
+    yield (
+        "exact",
+        "exact.safetensors alone, with a note that counts for nothing",
+        plain | {"exact.safetensors": safetensors_file(exact, b"\x81\x7f\1\2\3\4")},
+        "{}",
+        [("a.scale", "F32", [1], b"\1\2\3\4"), ("a.weight", "I8", [1, 2], b"\x81\x7f")],
+    )
+    yield (
+        "exact-beside-another",
+        "exact.safetensors beside model.safetensors, which alone counts",
+        plain | {"exact.safetensors": safetensors_file(exact, b"\x81\x7f\1\2\3\4"), "model.safetensors": ONE},
+        "{}",
+        ONE_TENSORS,
+    )
     adapter = {"config.json": b"{}", "model.safetensors": ONE, "adapter_config.json": b"{}"}
     yield "adapter", "an adapter lies beside the model", adapter, None, []
 

@@ -405,11 +405,7 @@ def open_model(folder, header, groups):
     for field, needed, here in identities:
         if needed != here:
             raise WrongModel("model", f"{field}: the file needs {needed.hex()}, this model has {here.hex()}")
-    if header.is_exact and not is_exact(folder):
-        raise WrongModel(
-            "model", "the file needs a model for exact arithmetic, with weights in exact.safetensors alone"
-        )
-    model = exact.Model(config, exact.arrays(tensors)) if header.is_exact else Llama(config, tensors)
+    model = exact_model(folder, config, tensors) if header.is_exact else Llama(config, tensors)
     if header.vector_coding is not None and header.vector_width != model.width:
         raise WrongModel("model", f"D is {model.width} in this model, {header.vector_width} in the file")
     if header.is_exact:
@@ -422,6 +418,15 @@ def open_model(folder, header, groups):
     if longest > model.context:
         raise WrongModel("model", f"a group needs {longest} positions, this model has {model.context}")
     return model, table
+
+
+def exact_model(folder, config, tensors):
+    if not is_exact(folder):
+        raise WrongModel("model", "an exact file needs a model with weights in exact.safetensors, and nowhere else")
+    try:
+        return exact.Model(config, exact.arrays(tensors))
+    except Unsupported as problem:
+        raise WrongModel("model", str(problem)) from problem
 
 
 def decode_tokens(model, header, group, vectors, corrections):

@@ -1,21 +1,27 @@
 """formats/exact.md twice: the library, and the reference in formats/, position by position: the same bits."""
 
 import hashlib
+import json
 import re
 import sys
 from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
+import safetensors
 from models import ROOT
-from test_exact_llama import GROUPED, PLAIN, in_pieces, random_model, random_tensors, random_tokens
+from test_exact_llama import GROUPED, PLAIN, PRIMER, in_pieces, random_model, random_tensors, random_tokens
 
-from cramzip.exact import lanes, rotations
+from cramzip.errors import ModelError
+from cramzip.exact import lanes, probe, rotations, weights
 
 FORMATS = ROOT / "formats"
 sys.path.insert(0, str(FORMATS))
 
 import exact  # noqa: E402
+import llama  # noqa: E402
+import make_exact_model  # noqa: E402
+import make_model  # noqa: E402
 
 SPECIFICATION = (FORMATS / "exact.md").read_text("utf-8")
 
@@ -81,6 +87,109 @@ def test_lanes_are_those_of_the_specification():
     decoder = exact.Decoder(lanes.encode_lanes(random_model(GROUPED), tokens, 4))
     assert exact.run_lanes(model, [[model.embed(model.start)]] * 4, 26, decoder) == tokens
     decoder.check_end()
+
+
+# ---------------------------------------------------------------- model folders
+
+
+@pytest.mark.parametrize("folder", [FORMATS / "exact_model", PRIMER], ids=["tiny", "primer"])
+def test_the_probe_is_that_of_the_specification(folder):
+    model, notes = read_model(folder)
+    assert exact.probe(model) == notes["probe"] == probe.probe_hash(weights.read_model(folder))
+
+
+def read_model(folder):
+    """-> a model of the reference, and the notes in its file."""
+    content = (folder / "exact.safetensors").read_bytes()
+    notes = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+    return exact.Model(llama.read_config(folder), exact.arrays(safetensors.deserialize(content))), notes
+
+
+def write_model(folder, config, tensors):
+    kinds = {np.dtype("i1"): "I8", np.dtype("f4"): "F32", np.dtype("f2"): "F16"}
+    typed = {name: (kinds[values.dtype], values) for name, values in tensors.items()}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "exact.safetensors").write_bytes(make_model.safetensors_file(typed, {"format": "cramzip-exact-1"}))
+
+
+LARGE = {"model.layers.0.input_layernorm.weight": 6e4, "model.layers.0.self_attn.k_proj.scale": -6e4}
+ALLOWED = {
+    "the model as it is": {},
+    "heads of 64 that are not named": {"head_dim": None, "hidden_size": 128, "num_attention_heads": 2},
+    "biases that are none": {"attention_bias": None, "mlp_bias": 0},
+    "another theta": {"rope_parameters": {"rope_theta": 2.0**40}},
+    "theta at the old place": {"rope_parameters": None, "rope_theta": 500000},
+    "no start token": {"bos_token_id": None},
+    "several start tokens": {"bos_token_id": [5, 6]},
+    "the largest scales": {"model.layers.0.mlp.down_proj.scale": 2.0**16},
+    "few positions": {"max_position_embeddings": 1},
+}
+FORBIDDEN = {
+    "another architecture": {"model_type": "mistral"},
+    "gelu": {"hidden_act": "gelu"},
+    "biases of attention": {"attention_bias": True},
+    "biases of the MLP": {"mlp_bias": True},
+    "heads of 32": {"head_dim": 32},
+    "heads that cannot be shared": {"num_attention_heads": 3, "num_key_value_heads": 2},
+    "scaled RoPE": {"rope_parameters": {"rope_type": "llama3", "rope_theta": 10000.0}},
+    "a theta with a fraction": {"rope_parameters": {"rope_theta": 10000.5}},
+    "a theta beyond 2^40": {"rope_parameters": {"rope_theta": 2.0**40 + 1}},
+    "an epsilon of 0": {"rms_norm_eps": 0},
+    "an epsilon of 1": {"rms_norm_eps": 1},
+    "a start token beyond the vocabulary": {"bos_token_id": 277},
+    "a start token below 0": {"bos_token_id": -1},
+    "too wide": {"hidden_size": 1041},
+    "too wide inside": {"intermediate_size": 1041},
+    "too many heads": {"num_attention_heads": 17, "num_key_value_heads": 1},
+    "too many layers": {"num_hidden_layers": 257},
+    "too large a vocabulary": {"vocab_size": 2**18 + 1},
+    "a tied head beside its own": {"tie_word_embeddings": True},
+    "a scale that is no number": {"lm_head.scale": np.nan},
+    "a scale beyond 2^16": {"lm_head.scale": np.nextafter(np.float32(2**16), np.float32(2**17))},
+    "a weight of a norm that is infinite": {"model.norm.weight": np.inf},
+    "a weight of -128": {"model.layers.1.mlp.gate_proj.weight": -128},
+    "scores that are too large": LARGE,
+}
+
+
+def changed(changes, shape=make_exact_model.CONFIG):
+    """The configuration with these changes, and tensors for `shape` with them; a number fills a whole tensor."""
+    tensors = make_exact_model.tensors(shape)
+    for name in changes.keys() & tensors.keys():
+        tensors[name] = np.full_like(tensors[name], changes[name])
+    return configured({name: value for name, value in changes.items() if name not in tensors}), tensors
+
+
+def configured(changes):
+    return make_exact_model.CONFIG | changes
+
+
+@pytest.mark.parametrize("changes", ALLOWED.values(), ids=ALLOWED.keys())
+def test_both_read_a_model_that_section_3_allows(changes, tmp_path):
+    write_model(tmp_path, *changed(changes, configured(changes)))
+    model, _ = read_model(tmp_path)
+    assert exact.probe(model) == probe.probe_hash(weights.read_model(tmp_path))
+
+
+@pytest.mark.parametrize("changes", FORBIDDEN.values(), ids=FORBIDDEN.keys())
+def test_both_refuse_a_model_that_section_3_forbids(changes, tmp_path):
+    write_model(tmp_path, *changed(changes))
+    with pytest.raises(llama.Unsupported):
+        read_model(tmp_path)
+    with pytest.raises(ModelError):
+        weights.read_model(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.norm.weight", "lm_head.scale", "model.layers.1.mlp.up_proj.weight"])
+def test_both_refuse_a_tensor_that_is_missing_superfluous_or_of_another_type(name, tmp_path):
+    config, tensors = changed({})
+    without = {other: values for other, values in tensors.items() if other != name}
+    for wrong in (without, tensors | {"lm_head.bias": tensors[name]}, tensors | {name: tensors[name].astype("f2")}):
+        write_model(tmp_path, config, wrong)
+        with pytest.raises(llama.Unsupported):
+            read_model(tmp_path)
+        with pytest.raises(ModelError):
+            weights.read_model(tmp_path)
 
 
 # ---------------------------------------------------------------- numbers of section 11

@@ -5,7 +5,9 @@ Neither knows the other, so a file that both read alike is read as the specifica
 
 import hashlib
 import json
+import math
 import re
+import shutil
 import subprocess
 import sys
 import unicodedata
@@ -34,11 +36,13 @@ PRIMER = ROOT / "cramzip" / "models" / "primer"
 sys.path.insert(0, str(FORMATS))
 
 import corrections  # noqa: E402
+import exact_vectors  # noqa: E402
 import llama  # noqa: E402
 import make_exact_model  # noqa: E402
 import make_model  # noqa: E402
 import make_vectors  # noqa: E402
 import reader  # noqa: E402
+import writer  # noqa: E402
 
 INDEX = json.loads((VECTORS / "index.json").read_text("utf-8"))["vectors"]
 SPECIFICATION = (FORMATS / "cram.md").read_text("utf-8")
@@ -98,6 +102,35 @@ def test_reference_reader_wants_another_model_for(vector):
     with pytest.raises(reader.WrongModel) as refusal:
         reader.read(blob_of(vector), folder_of(vector))
     assert refusal.value.stage == vector["stage"] == "model"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda folder: shutil.copy(MODEL / "model.safetensors", folder), "Model_Fingerprint"),
+        (lambda folder: (folder / "exact.safetensors").rename(folder / "model.safetensors"), "exact.safetensors"),
+        (lambda folder: (folder / "exact.safetensors").unlink(), None),
+    ],
+    ids=["other weights beside", "under another name", "no weights"],
+)
+def test_reference_reader_wants_the_weights_of_an_exact_file_in_their_place(change, reason, tmp_path):
+    folder = shutil.copytree(EXACT_MODEL, tmp_path / "model")
+    change(folder)
+    with pytest.raises(reader.WrongModel if reason else FileNotFoundError, match=reason):
+        reader.read((VECTORS / "ok-coded.cram").read_bytes(), folder)
+
+
+def test_reference_reader_wants_another_model_where_exact_arithmetic_cannot_run_it(tmp_path):
+    """The very model that the file names, with heads of 32."""
+    folder = shutil.copytree(EXACT_MODEL, tmp_path / "model")
+    config = llama.read_config(folder) | {"head_dim": 32}
+    (folder / "config.json").write_text(json.dumps(config))
+    fingerprint = llama.fingerprint(config, llama.read_tensors(folder))
+    group = writer.Group(writer.CODED, b"-", b"-", 1)
+    model = writer.Model(fingerprint, llama.tokenizer_hash(llama.token_table(folder)))
+    file = writer.File((group,), model=model, parameters=writer.STANDARD_LANES)
+    with pytest.raises(reader.WrongModel, match="heads in config"):
+        reader.read(bytes(file), folder)
 
 
 @vectors("damaged", but_stage="content")
@@ -304,6 +337,18 @@ def test_reference_reader_decodes_with_the_built_in_model(n_vectors, primer, nev
     assert reader.read(blob, PRIMER) == PROSE
 
 
+@pytest.mark.parametrize("lanes", [writer.STANDARD_LANES, writer.Lanes(tokens=16)], ids=["one lane", "lanes"])
+def test_both_readers_decode_exact_files_of_the_built_in_model(lanes, primer, tmp_path):
+    for name in ("config.json", "exact.safetensors", "tokenizer.json"):
+        shutil.copy(PRIMER / name, tmp_path)
+    modeller = exact_vectors.Modeller(tmp_path)
+    tokens = writer.tokens_of(PROSE[:200], modeller.table)
+    group = modeller.coded(len(tokens), writer.told(tokens), lanes=lanes)
+    blob = bytes(modeller.file(group, lanes=lanes, model=None, digest=modeller.block.fingerprint[:4]))
+    assert reader.read(blob, tmp_path) == PROSE[:200]
+    assert cramzip.decompress(blob, primer) == PROSE[:200]
+
+
 # ---------------------------------------------------------------- corrections and vectors, beyond what files reach
 
 SIZES = (1, 2, 3, 9, 40, 2049)
@@ -459,6 +504,19 @@ def test_the_specification_counts_positions_as_the_readers_do():
             group = reader.Group(kind, token_count=count, vector_count=vectors)
             terms = {"T": count, "N": min(count, 40), "Context_Tokens": 30, "P": before}
             assert eval(formula, terms) == group.positions(header)
+
+
+def test_the_specification_counts_lanes_and_their_positions_as_the_readers_do():
+    (lanes,) = re.findall(r"^    lanes = 1 in kind 2, (.*) in kinds 5 and 6$", SPECIFICATION, re.MULTILINE)
+    (formula,) = re.findall(r"`(P \+ N - 1)` MUST be at most 65,536", SPECIFICATION)
+    for kind, vectors, after_start, before in [(5, 0, False, 1), (6, 5, False, 5), (6, 5, True, 6), (2, 1, True, 2)]:
+        header = reader.Header(is_exact=True, lane_tokens=40, lane_limit=3, vectors_after_start=after_start)
+        for count in (1, 40, 41, 80, 81, 300):
+            group = reader.Group(kind, token_count=count, vector_count=vectors)
+            terms = {"T": count, "Lane_Tokens": 40, "Lane_Limit": 3, "ceil": math.ceil}
+            expected = 1 if kind == 2 else eval(lanes, terms)
+            assert group.parts(header) == expected
+            assert eval(formula, {"P": before, "N": math.ceil(count / expected)}) == group.positions(header)
 
 
 # ---------------------------------------------------------------- what people are shown
