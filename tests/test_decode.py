@@ -214,7 +214,7 @@ def text(lm):
 def assert_worth_decoding(blob, config):
     """The file has several groups of several tokens, of the kind that is wanted."""
     file = read(blob)
-    kind = Kind.RECITED if config.exact else Kind.CORRECTED if config.vectors else Kind.PREDICTED
+    kind = Kind.RECITED if config.exact else Kind.CORRECTED if config.n_vectors else Kind.PREDICTED
     modelled = [entry for entry in file.entries if entry.kind is kind]
     assert len(modelled) > 1
     assert sum(entry.n_tokens for entry in modelled) > 1.5 * len(modelled)

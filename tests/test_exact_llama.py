@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cramzip.errors import ModelError
-from cramzip.exact import llama, probe, weights
+from cramzip.exact import WEIGHTS_NAME, llama, probe, weights
 from cramzip.exact.cache import BLOCK, WINDOW
 from cramzip.exact.llama import Llama
 from cramzip.exact.product import Product
@@ -259,10 +259,11 @@ def test_the_built_in_model_gives_the_logits_that_it_gives_everywhere(primer):
 
 def test_exact_arithmetic_costs_the_built_in_model_less_than_a_thousandth(primer):
     torch = pytest.importorskip("torch")
-    from transformers import AutoModelForCausalLM
+    from cramzip.lm.loading import load_model
+    from cramzip.lm.source import find
 
     tokens = primer_tokens(TEXT)
-    reference = AutoModelForCausalLM.from_pretrained(PRIMER, dtype=torch.float32)
+    reference = load_model(find())
     with torch.inference_mode():
         expected = reference(torch.tensor([tokens])).logits[0, :-1].double()
     found = torch.from_numpy(in_pieces(primer, primer.embed([tokens]), [len(tokens)]))[0, :-1].double()
@@ -295,4 +296,4 @@ def test_the_configuration_and_the_weights_of_the_built_in_model_agree():
     config = json.loads((PRIMER / "config.json").read_text())
     shape = weights.read_shape(PRIMER)
     assert (shape.width, shape.vocabulary, shape.theta) == (config["hidden_size"], config["vocab_size"], 10000)
-    assert (PRIMER / weights.WEIGHTS_NAME).stat().st_size < 8_000_000
+    assert (PRIMER / WEIGHTS_NAME).stat().st_size < 8_000_000

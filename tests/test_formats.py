@@ -27,7 +27,7 @@ from cramzip.coding.ranks import Step, rank
 from cramzip.container.records import BITS, Coding, Kind
 from cramzip.container.vectors import pack
 from cramzip.errors import DamagedFileError, WrongModelError
-from cramzip.lm.frozen import FrozenLM
+from cramzip.lm.models import load
 
 FORMATS = ROOT / "formats"
 MODEL, EXACT_MODEL = FORMATS / "model", FORMATS / "exact_model"
@@ -69,7 +69,7 @@ def folder_of(vector):
 
 @cache
 def loaded(folder):
-    return FrozenLM.load(folder)
+    return load(str(folder))
 
 
 @pytest.fixture(scope="module")
@@ -313,7 +313,7 @@ def test_reference_reader_decodes_what_the_library_writes(data, lm, never_stored
 def test_reference_reader_decodes_all_settings_of_the_library(config, text, lm, never_stored):
     blob = cramzip.compress(text, lm, config)
     assert reader.read(blob, MODEL) == text
-    assert kinds(blob) == {Kind.CORRECTED if config.vectors else Kind.PREDICTED}
+    assert kinds(blob) == {Kind.CORRECTED if config.n_vectors else Kind.PREDICTED}
 
 
 def test_reference_reader_decodes_recitals_of_the_library(lm, never_stored):

@@ -145,9 +145,9 @@ def test_the_journal_serves_a_job_that_is_stripped_or_not(folder, model, capsys,
     ("changed", "to", "vectors", "starts_anew"),
     [
         ("torch.get_num_threads", 99, 1, True),
-        ("cramzip.app.jobs.version", "99", 1, True),
-        ("cramzip.coding.encode.expected", Expectation(99.0, None, None), 1, True),
-        ("cramzip.coding.encode.expected", Expectation(99.0, None, None), 0, False),
+        ("cramzip.coding.method.version", "99", 1, True),
+        ("cramzip.coding.ranked.expected", Expectation(99.0, None, None), 1, True),
+        ("cramzip.coding.ranked.expected", Expectation(99.0, None, None), 0, False),
     ],
 )
 def test_a_job_is_continued_only_where_no_other_groups_could_come_out(

@@ -64,8 +64,8 @@ class Laned(Method):
 
         length = MAX_RECITED if self.config.exact else self.lanes.tokens
         parameters = Parameters(NOISE_EXPONENT, length, 0, self.lm.start)
-        config, self.expected = with_profile(frozen, self.config)
-        goal = Goal.of(frozen, config, parameters)
+        self.config, self.expected = with_profile(frozen, self.config)
+        goal = Goal.of(frozen, self.config, parameters)
         if frozen.context is not None and goal.view.positions(length, self.n_vectors) > frozen.context:
             raise UsageError(
                 f"{self.n_vectors} vectors and {length} tokens do not fit into the {frozen.context} positions of the "
@@ -171,12 +171,14 @@ class Laned(Method):
             return found
         import torch
 
+        from .ranked import known_of_vectors
+
         return {
             **found,
             "packages": versions("numpy", "tokenizers", "torch", "transformers", "zstandard"),
             "device": self.lm.frozen.device,
             "threads": torch.get_num_threads(),
-            "expected": self.expected,
+            "expected": known_of_vectors(self),
         }
 
 

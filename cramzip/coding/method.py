@@ -69,11 +69,6 @@ class Method(ABC):
     def conditions(self) -> dict[str, Any]:
         """What, besides the original, the model and the options, groups depend on; as JSON can hold it."""
 
-    @property
-    def learns(self) -> bool:
-        """Whether what vectors hold in one segment decides how the next is cut."""
-        return self.config.exact
-
 
 def versions(*packages: str) -> dict[str, str]:
     """The versions of packages that groups depend on."""

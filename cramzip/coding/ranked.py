@@ -74,7 +74,7 @@ class Ranked(Method):
             "device": self.lm.device,
             "packages": versions("numpy", "tokenizers", "torch", "transformers", "zstandard"),
             "threads": torch.get_num_threads(),
-            "expected": self.expected if self.config.vectors else None,
+            "expected": known_of_vectors(self),
         }
 
 
@@ -84,6 +84,12 @@ def _decided(config: CramConfig, parameters: Parameters) -> CramConfig:
     if config.exact:
         return config
     return replace(config, chunk_tokens=parameters.chunk_tokens, context=parameters.context_tokens)
+
+
+def known_of_vectors(method: Method) -> list[Any] | None:
+    """What profiles say, and what decides on vectors; None where there are to be none."""
+    config = method.config
+    return [method.expected, config.learning_rate, config.origin] if config.vectors else None
 
 
 def with_profile(lm: FrozenLM, config: CramConfig) -> tuple[CramConfig, float]:

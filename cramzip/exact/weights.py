@@ -275,7 +275,7 @@ def _check_reach(weights: Weights) -> None:
     """Raise ModelError if a score, gate or logit could be too large to be converted to an index."""
 
     def reach(matrix: Matrix, norm: Floats) -> float:  # Cauchy and Schwarz: a normalised row is no longer than sqrt(D)
-        return 2 * WEIGHT_MOST * weights.shape.width * float(matrix.scales.max()) * float(np.abs(norm).max())
+        return 2 * WEIGHT_MOST * weights.shape.width * float(np.abs(matrix.scales).max()) * float(np.abs(norm).max())
 
     found = reach(weights.head, weights.norm) * STEPS
     for layer in weights.layers:

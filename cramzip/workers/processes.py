@@ -136,7 +136,7 @@ def _deaf_children() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def default_jobs(device: str) -> int:
+def default_jobs(device: str = "auto") -> int:
     """As many as there are GPUs, if `device` allows them and torch is there to count them, or else cores."""
     if device == "cpu" or find_spec("torch") is None:
         return n_cores()

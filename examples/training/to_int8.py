@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from cramzip.exact import WEIGHTS_NAME
 from cramzip.exact.probe import probe_hash
-from cramzip.exact.weights import WEIGHTS_NAME, assemble, parse, quantise, read_shape, serialise
+from cramzip.exact.weights import assemble, parse, quantise, read_shape, serialise
 
 
 def int8_tensors(folder: Path) -> dict[str, np.ndarray]:
