@@ -333,7 +333,7 @@ def test_reference_reader_decodes_several_groups_of_the_library(text, lm, never_
 @pytest.mark.parametrize("n_vectors", [0, 1])
 def test_reference_reader_decodes_with_the_built_in_model(n_vectors, primer, never_stored):
     blob = cramzip.compress(PROSE, primer, CramConfig(vectors=n_vectors, effort=1))
-    assert kinds(blob) == {Kind.CORRECTED if n_vectors else Kind.PREDICTED}
+    assert kinds(blob) == {Kind.PROMPTED if n_vectors else Kind.CODED}
     assert reader.read(blob, PRIMER) == PROSE
 
 
