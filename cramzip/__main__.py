@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 EXIT_INTERRUPTED = 130
@@ -20,6 +21,7 @@ def _run() -> None:
     """A polite kill cleans up like Ctrl-C does; no name is too strange to be printed."""
     import signal
 
+    _let_threads_sleep()
     from .app.cli import commands
     from .app.streams import MessageFile, discard_unwritten, patient_text
 
@@ -32,6 +34,16 @@ def _run() -> None:
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # there is nothing left to interrupt
         discard_unwritten(sys.stdout)
+
+
+def _let_threads_sleep() -> None:
+    """Threads of OpenMP, which torch brings along, shall sleep while they wait, before anything loads it.
+
+    Left to themselves they spin: beside one busy process, work of 5 seconds was seen to take 75.
+    """
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    os.environ["KMP_BLOCKTIME"] = "0"  # Intel's and LLVM's
+    os.environ.pop("GOMP_SPINCOUNT", None)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python examples/recite.py "A sentence of your own."
 
-The same few calls work with any model: cramzip.load("meta-llama/Llama-3.2-1B").
+The same few calls work with any model: as_torch(cramzip.load("meta-llama/Llama-3.2-1B")).
 """
 
 import sys
@@ -13,12 +13,13 @@ from cramzip.coding.decode import Recipe, decode
 from cramzip.coding.encode import Writer
 from cramzip.coding.quantize import dequantize
 from cramzip.coding.view import Chunk
+from cramzip.lm.models import as_torch
 
 SENTENCE = "The rain had stopped."
 
 
 def main(sentence: str) -> None:
-    lm = cramzip.load()
+    lm = as_torch(cramzip.load())
     (piece,) = lm.tokenizer.encode(sentence.encode())
     n_tokens = len(piece.ids)
     goal = Writer(lm, cramzip.CramConfig(vectors=1, effort=7, exact=True)).goal

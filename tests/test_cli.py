@@ -261,7 +261,7 @@ def test_help_names_the_defaults(cramzip):
 
     shown = " ".join(cramzip("c", "--help").stdout.split())
     for fact in (
-        f"corrections alone. [default: {CramConfig.vectors}]",
+        f"0: none. [default: 0; {CramConfig().n_vectors} with -m]",
         f"dimension of a vector. [default: {DEFAULT_BITS}; {EXACT_BITS} with --exact]",
         f"tries hardest. [default: {CramConfig.effort}]",
         "compute on. [default: auto]",

@@ -1,6 +1,7 @@
 """Model folders: what is read, and what is refused because its sums would not be exact."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -168,12 +169,14 @@ def test_weights_are_rounded_to_the_nearest_of_255_levels():
 def test_the_command_that_makes_int8_weights_gives_those_that_a_model_was_rounded_to(tmp_path):
     from cramzip.lm.loading import float_weights
 
-    (tmp_path / "config.json").symlink_to(PRIMER / "config.json")
-    (tmp_path / "model.safetensors").write_bytes(serialise(float_weights(PRIMER), {}))
+    floats, integers = tmp_path / "floats", tmp_path / "integers"
+    shutil.copytree(PRIMER, floats)
+    (floats / WEIGHTS_NAME).unlink()
+    (floats / "model.safetensors").write_bytes(serialise(float_weights(PRIMER), {}))
     script = PRIMER.parents[2] / "examples" / "training" / "to_int8.py"
-    subprocess.run([sys.executable, script, tmp_path], check=True, capture_output=True)
-    made, notes = weights.parse((tmp_path / WEIGHTS_NAME).read_bytes())
+    subprocess.run([sys.executable, script, floats, integers], check=True, capture_output=True)
+    made, notes = weights.parse((integers / WEIGHTS_NAME).read_bytes())
     expected, _ = weights.parse((PRIMER / WEIGHTS_NAME).read_bytes())
-    assert probe.load(weights.read_model(tmp_path)).weights.probe_hash == notes["probe"]
+    assert probe.load(weights.read_model(integers)).weights.probe_hash == notes["probe"]
     for name, tensor in expected.items():
         assert (made[name] == tensor).all() if tensor.dtype == np.int8 else np.allclose(made[name], tensor, rtol=1e-6)

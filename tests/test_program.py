@@ -1,11 +1,14 @@
 """Programs that have set PyTorch up in their own way: the same files, and the program finds its settings again."""
 
+import os
+import subprocess
+import sys
 from contextlib import contextmanager
 from functools import cache
 
 import pytest
 import torch
-from models import TINY_MODEL, recital
+from models import ROOT, TINY_MODEL, recital
 
 from cramzip import CramConfig, compress, decompress, load, read
 from cramzip.container.records import Kind
@@ -99,3 +102,12 @@ def test_a_program_finds_its_settings_again(text, program):
         before = settings()
         compress(text, load(str(TINY_MODEL), device="cpu"), CONFIGS["vectors"])
         assert settings() == before
+
+
+def test_threads_of_openmp_sleep_while_they_wait_whatever_the_environment_says(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"Call me Ishmael.")
+    command = [sys.executable, "-m", "cramzip", "c", "-m", str(ROOT / "formats" / "model"), "a.txt"]
+    asked = {**os.environ, "OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": "1000", "OMP_DISPLAY_ENV": "verbose"}
+    shown = subprocess.run(command, cwd=tmp_path, env=asked, capture_output=True, check=True, text=True).stderr
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in shown
+    assert "GOMP_SPINCOUNT = '1000'" not in shown

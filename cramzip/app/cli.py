@@ -147,10 +147,8 @@ def commands(ctx: click.Context) -> None:
 @recursive_option
 @option("--no-name", is_flag=True, help="Leave the name of the source out of the file.")
 @option("--strip", is_flag=True, help="Leave out the name, and of the hash all but 4 bytes.")
-@option(
-    "--smallest", is_flag=True, help="The smallest file: --strip, and no vectors where they do not pay, as yet nowhere."
-)
-@option("--exact", is_flag=True, help="No corrections: vectors alone must recite the text.")
+@option("--smallest", is_flag=True, help="The smallest file: --strip, and no vectors, as yet.")
+@option("--exact", is_flag=True, help="Nothing but vectors: they must recite the text.")
 @cramming_options
 @workers_options
 @loudness_options

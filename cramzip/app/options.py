@@ -173,7 +173,7 @@ cramming_options = options(
         "--vectors",
         type=click.IntRange(0, 4096),
         metavar="M",
-        help="Vectors per chunk; 0: corrections alone.  [default: 1]",
+        help="Vectors per chunk or lane, which seldom pay; 0: none.  [default: 0; 1 with -m]",
     ),
     option(
         "--bits",
@@ -184,7 +184,7 @@ cramming_options = options(
         "--context",
         type=click.IntRange(0, 2**16),
         metavar="N",
-        help="Tokens before a chunk that it sees.  [default: by model]",
+        help="Tokens before a chunk that it sees, with -m.  [default: by model]",
     ),
     option(
         "--seed",

@@ -21,6 +21,7 @@ from cramzip.coding.encode import Writer
 from cramzip.coding.quantize import dequantize
 from cramzip.coding.view import Chunk
 from cramzip.lm.loading import load_model
+from cramzip.lm.models import as_torch
 
 RATE, BETAS, DECAY, STEPS, PATIENCE = 1e-2, (0.9, 0.9), 0.01, 5000, 2000
 LENGTHS = (2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -77,7 +78,7 @@ def main():
     options.add_argument("--lengths", default=",".join(map(str, LENGTHS)), help="of chunks, for tokens per vector")
     arguments = options.parse_args()
     torch.manual_seed(0)
-    lm = cramzip.load(arguments.model, device=arguments.device)
+    lm = as_torch(cramzip.load(arguments.model, device=arguments.device))
     model = load_model(lm.source).to(lm.device).eval().requires_grad_(False)
     ids = ids_of(lm, text_of(arguments))
     config = CramConfig(exact=True, bits="16", effort=arguments.effort)

@@ -17,6 +17,7 @@ from cramzip import CramConfig
 from cramzip.coding.decode import Recipe, decode_all
 from cramzip.coding.view import View
 from cramzip.lm.loading import load_model
+from cramzip.lm.models import as_torch
 
 
 def generate(model, mems, n_tokens):
@@ -46,7 +47,7 @@ def main():
     )
     options.add_argument("--text-bytes", type=int, default=24_000, help="of the text that is decoded from corrections")
     arguments = options.parse_args()
-    lm = cramzip.load(arguments.model, device=arguments.device)
+    lm = as_torch(cramzip.load(arguments.model, device=arguments.device))
     model = load_model(lm.source).to(lm.device).eval()
     generator = torch.Generator().manual_seed(0)
     mems = torch.randn(arguments.chunks, 1, lm.width, generator=generator) * 10 * lm.embedding_scale

@@ -15,6 +15,7 @@ from cramzip.coding.cram import cram
 from cramzip.coding.decode import Recipe, decode_all
 from cramzip.coding.encode import Writer
 from cramzip.coding.view import Chunk, View
+from cramzip.lm.models import as_torch
 
 STEPS = 4
 
@@ -27,7 +28,7 @@ def main():
     options.add_argument("--vectors", default="1,2,4,8,16,32", help="of 16 chunks of 32 tokens")
     options.add_argument("--lengths", default="16,32,64,128,256,512", help="tokens of 16 chunks")
     arguments = options.parse_args()
-    lm = cramzip.load(arguments.model, device=arguments.device)
+    lm = as_torch(cramzip.load(arguments.model, device=arguments.device))
     data = text_of(arguments)
     ids = ids_of(lm, data)
     curves = {"size": [], "batch": [], "vectors": [], "length": []}

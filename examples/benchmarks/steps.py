@@ -21,6 +21,7 @@ from cramzip.coding.encode import Writer
 from cramzip.coding.view import Chunk
 from cramzip.laboratory.measures import read
 from cramzip.laboratory.recipes import PAPER, Setting, optimise
+from cramzip.lm.models import as_torch
 
 STEPS = (10, 30, 100, 300)
 LENGTHS = (4, 8, 12, 16, 20, 24, 28)
@@ -172,7 +173,7 @@ def main():
     options.add_argument("--plot", type=Path, metavar="FOLDER", help="draw the curves into this folder")
     arguments = options.parse_args()
     torch.manual_seed(0)
-    lm = cramzip.load(arguments.model, device=arguments.device)
+    lm = as_torch(cramzip.load(arguments.model, device=arguments.device))
     ids = ids_of(lm, text_of(arguments))
     stride = len(ids) // (arguments.texts + LESSONS)
     samples = [ids[i * stride : i * stride + max(LENGTHS)] for i in range(arguments.texts + LESSONS)]

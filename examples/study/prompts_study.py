@@ -20,6 +20,7 @@ from cramzip.coding.encode import Writer
 from cramzip.coding.view import Chunk
 from cramzip.config import CramConfig
 from cramzip.lm.frozen import token_costs
+from cramzip.lm.models import as_torch
 
 LENGTH, LEAST = 80, 40  # tokens of a beginning, and the fewest that count
 BYTES = 600  # that hold them
@@ -78,7 +79,7 @@ def bits(lm, before, row):
 @click.option("--held-out-texts", default=12, show_default=True, help="Of each kind, to measure with.")
 @click.option("--steps", default=60, show_default=True)
 def main(results, training, held_out, model, texts, held_out_texts, steps):
-    lm = cramzip.load(model)
+    lm = as_torch(cramzip.load(model))
     start = lm.embed(torch.tensor([lm.start], device=lm.device))
     vectors = {"start token": start}
     for folder in sorted(path for path in training.iterdir() if path.is_dir()):

@@ -24,6 +24,7 @@ from cramzip.coding.encode import Writer
 from cramzip.coding.view import Chunk
 from cramzip.config import CramConfig
 from cramzip.container.records import BITS
+from cramzip.lm.models import as_torch
 
 NOISE_EXPONENT = 14
 CONTEXT = 128  # tokens before the chunks of which the savings are measured
@@ -106,7 +107,7 @@ def cli():
 @click.option("--bytes", "n_bytes", default=20000, show_default=True, help="Of each text.")
 def measure(results, texts, model, chunks, short_chunks, short_tokens, steps, exact_steps, n_bytes):
     """Measure every setting that RESULTS does not hold yet."""
-    lm = cramzip.load(model)
+    lm = as_torch(cramzip.load(model))
     contents = [path.read_bytes()[:n_bytes] for path in texts]
     known = {json.dumps([r["model"], r["setting"]], sort_keys=True) for r in read(results)}
     for setting in settings(steps, exact_steps, short_tokens):

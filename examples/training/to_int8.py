@@ -1,11 +1,12 @@
-"""Writes `exact.safetensors` into a model folder: its weights as int8, for exact arithmetic.
+"""Makes a model folder for exact arithmetic: the weights of another folder as int8, in `exact.safetensors`.
 
-    python to_int8.py FOLDER
+    python to_int8.py FOLDER NEW_FOLDER
 
-Reads `config.json` and `model.safetensors` (float16, float32). Every step is a correctly rounded float32 operation, so
-that the file is the same wherever it is made.
+Reads `config.json` and `model.safetensors` (float16, float32), and copies what belongs to the tokenizer. Every step is
+a correctly rounded float32 operation, so that the file is the same wherever it is made.
 """
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import numpy as np
 from cramzip.exact import WEIGHTS_NAME
 from cramzip.exact.probe import probe_hash
 from cramzip.exact.weights import assemble, parse, quantise, read_shape, serialise
+
+COPIED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 def int8_tensors(folder: Path) -> dict[str, np.ndarray]:
@@ -30,12 +33,15 @@ def int8_tensors(folder: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, new: Path) -> None:
     shape, tensors = read_shape(folder), int8_tensors(folder)
     data = serialise(tensors, {"format": "cramzip-exact-1", "probe": probe_hash(assemble(shape, tensors))})
-    (folder / WEIGHTS_NAME).write_bytes(data)
-    print(f"{folder / WEIGHTS_NAME}: {len(data)} bytes")
+    new.mkdir(exist_ok=True)
+    for name in COPIED:
+        shutil.copyfile(folder / name, new / name)
+    (new / WEIGHTS_NAME).write_bytes(data)
+    print(f"{new / WEIGHTS_NAME}: {len(data)} bytes")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:]))

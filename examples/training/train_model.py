@@ -41,8 +41,11 @@ from texts import (
     train_tokenizer,
 )
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import LlamaConfig
 from windows import Windows, letters, window_hashes
+
+from cramzip.lm.loading import load_model
+from cramzip.lm.source import find
 
 
 @click.group(help=__doc__.split("\n\n")[0])
@@ -204,7 +207,7 @@ def first_model(options, tokenizer):
     theirs = Tokenizer.from_file(str(options["origin"] / "tokenizer.json"))
     if theirs.to_str() != tokenizer.to_str():
         raise click.UsageError(f"the tokenizer in {options['origin']} is another one; give it to prepare --tokenizer")
-    return AutoModelForCausalLM.from_pretrained(options["origin"], dtype=torch.float32)
+    return load_model(find(str(options["origin"])))
 
 
 @cli.command()
