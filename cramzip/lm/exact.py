@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import WrongModelError
 from ..exact.probe import load
 from ..exact.rotations import MAX_POSITIONS
 from ..exact.weights import read_model
@@ -65,15 +64,6 @@ class ExactLM:
     def load(cls, path: str | Path, device: str = "auto") -> ExactLM:
         """The model in a local folder with integer weights."""
         return cls(find(str(path)), device)
-
-    def require(self, fingerprint: bytes, tokenizer_hash: bytes) -> None:
-        """Raise WrongModelError unless this is the model and the tokenizer that a file asks for."""
-        self.source.require(fingerprint)
-        if tokenizer_hash != self.tokenizer_hash:
-            raise WrongModelError(
-                f"Tokenizer_Hash: the file needs {tokenizer_hash.hex()}, {self.model_id} here has "
-                f"{self.tokenizer_hash.hex()}; pass the right model with -m"
-            )
 
 
 def _load(source: ModelSource, device: str) -> Model:

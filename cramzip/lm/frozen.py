@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ..errors import ModelError, WrongModelError
+from ..errors import ModelError
 from . import probe
 from .devices import pick
 from .isolation import transformers_alone
@@ -80,15 +80,6 @@ class FrozenLM:
     def load(cls, path: str | Path, device: str = "auto") -> FrozenLM:
         """The model in a local folder or GGUF file."""
         return cls(find(str(path)), device)
-
-    def require(self, fingerprint: bytes, tokenizer_hash: bytes) -> None:
-        """Raise WrongModelError unless this is the model and the tokenizer that a file asks for."""
-        self.source.require(fingerprint)
-        if tokenizer_hash != self.tokenizer_hash:
-            raise WrongModelError(
-                f"Tokenizer_Hash: the file needs {tokenizer_hash.hex()}, {self.model_id} here has "
-                f"{self.tokenizer_hash.hex()}; pass the right model with -m"
-            )
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Input embeddings (..., D) of token ids (...), as the model itself looks them up."""

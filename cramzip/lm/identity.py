@@ -51,6 +51,11 @@ def require(lm: LM | None, needed: ModelReference) -> LM:
         raise WrongModelError(f"the file needs {name_of(needed)}")
     if isinstance(needed, BuiltinModel):
         lm.source.require(needed.digest)
-    else:
-        lm.require(needed.fingerprint, needed.tokenizer_hash)
+        return lm
+    lm.source.require(needed.fingerprint)
+    if needed.tokenizer_hash != lm.tokenizer_hash:
+        raise WrongModelError(
+            f"Tokenizer_Hash: the file needs {needed.tokenizer_hash.hex()}, {lm.model_id} here has "
+            f"{lm.tokenizer_hash.hex()}; pass the right model with -m"
+        )
     return lm
