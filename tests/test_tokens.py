@@ -10,7 +10,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 from cramzip.errors import ModelError
 from cramzip.lm import tokens
-from cramzip.lm.tokens import ByteExactTokenizer, table_hash, token_table
+from cramzip.lm.tokens import MAX_TOKENS, ByteExactTokenizer, table_hash, token_table
 
 AWKWARD = {
     "empty": b"",
@@ -158,7 +158,7 @@ def test_the_hash_covers_what_tokens_stand_for_and_not_how_text_is_cut():
 
 def test_ids_that_no_tokenizer_needs_are_refused_before_anything_is_made_for_them():
     state = json.loads(byte_level_tokenizer().to_str())
-    state["model"]["vocab"]["far"] = 2**31
+    state["model"]["vocab"]["far"] = MAX_TOKENS
     with pytest.raises(ModelError, match="an id that is not"):
         token_table(Tokenizer.from_str(json.dumps(state)))
 
