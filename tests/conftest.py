@@ -37,6 +37,14 @@ def never_stored(monkeypatch):
     monkeypatch.setattr("cramzip.container.writing.file_size", lambda header, entries: 0)
 
 
+@pytest.fixture(scope="module")
+def short_runs():
+    """`bench` does not repeat what is fast until its time is measured well."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cramzip.app.bench.LEAST_SECONDS", 0.001)
+        yield
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """An empty folder to work in."""
