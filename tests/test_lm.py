@@ -42,7 +42,7 @@ def tiny():
     ids=["no vectors", "default", "exact"],
 )
 def test_every_architecture_gives_a_text_back(model, config):
-    text = recital(model, 15 if config.exact else 30) + "\N{SNOWMAN}\r\n".encode() + b"\xff"
+    text = recital(model, 8) if config.exact else recital(model, 30) + "\N{SNOWMAN}\r\n".encode() + b"\xff"
     blob = compress(text, model, config)
     assert any(not entry.kind.is_stored for entry in read(blob).entries)
     assert decompress(blob, model) == text
