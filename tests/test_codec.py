@@ -48,7 +48,7 @@ KINDS = AWKWARD | {
 }
 CONFIGS = {
     "no vectors": CramConfig(vectors=0, chunk_tokens=24, context=10),
-    "default": CramConfig(effort=1, chunk_tokens=24, context=10),
+    "default": CramConfig(vectors=1, effort=1, chunk_tokens=24, context=10),
     "exact": CramConfig(effort=1, vectors=2, exact=True),
 }
 FAST = CramConfig(vectors=0)
@@ -84,10 +84,17 @@ def small_groups(monkeypatch):
 
 
 @every_kind
-@pytest.mark.parametrize("mode", CONFIGS)
+@pytest.mark.parametrize("mode", ["no vectors", "default"])
 def test_every_kind_of_bytes_comes_back(lm, data, mode):
-    data = data[:24] if mode == "exact" else data
     assert cramzip.decompress(cramzip.compress(data, lm, CONFIGS[mode]), lm) == data
+
+
+@pytest.mark.parametrize(
+    "kind", ["empty", "one byte of no character", "special tokens as text", "prose", "other languages", "binary"]
+)
+def test_every_kind_of_bytes_comes_back_without_corrections(lm, kind):
+    data = KINDS[kind][:12]
+    assert cramzip.decompress(cramzip.compress(data, lm, CONFIGS["exact"]), lm) == data
 
 
 @every_kind
@@ -116,10 +123,11 @@ def test_a_file_of_text_that_the_model_knows_is_smaller_than_if_it_were_stored(t
     assert len(blob) < size_if_stored(text, blob)
 
 
-@pytest.mark.parametrize("bits", BITS)
-@pytest.mark.parametrize("mode", ["default", "exact"])
-def test_vectors_of_any_number_of_bits_come_back(lm, text, never_stored, bits, mode):
-    data = text[:16]
+@pytest.mark.parametrize(
+    ("mode", "bits"), [*(("default", bits) for bits in BITS), *(("exact", bits) for bits in ("1", "4", "16"))]
+)
+def test_vectors_of_any_number_of_bits_come_back(lm, text, never_stored, mode, bits):
+    data = text[:12]
     blob = cramzip.compress(data, lm, replace(CONFIGS[mode], bits=bits))
     file = cramzip.read(blob)
     assert KIND_OF[mode] in {entry.kind for entry in file.entries}
@@ -127,7 +135,7 @@ def test_vectors_of_any_number_of_bits_come_back(lm, text, never_stored, bits, m
     assert cramzip.decompress(blob, lm) == data
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.binary(max_size=40) | st.text(max_size=20).map(str.encode))
 def test_any_bytes_come_back(lm, never_stored, data):
     assert cramzip.decompress(cramzip.compress(data, lm, CONFIGS["no vectors"]), lm) == data
@@ -156,7 +164,7 @@ def test_a_file_that_the_model_makes_no_smaller_is_stored_whole(lm, monkeypatch)
 
 
 def test_exact_files_have_no_corrections(lm, text):
-    entries = cramzip.read(cramzip.compress(text[:30], lm, CONFIGS["exact"])).entries
+    entries = cramzip.read(cramzip.compress(text[:12], lm, CONFIGS["exact"])).entries
     assert Kind.RECITED in {entry.kind for entry in entries}
     assert all(entry.kind is Kind.RECITED or entry.kind.is_stored for entry in entries)
 
@@ -199,7 +207,7 @@ def test_a_file_of_modelled_groups_needs_its_model(blob):
 
 @pytest.mark.parametrize("mode", CONFIGS)
 def test_a_model_of_too_few_positions_is_refused(lm, text, never_stored, monkeypatch, mode):
-    data = text[:30] if mode == "exact" else text
+    data = text[:12] if mode == "exact" else text
     blob = cramzip.compress(data, lm, CONFIGS[mode])
     file = cramzip.read(blob)
     parameters = file.header.parameters
@@ -326,18 +334,18 @@ def test_corrections_come_near_to_the_entropy_bound():
 
 @pytest.mark.parametrize("mode", CONFIGS)
 def test_any_part_can_be_decoded_alone(lm, text, small_groups, never_stored, mode):
-    data = text[:61] if mode == "exact" else text
+    data = text[:40] if mode == "exact" else text
     blob = cramzip.compress(data, lm, CONFIGS[mode])
     assert len(cramzip.read(blob).entries) > 2
     size = len(data)
     offsets = reading.read(blob).offsets
     parts = [
         (0, 5),
-        (17, 60),
-        (60, None),
+        (17, 35),
+        (35, None),
         (size, None),
-        (50, 50),
-        (60, 50),
+        (30, 30),
+        (35, 30),
         (0, size),
         (0, 10**9),
         (size - 1, size + 5),
@@ -411,16 +419,24 @@ def written(file, groups, **changes):
     return sink.getvalue()
 
 
+@pytest.fixture(scope="module")
+def files_to_damage():
+    """Those that were made already."""
+    return {}
+
+
 @pytest.fixture(params=[*CONFIGS, "one group", "one stored group"])
-def file_to_damage(request, lm, text, monkeypatch, never_stored):
+def file_to_damage(request, lm, text, monkeypatch, never_stored, files_to_damage):
     """A file of one group or of several, and its original."""
     mode = request.param
     if mode == "one stored group":
         monkeypatch.undo()
         return cramzip.compress(PROSE, lm, FAST), PROSE
     monkeypatch.setattr(corrected, "GROUP_TOKENS", 10**6 if mode == "one group" else 40)
-    data = text[:50] if mode == "exact" else text
-    blob = cramzip.compress(data, lm, CONFIGS.get(mode, CONFIGS["default"]))
+    data = text[:30] if mode == "exact" else text
+    if mode not in files_to_damage:
+        files_to_damage[mode] = cramzip.compress(data, lm, CONFIGS.get(mode, CONFIGS["default"]))
+    blob = files_to_damage[mode]
     assert (len(cramzip.read(blob).entries) == 1) is (mode == "one group")
     return blob, data
 
@@ -444,7 +460,7 @@ def test_every_flipped_bit_is_an_error(lm, file_to_damage):
 def test_randomly_damaged_files_give_errors_and_never_wrong_bytes(lm, file_to_damage):
     blob, _ = file_to_damage
     rng = random.Random(0)
-    for _ in range(500):
+    for _ in range(200):
         damaged = bytearray(blob)
         for _ in range(rng.choice([1, 1, 2, 8])):
             match rng.randrange(4):
@@ -491,7 +507,7 @@ def test_damage_under_right_checksums_gives_errors_and_never_wrong_bytes(lm, fil
     groups = list(file)
     rng = random.Random(0)
     n_wrong = 0
-    for trial in range(24):
+    for trial in range(14):
         index = rng.randrange(len(groups))
         if groups[index].entry.kind.is_stored:
             continue
@@ -504,7 +520,7 @@ def test_damage_under_right_checksums_gives_errors_and_never_wrong_bytes(lm, fil
             assert cramzip.decompress(damaged, lm) == data
         except CramError:
             n_wrong += 1
-    assert n_wrong > 12 or groups[0].entry.kind.is_stored
+    assert n_wrong > 7 or groups[0].entry.kind.is_stored
 
 
 def test_groups_in_another_order_are_an_error(lm, text, small_groups, never_stored):

@@ -25,7 +25,7 @@ from cramzip.lm.frozen import FrozenLM
 NOISE = random.Random(0).randbytes(2**16)
 CONFIGS = {
     "no vectors": CramConfig(vectors=0, chunk_tokens=24, context=10),
-    "default": CramConfig(effort=1, chunk_tokens=24, context=10),
+    "default": CramConfig(vectors=1, effort=1, chunk_tokens=24, context=10),
     "exact": CramConfig(effort=1, vectors=2, exact=True),
 }
 every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
@@ -45,7 +45,7 @@ def text(lm):
 def small_segments(monkeypatch, never_stored):
     """Small ones, all of whose text needs the model."""
     monkeypatch.setitem(DEVICES, "cpu", replace(DEVICES["cpu"], segment_bytes=60))
-    monkeypatch.setattr("cramzip.coding.recited.SEGMENT_BYTES", (60, 60))
+    monkeypatch.setattr("cramzip.coding.recited.SEGMENT_BYTES", (20, 20))
 
 
 def groups_of(data, lm, config, **how):
@@ -166,7 +166,7 @@ def test_a_noise_exponent_that_is_given_is_taken():
 
 @every_config
 def test_groups_are_in_order_and_cover_all_bytes(lm, text, small_segments, config):
-    data = NOISE + (text[:70] if config.exact else text) + b"\xff"
+    data = NOISE + (text[:30] if config.exact else text) + b"\xff"
     groups = groups_of(data, lm, config)
     assert len(groups) > 2
     position = 0
@@ -235,7 +235,7 @@ def test_pieces_that_have_no_tokens_are_stored_between_the_others(lm, monkeypatc
 
 @every_config
 def test_work_that_goes_on_after_finished_segments_gives_the_same_groups(lm, text, small_segments, config):
-    text = text[:80] if config.exact else text
+    text = text[:30] if config.exact else text
     segments = segments_of(text, lm, config)
     assert len(segments) >= 2
     assert any(not group.entry.kind.is_stored for segment in segments for group in segment.groups)
@@ -244,7 +244,7 @@ def test_work_that_goes_on_after_finished_segments_gives_the_same_groups(lm, tex
 
 
 def test_data_before_the_text_teaches_nothing_about_vectors(lm, text, small_segments):
-    first, second, *_ = segments_of(NOISE + text[:80], lm, CONFIGS["exact"])
+    first, second, *_ = segments_of(NOISE + text[:30], lm, CONFIGS["exact"])
     assert first.capacity == expected(lm).capacity
     assert second.capacity != first.capacity
 
@@ -293,7 +293,7 @@ def test_a_segment_without_vectors_has_saved_nothing(lm, data):
 
 def test_without_corrections_groups_consist_of_vectors_alone(lm, text):
     config = replace(CONFIGS["exact"], vectors=4)
-    groups = [group for group in groups_of(text[:60], lm, config) if not group.entry.kind.is_stored]
+    groups = [group for group in groups_of(text[:20], lm, config) if not group.entry.kind.is_stored]
     assert len(groups) > 5
     for group in groups:
         assert group.entry.kind is Kind.RECITED
@@ -301,7 +301,7 @@ def test_without_corrections_groups_consist_of_vectors_alone(lm, text):
 
 
 def test_what_the_first_vectors_were_found_to_hold_decides_on_all_later_chunks(lm, text, small_segments):
-    text = text[:80]
+    text = text[:30]
     segments = segments_of(text, lm, CONFIGS["exact"])
     (capacity,) = {segment.capacity for segment in segments}
     assert capacity != expected(lm).capacity

@@ -20,7 +20,7 @@ from cramzip.lm.devices import DEVICES
 from cramzip.lm.models import load
 
 TEXT = b"the cat sat on the mat.\n"
-CONFIG = CramConfig(effort=1)
+CONFIG = CramConfig(vectors=1, effort=1)
 SEVERAL_GROUPS = bytes(2 * 2**22) + TEXT
 
 
@@ -52,7 +52,7 @@ def compress(model, console, config=CONFIG, *, strip=False, **options):
     return jobs.Compression(Destination(**options), lambda: model, config, console, strip=strip).run("a")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def model():
     return load(str(TINY_MODEL))
 
@@ -78,7 +78,9 @@ def test_a_result_that_went_into_a_pipe_after_all_is_no_reason_to_remove_the_sou
     assert Path("a").read_bytes() == TEXT
 
 
-def test_a_file_that_does_not_decode_is_not_kept(folder, model):
+def test_a_file_that_does_not_decode_is_not_kept(folder):
+    model = load(str(TINY_MODEL))
+
     def forget():
         for parameter in model._model.parameters():
             parameter.zero_()

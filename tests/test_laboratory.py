@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -34,6 +33,7 @@ from cramzip.lm.frozen import FrozenLM
 
 PLAN = Plan(samples=2, lengths=(2, 3, 4, 6, 8), vectors=(1, 2), steps=30, paper_steps=10)
 FAST = ("--samples", 2, "--lengths", "2,3,4,6,8", "--vectors", "1,2", "--steps", 30, "--paper-steps", 10)
+QUICK = ("--samples", 2, "--lengths", "2,4", "--vectors", "1", "--steps", 5, "--paper-steps", 2)
 
 VIEW = View(2**16, 0, 272)  # of the tiny model
 
@@ -195,7 +195,7 @@ def test_what_is_shipped_is_long_enough_for_small_models(lm):
 @pytest.mark.parametrize("recipe", [recipes.OURS, recipes.PAPER])
 def test_both_recipes_lower_the_cost_of_a_text(lm, recipe):
     chunks = [Chunk([90, 91, 92, 93]), Chunk([100, 101])]
-    setting = Setting(recipe, vectors=2, steps=300, exact=False)
+    setting = Setting(recipe, vectors=2, steps=100, exact=False)
     starts = [solution.mem for solution in recipes.optimise(lm, chunks, replace(setting, steps=1))]
     for chunk, start, solution in zip(chunks, starts, recipes.optimise(lm, chunks, setting), strict=True):
         assert solution.mem.shape == (2, lm.width)
@@ -554,18 +554,18 @@ def test_plot_alone_draws_again_and_measures_nothing(cramzip, everything, monkey
 def test_files_and_newer_text_are_kinds_of_their_own(cramzip, folder):
     Path("a.txt").write_bytes(b"It was the best of times, it was the worst of times. " * 20)
     result = cramzip(
-        "capacity", "-m", TINY_MODEL, *FAST, "-o", "lab", "--new", "a.txt", "--kinds", "new,files", "a.txt"
+        "capacity", "-m", TINY_MODEL, *QUICK, "-o", "lab", "--new", "a.txt", "--kinds", "new,files", "a.txt"
     )
     assert result.exit_code == 0, result.stderr
     one = json.loads(Path("lab/findings.jsonl").read_text().splitlines()[-1])
     assert [row["kind"] for row in one["rows"]] == ["new", "new", "files", "files"]
 
 
-def test_a_killed_command_goes_on_where_it_was(folder):
+def test_a_killed_command_goes_on_where_it_was(cramzip, folder):
     arguments = ["capacity", "-m", TINY_MODEL, *FAST, "--experiment", "vectors", "-o", "lab", "--batch-size", 1]
     arguments += ["--learning-rate", 4]
-    run = [sys.executable, "-m", "cramzip", *map(str, arguments)]
     trials = Path("lab/trials.jsonl")
+    run = [sys.executable, "-m", "cramzip", *map(str, arguments)]
     process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not (trials.exists() and trials.read_bytes().count(b"\n") >= 3):
         time.sleep(0.01)
@@ -574,7 +574,8 @@ def test_a_killed_command_goes_on_where_it_was(folder):
     before = trials.read_bytes()
     assert before.count(b"\n") >= 3
     assert not Path("lab/findings.jsonl").exists() or not Path("lab/findings.jsonl").stat().st_size
-    finished = subprocess.run(run, capture_output=True, text=True, env=os.environ, check=True)
+    finished = cramzip(*arguments)
+    assert finished.exit_code == 0
     assert "vectors: done" in finished.stderr
     assert trials.read_bytes().startswith(before[: before.rindex(b"\n") + 1])
     keys = [json.dumps(json.loads(line)["key"]) for line in trials.read_text().splitlines()]
@@ -630,7 +631,7 @@ def test_the_learning_rate(cramzip, folder, lm, monkeypatch, options, profile, r
     monkeypatch.setattr(command, "best_rate", lambda rows: 8.0)
     if profile:
         profiles.save(profiles.Profile(lm.fingerprint.hex(), "tiny", 9.0, profile, 1.0, 0.0, {}))
-    result = cramzip("capacity", "-m", TINY_MODEL, *FAST, "-o", "lab", *options)
+    result = cramzip("capacity", "-m", TINY_MODEL, *QUICK, "-o", "lab", *options)
     assert result.exit_code == 0
     found = [json.loads(line) for line in Path("lab/findings.jsonl").read_text().splitlines()]
     assert [one["key"]["experiment"] for one in found] == ["learning-rate"] * looked_for + ["capacity"]
@@ -650,7 +651,7 @@ BAD = {
     "missing book": (("--books", "missing.txt"), 1, "missing.txt"),
     "missing model": (("-m", "missing/"), 4, "missing"),
     "nothing to draw": (("--plot", "-o", "empty"), 1, "nothing has been measured"),
-    "profile of nothing": (("-m", TINY_MODEL, *FAST, "--experiment", "context", "--save-profile"), 2, "capacity"),
+    "profile of nothing": (("-m", TINY_MODEL, *QUICK, "--experiment", "context", "--save-profile"), 2, "capacity"),
 }
 
 

@@ -73,7 +73,7 @@ def test_data_that_is_stored_is_packed_once(cramzip):
     assert stored._packed.cache_info().misses == 1
 
 
-def test_bench_decodes_a_file_once(cramzip, text, never_stored, counted):
+def test_bench_decodes_a_file_once(cramzip, text, never_stored, short_runs, counted):
     from cramzip.coding import decode
 
     Path("a.txt").write_bytes(text)

@@ -21,9 +21,10 @@ for path in sys.argv[1:]:
 """
 VERBOSE = {"ONEDNN_VERBOSE": "1", "OMP_NUM_THREADS": "1"}
 
-# What a program may have asked for before; then all settings as they are, within and afterwards.
+# What programs may have asked for before, each in a process of its own; then all settings as they are, within and
+# afterwards.
 STATES = """
-import json, sys, torch
+import json, os, sys, torch
 from cramzip.lm.precision import plain_float32
 
 def state():
@@ -42,11 +43,16 @@ def state():
             older[name] = "at odds"
     return newer | older
 
-exec(sys.argv[1])
-before = state()
-with plain_float32("cpu"):
-    within = state()
-print(json.dumps([before, within, state()]))
+for asked in sys.argv[1:]:
+    if os.fork():
+        assert os.wait()[1] == 0
+        continue
+    exec(asked)
+    before = state()
+    with plain_float32("cpu"):
+        within = state()
+    print(json.dumps([before, within, state()]), flush=True)
+    os._exit(0)
 """
 SETTINGS = [
     "pass",
@@ -68,12 +74,17 @@ def mamba(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module", params=SETTINGS)
-def states(request):
+@pytest.fixture(scope="module")
+def all_states():
     if not hasattr(torch.backends, "fp32_precision"):
         pytest.skip("this PyTorch has only the older settings")
-    command = [sys.executable, "-c", STATES, request.param]
-    return json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+    shown = subprocess.run([sys.executable, "-c", STATES, *SETTINGS], capture_output=True, check=True, text=True).stdout
+    return dict(zip(SETTINGS, map(json.loads, shown.splitlines()), strict=True))
+
+
+@pytest.fixture(params=SETTINGS)
+def states(request, all_states):
+    return all_states[request.param]
 
 
 def test_products_are_asked_for_in_float32_whatever_was_set_before(states):
@@ -90,10 +101,11 @@ def test_the_settings_of_the_program_around_are_what_they_were(states):
 
 
 @pytest.mark.parametrize("value", ["BF16", "strict"])
-@pytest.mark.parametrize("variable", precision.ONEDNN_VARIABLES)
-def test_products_are_float32_whatever_the_environment_asks_of_onednn(mamba, variable, value):
+def test_products_are_float32_whatever_the_environment_asks_of_onednn(mamba, value):
+    """In any of its variables: of those that are left, the library would listen to one."""
+    environment = os.environ | VERBOSE | dict.fromkeys(precision.ONEDNN_VARIABLES, value)
     command = [sys.executable, "-c", SCORE, TINY_MODEL, mamba]
-    finished = subprocess.run(command, env=os.environ | VERBOSE | {variable: value}, capture_output=True, text=True)
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
     run = [line for line in finished.stdout.splitlines() if ",exec," in line]
     assert [line for line in run if "fpmath" in line] == []

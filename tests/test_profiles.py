@@ -137,14 +137,14 @@ def encode_a_sentence(lm, config):
 @pytest.mark.parametrize(("given", "used"), [(None, 2.5), (1.5, 1.5)])
 def test_vectors_that_have_to_be_exact_start_with_the_rate_of_the_profile(lm, crammed_with, given, used):
     profiles.save(profile_of(lm, bits_per_vector=20.0))
-    encode_a_sentence(lm, CramConfig(effort=1, exact=True, learning_rate=given))
+    encode_a_sentence(lm, CramConfig(vectors=1, effort=1, exact=True, learning_rate=given))
     assert {config.learning_rate for config in crammed_with} == {used}
 
 
 @pytest.mark.parametrize("exact", [False, True])
 def test_all_vectors_start_around_the_origin_of_the_profile(lm, crammed_with, exact):
     profiles.save(profile_of(lm, bits_per_vector=20.0, origin=(0.5,) * lm.width))
-    encode_a_sentence(lm, CramConfig(effort=1, exact=exact))
+    encode_a_sentence(lm, CramConfig(vectors=1, effort=1, exact=exact))
     assert {config.origin for config in crammed_with} == {(0.5,) * lm.width}
 
 

@@ -1,6 +1,6 @@
 """Texts of many kinds, of those that other compressors, tokenizers and terminals have stumbled over.
 
-Each comes back byte for byte, as it is and where 300 bytes of it are forced through a model.
+Each comes back byte for byte, as it is and where 120 bytes of it are forced through a model.
 """
 
 import base64
@@ -17,7 +17,7 @@ from cramzip import CramConfig
 from cramzip.container.records import Kind
 from cramzip.lm.frozen import FrozenLM
 
-FORCED = 300  # bytes
+FORCED = 120  # bytes
 DRAW = random.Random(30)
 ENGLISH = (
     "She didn't look up when the train came in. 'It is late,' she said, 'and there's nobody left to ask.' The guard "
@@ -132,7 +132,7 @@ def test_a_text_comes_back(data, lm):
 
 
 @every_text
-def test_300_bytes_of_a_text_come_back_from_a_model(data, lm, never_stored, monkeypatch):
+def test_120_bytes_of_a_text_come_back_from_a_model(data, lm, never_stored, monkeypatch):
     monkeypatch.setattr("cramzip.coding.chunking.looks_like_text", lambda sample: True)
     part = data[len(data) // 3 :][:FORCED]  # which may well begin and end within a character
     blob = cramzip.compress(part, lm, CramConfig(vectors=0))
