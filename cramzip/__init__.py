@@ -1,9 +1,9 @@
 """cramzip: text compression by optimised input vectors of a frozen language model.
 
-    lm = cramzip.load()                      # the built-in model
-    blob = cramzip.compress(data, lm)        # bytes of a .cram file
-    data = cramzip.decompress(blob, lm)      # exactly those bytes, or an error
-    file = cramzip.read(blob)                # header, table of groups, vectors as tensors
+    blob = cramzip.compress(data)            # bytes of a .cram file, with the built-in model
+    data = cramzip.decompress(blob)          # exactly those bytes, or an error
+    with cramzip.open("book.cram", "rt") as file: ...
+    lm = cramzip.load("model.gguf")          # another model: cramzip.compress(data, lm)
 
 Names are imported on first use, so that `import cramzip` costs nothing before a model is needed.
 """
@@ -14,29 +14,62 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .codec import compress, decompress, read
+    from .app.opening import open
+    from .codec import CramFile, compress, decompress, read
     from .config import CramConfig
-    from .errors import CramError
+    from .errors import (
+        CramError,
+        DamagedFileError,
+        InputOutputError,
+        MissingModelError,
+        ModelError,
+        UsageError,
+        VerificationError,
+        WrongModelError,
+    )
     from .lm.exact import ExactLM
     from .lm.frozen import FrozenLM
     from .lm.models import load
 
 __version__ = "0.1.0"
-__all__ = ["CramConfig", "CramError", "ExactLM", "FrozenLM", "compress", "decompress", "load", "read"]
+__all__ = [
+    "CramConfig",
+    "CramError",
+    "CramFile",
+    "DamagedFileError",
+    "ExactLM",
+    "FrozenLM",
+    "InputOutputError",
+    "MissingModelError",
+    "ModelError",
+    "UsageError",
+    "VerificationError",
+    "WrongModelError",
+    "compress",
+    "decompress",
+    "load",
+    "open",
+    "read",
+]
 
 _HOMES = {
     "CramConfig": "config",
-    "CramError": "errors",
+    "CramFile": "codec",
     "ExactLM": "lm.exact",
     "FrozenLM": "lm.frozen",
     "compress": "codec",
     "decompress": "codec",
     "load": "lm.models",
+    "open": "app.opening",
     "read": "codec",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    return getattr(import_module(f".{_HOMES.get(name, 'errors')}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,4 +1,4 @@
-"""compress, decompress and read: bytes in, bytes out. Knows no paths and no terminals."""
+"""compress, decompress and read: bytes or streams in, bytes out. Knows no paths and no terminals."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ import io
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .coding.original import Original
 from .coding.restore import Runner, Window, restore, restore_part, verify
 from .coding.view import View
 from .config import CramConfig
 from .container import opened, reading
-from .container.records import Entry, Header, n_chunks
+from .container.records import BuiltinModel, Entry, Header, n_chunks
 from .container.wire import Bytes, byte_view
 from .errors import UsageError
 from .exact.lanes import costs
 from .lm.exact import ExactLM
+from .lm.models import load
 
 if TYPE_CHECKING:
     import torch
@@ -30,8 +32,8 @@ Progress = Callable[[int], None]  # is told of bytes of the original
 
 
 def compress(
-    data: bytes,
-    lm: LM,
+    data: Bytes | BinaryIO,
+    lm: LM | None = None,
     config: CramConfig | None = None,
     *,
     name: str | None = None,
@@ -39,13 +41,16 @@ def compress(
     progress: Progress | None = None,
     workers: Workers | None = None,
 ) -> bytes:
-    """The `.cram` file for `data`, decoded and compared before it is returned; `strip` leaves out what is optional.
+    """The `.cram` file for `data`, bytes or a stream, decoded and compared before it is returned.
 
-    Raises UsageError, and VerificationError if this machine does not get the same bytes back.
+    `lm`: the built-in model, unless another is given. `name`: that of the original, which the file keeps; `strip`
+    leaves out what is optional. `progress` is told how many more bytes are compressed. Raises UsageError, and
+    VerificationError if this machine does not get the same bytes back.
     """
     config = config or CramConfig()
-    content = byte_view(data)
+    content = byte_view(_read_all(data))
     original = Original(content, hashlib.sha256(content).digest(), name, strip)
+    lm = builtin() if lm is None else lm
     blob = unverified(original, lm, config, progress=progress, workers=workers)
     verify(reading.read(blob), content, Runner(lm, config.batch_size, workers))
     return blob
@@ -71,28 +76,48 @@ def unverified(
 
 
 def decompress(
-    blob: Bytes,
+    blob: Bytes | BinaryIO,
     lm: LM | None = None,
     *,
     start: int = 0,
     stop: int | None = None,
     max_size: int | None = None,
     workers: Workers | None = None,
+    progress: Progress | None = None,
 ) -> bytes:
-    """The original of a `.cram` file, or its bytes `start` to `stop` alone; `workers` share a whole, not a part.
+    """The original of a `.cram` file, bytes or a stream, or its bytes `start` to `stop` alone.
 
-    Raises UsageError if that is more than `max_size` bytes, before anything is decoded; DamagedFileError; and
-    WrongModelError if `lm` is not the model that the file was made with (a file of stored groups alone needs none).
-    A whole is checked by its SHA-256, a part by the checksums of its groups.
+    `lm`: the model that the file was made with; a file of the built-in model, or of stored groups alone, needs none.
+    `workers` share a whole, not a part; `progress` is told how many more bytes of a whole are there. Raises UsageError
+    if there are more than `max_size` bytes, before anything is decoded; DamagedFileError; and WrongModelError if `lm`
+    is another model. A whole is checked by its SHA-256, a part by the checksums of its groups.
     """
-    file = reading.read(byte_view(blob))
+    file = reading.read(byte_view(_read_all(blob)))
+    lm = model_for(file.header, lm)
     size = file.header.original_size
     end = size if stop is None else min(stop, size)
     if max_size is not None and end - start > max_size:
         raise UsageError(f"max_size: {end - start} bytes are to be decoded, at most {max_size} are wanted")
     if start == 0 and stop is None:
-        return b"".join(restore(file, Runner(lm, workers=workers)))
+        return b"".join(restore(file, Runner(lm, workers=workers, progress=progress or (lambda _: None))))
     return restore_part(file, lm, start, end)
+
+
+def model_for(header: Header, lm: LM | None) -> LM | None:
+    """The model for a file: the one that is given, or else the built-in one, if it is what the file needs."""
+    if lm is None and isinstance(header.model, BuiltinModel):
+        return builtin()
+    return lm
+
+
+@cache
+def builtin() -> LM:
+    """The built-in model, loaded once."""
+    return load()
+
+
+def _read_all(data: Bytes | BinaryIO) -> Any:
+    return data.read() if hasattr(data, "read") else data
 
 
 @dataclass(frozen=True)

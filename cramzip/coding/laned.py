@@ -106,8 +106,9 @@ class Laned(Method):
 
         def tell(share: float) -> None:
             nonlocal told
-            progress(int(share * len(content)) - told)
-            told = int(share * len(content))
+            if (new := int(share * len(content)) - told) > 0:
+                progress(new)
+                told += new
 
         crammed = CRAMMING_SHARE if self.n_vectors else 0.0
         mem = self._crammed(ids, n_lanes, lambda share: tell(crammed * share)) if self.n_vectors else []
