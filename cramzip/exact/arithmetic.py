@@ -25,10 +25,12 @@ STEPS = 256  # entries of POWERS for each factor of two
 POWER_ONE = 2**24  # what POWERS begins with
 SIGMOID_STEPS, SIGMOID_RANGE = 128, 16  # entries of SIGMOIDS for 1, and where they end on both sides
 TINY = np.float32(2.0**-100)  # the least that a row is divided by
+STRETCH_STEPS = 4096  # entries of STRETCHES for probabilities from 0 to 1
 
 _FRACTION = 128  # bits after the point of the integers that tables are made from
 _ONE = 1 << _FRACTION
 _POWERS_HASH = "0c5a298ff3f3a2b6c901dad71aee8405d5087789a01ca8c9e43ae70b50a35859"
+_STRETCHES_HASH = "243dc5e5b92bfb06e783f39d6bd2b6afd298bea7c5a3ca7a0bd59694f2856924"
 _SIGMOIDS_HASH = "eaed268169abf4b6aa6aadd53f340397fe46ff1ae0667bfcfdb1553923ec1f6d"
 
 
@@ -76,6 +78,23 @@ def sigmoids() -> Floats:
         fall = fall * step >> _FRACTION
     whole = [2**24 - value for value in reversed(upper[1:])] + upper
     return _checked(np.array(whole, dtype=np.float32) * np.float32(2.0**-24), _SIGMOIDS_HASH, "sigmoids")
+
+
+@cache
+def stretches() -> Floats:
+    """ln(p / (1 - p)) for p = (k + 1/2) / 4096, rounded to multiples of 2^-16, for k from 0 to 4095; the last is twice
+    there.
+    """
+    logarithm, logarithms = 0, [0]  # of odd numbers
+    for n in range(2, 2 * STRETCH_STEPS, 2):  # ln((n + 1) / (n - 1)) = 2 (1 / n + 1 / (3 n^3) + ...)
+        power, k = 2 * _ONE // n, 1
+        while power:
+            logarithm += power // k
+            power, k = power // (n * n), k + 2
+        logarithms.append(logarithm)
+    values = [over - under for over, under in zip(logarithms, reversed(logarithms), strict=True)]
+    rounded = [(value >> _FRACTION - 17) + 1 >> 1 for value in [*values, values[-1]]]
+    return _checked(np.array(rounded, dtype=np.float32) * np.float32(2.0**-16), _STRETCHES_HASH, "stretches")
 
 
 def _checked(table: Floats, expected: str, name: str) -> Floats:

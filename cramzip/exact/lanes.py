@@ -35,11 +35,23 @@ Finish = Callable[[Floats, Floats], Any]  # of logits (lanes, n, V), and of what
 class Learner(Protocol):
     """What changes the model's probabilities by what was coded before. It sees tokens in the order of the coder."""
 
-    def predict(self, lane: int, shares: Counts) -> Counts:
-        """Counts (V,) that add up to 2^24, none of them 0, instead of the model's."""
+    def sums(self, logits: Floats) -> Counts:
+        """Cumulated counts (L, V + 1), instead of the model's, of logits (L, V) of some lanes for a step.
 
-    def learn(self, lane: int, token: int) -> None:
-        """Take in the token that was coded next in this lane."""
+        `logits` may be used as memory to work in. Threads may call this side by side.
+        """
+
+    def encode(self, lane: int, sums: Counts, token: int) -> tuple[int, int]:
+        """Where in 2^24 the interval of this token begins, and its width, by `sums` (V + 1,); and learn the token.
+
+        All intervals together fill the 2^24, and none is empty.
+        """
+
+    def decode(self, lane: int, sums: Counts, target: int) -> tuple[int, int, int]:
+        """The token whose interval holds this number, where the interval begins, its width; and learn the token."""
+
+    def end_step(self, sums: Sequence[Counts], tokens: Sequence[int]) -> None:
+        """Take in that all lanes have their token of this step: their cumulated counts, and the tokens."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,16 +74,18 @@ def encode_lanes(model: Model, tokens: Sequence[int], n_lanes: int, options: Opt
     run, learner = _Run(model, len(tokens), n_lanes, options), options.learner
     run.fill(tokens)
     encoder = TokenEncoder()
-    for first, n, lanes in run.steps(max(1, TOKENS_AT_ONCE // n_lanes), counts if learner else _sums):
+    for first, n, lanes in run.steps(max(1, TOKENS_AT_ONCE // n_lanes), _logits if learner else _sums):
         for step in range(n):
-            for lane, rows in enumerate(lanes):
-                token = run.known.item(lane, first + step)
-                row = rows[step]
-                if learner:
-                    row = cumulated(learner.predict(lane, row))
-                    learner.learn(lane, token)
-                before = row.item(token)
-                encoder.encode(before, row.item(token + 1) - before)
+            known = run.known[: len(lanes), first + step].tolist()
+            if learner:
+                sums = learner.sums(np.stack([rows[step] for rows in lanes]))
+                for lane, token in enumerate(known):
+                    encoder.encode(*learner.encode(lane, sums[lane], token))
+                learner.end_step(list(sums), known)
+            else:
+                for token, rows in zip(known, lanes, strict=True):
+                    before = rows.item(step, token)
+                    encoder.encode(before, rows.item(step, token + 1) - before)
         if options.progress:
             options.progress(run.n_tokens_before(first + n))
     return encoder.finish()
@@ -81,16 +95,26 @@ def decode_lanes(model: Model, payload: bytes, n_tokens: int, n_lanes: int, opti
     """The tokens of `encode_lanes`. Raises DamagedFileError if `payload` cannot come from it."""
     run, learner = _Run(model, n_tokens, n_lanes, options), options.learner
     decoder = TokenDecoder(payload)
-    for step, _, lanes in run.steps(1, counts if learner else _sums):
-        for lane, (row,) in enumerate(lanes):
+
+    def learned(units: Floats, scale: Floats) -> Counts:
+        assert learner
+        return learner.sums(_logits(units, scale)[:, 0])
+
+    for step, _, lanes in run.steps(1, learned if learner else _sums_of_one):
+        found = []
+        for lane, sums in enumerate(lanes):
+            target = decoder.target()
             if learner:
-                row = cumulated(learner.predict(lane, row))
-            token = int(row.searchsorted(np.int32(decoder.target()), side="right")) - 1
-            before = row.item(token)
-            decoder.take(before, row.item(token + 1) - before)
-            run.known[lane, step] = token
-            if learner:
-                learner.learn(lane, token)
+                token, before, count = learner.decode(lane, sums, target)
+            else:
+                token = int(sums.searchsorted(np.int32(target), side="right")) - 1
+                before = sums.item(token)
+                count = sums.item(token + 1) - before
+            decoder.take(before, count)
+            found.append(token)
+        if learner:
+            learner.end_step(lanes, found)
+        run.known[: len(found), step] = found
         if options.progress:
             options.progress(run.n_tokens_before(step + 1))
     decoder.finish()
@@ -129,6 +153,15 @@ def costs(model: Model, tokens: Sequence[int], n_lanes: int, options: Options = 
 
 def _sums(units: Floats, scale: Floats) -> Counts:
     return cumulated(counts(units, scale))
+
+
+def _sums_of_one(units: Floats, scale: Floats) -> Counts:
+    return _sums(units, scale)[:, 0]
+
+
+def _logits(units: Floats, scale: Floats) -> Floats:
+    units *= scale
+    return units
 
 
 def _likeliest(units: Floats, scale: Floats) -> Tokens:

@@ -1,0 +1,132 @@
+"""What stood before a token, as keys, and which tokens followed each key so far. Section 12 of formats/exact.md.
+
+A key is a hash of 64 bits; keys that coincide share what they know. What a key knows is one of
+
+    None            nothing
+    an int          one token followed, so often:  token x 2^8 + count
+    a dict          {token: count, ..., ALL: the sum of the counts}, in the order in which the tokens were first seen
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+ALL = -1  # the key of a dict at which the sum of its counts stands
+COUNT_BITS = 8
+MOST_COUNT = 2**COUNT_BITS - 1  # of the sum of a dict: then all counts are halved
+N_CONTEXTS = 7
+N_ORDERS = 5  # contexts of the tokens right before, short to long: the first ones
+GENERATION = 2**18  # keys that are new or seen again, before those that are not are forgotten
+MOST_FIELDS = MOST_IN_LINE = 256
+SEPARATORS = b' ",;|\t'
+NO_PLACE = MOST_IN_LINE  # in a line
+MULTIPLIER = 0x9E3779B97F4A7C15
+MASK = 2**64 - 1
+
+Entry = int | dict[int, int] | None
+
+
+class Kinds:
+    """What the bytes of tokens say about lines and fields."""
+
+    def __init__(self, table: Iterable[bytes | None]):
+        """`table`: the bytes of each token, None where it has none."""
+        contents = [content or b"" for content in table]
+        self.ends_line = [b"\n" in content for content in contents]
+        self.separators = [sum(content.count(separator) for separator in SEPARATORS) for content in contents]
+
+
+class Place:
+    """Where a lane stands: its last eight tokens, its line, and the line above.
+
+    `field` is the number of separators since the line began, `starts` where in the line each field begins. `above` is
+    where in the line above the token stands that lies above the next one.
+    """
+
+    def __init__(self, kinds: Kinds):
+        self._kinds = kinds
+        self.last = (0,) * 8  # the youngest first
+        self.field, self.above = 0, 0
+        self.line: list[int] = []
+        self.starts = [0]
+        self.line_above: list[int] = []
+        self.starts_above = [0]
+
+    def keys(self) -> tuple[int, ...]:
+        """The keys of the next token: of its last 1, 2, 3, 5 and 8 tokens, of its column, of the token above."""
+        a, b, c, d, e, f, g, h = self.last
+        one = (a + 1) * MULTIPLIER & MASK
+        two = (one + b + 1) * MULTIPLIER & MASK
+        three = (two + c + 1) * MULTIPLIER & MASK
+        five = ((three + d + 1) * MULTIPLIER + e + 1) * MULTIPLIER & MASK
+        eight = (((five + f + 1) * MULTIPLIER + g + 1) * MULTIPLIER + h + 1) * MULTIPLIER & MASK
+        above = self.line_above[self.above] + 2 if self.above < len(self.line_above) else 1
+        below = (one ^ above) * MULTIPLIER + 1 & MASK
+        column = (below ^ self.field + 1) * MULTIPLIER + 2 & MASK
+        return one, two, three, five, eight, column, below
+
+    def move(self, token: int) -> None:
+        """Go on after this token."""
+        self.last = (token, *self.last[:7])
+        if self._kinds.ends_line[token]:
+            self.line_above, self.starts_above = self.line, self.starts
+            self.line, self.starts, self.field, self.above = [], [0], 0, 0
+            return
+        if len(self.line) < MOST_IN_LINE:
+            self.line.append(token)
+        n_separators = self._kinds.separators[token]
+        if not n_separators:
+            self.above += 1
+            return
+        self.field = min(self.field + n_separators, MOST_FIELDS - 1)
+        self.starts += [len(self.line)] * min(n_separators, MOST_FIELDS - len(self.starts))
+        self.above = self.starts_above[self.field] if self.field < len(self.starts_above) else NO_PLACE
+
+
+class Followers:
+    """What is known of keys: of at most two generations, each as many keys as were seen before the next began."""
+
+    def __init__(self, generation: int = GENERATION):
+        self._generation = generation
+        self._young: dict[int, int | dict[int, int]] = {}
+        self._old: dict[int, int | dict[int, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+    def of(self, keys: Iterable[int]) -> list[Entry]:
+        young, old = self._young, self._old
+        if not old:
+            return [young.get(key) for key in keys]
+        return [entry if (entry := young.get(key)) is not None else old.get(key) for key in keys]
+
+    def count(self, keys: Iterable[int], entries: Sequence[Entry], token: int) -> None:
+        """Count a token after each of these keys, whose `entries` came from `of`."""
+        young = self._young
+        for key, entry in zip(keys, entries, strict=True):
+            if entry is None:
+                young[key] = token << COUNT_BITS | 1
+            elif isinstance(entry, int):
+                only, n = entry >> COUNT_BITS, entry & MOST_COUNT
+                if only == token:
+                    young[key] = entry + 1 if n < MOST_COUNT else entry
+                elif n < MOST_COUNT:
+                    young[key] = {ALL: n + 1, only: n, token: 1}
+                else:
+                    young[key] = {ALL: n // 2 + 1, only: n // 2, token: 1}
+            else:
+                entry[token] = entry.get(token, 0) + 1
+                entry[ALL] += 1
+                if entry[ALL] > MOST_COUNT:
+                    halve(entry)
+                young[key] = entry
+        if len(young) >= self._generation:
+            self._young, self._old = {}, young
+
+
+def halve(entry: dict[int, int]) -> None:
+    """Halve all counts, rounded down, and forget the tokens that have none left."""
+    del entry[ALL]
+    halves = {token: half for token, count in entry.items() if (half := count >> 1)}
+    entry.clear()
+    entry.update({ALL: sum(halves.values()), **halves})
