@@ -35,6 +35,7 @@ from writer import (
 )
 
 WIDTH = 52  # of the model
+ALONE = Lanes()  # the model alone, which learns nothing
 TEXT = "In 1866 – après l’été – the kettle sang: “Привет, 世界!” 🫖\r\n".encode() + b"\xff\xfe\x00\xc3("
 
 # found by trying: arguments of vector_bytes, and tokens
@@ -116,7 +117,7 @@ class Modeller:
         content = b"".join(self.table[token] or b"" for token in tokens if token < len(self.table))
         return Group(kind, payload, content, len(tokens), n_vectors)
 
-    def coded(self, count, want, vectors=b"", coding=4, lanes=STANDARD_LANES, end=Encoder.shortest):
+    def coded(self, count, want, vectors=b"", coding=4, lanes=ALONE, end=Encoder.shortest):
         """A group of coded tokens; `vectors` are the bytes of all lanes' vectors."""
         n_lanes = min(lanes.limit, -(-count // lanes.tokens))
         firsts, m = self.firsts(n_lanes, vectors, coding)
@@ -128,7 +129,7 @@ class Modeller:
         firsts, m = self.firsts(1, vectors, coding)
         return self.group(RECITED, vectors, run_lanes(self.model, firsts, count, Reciter()), m)
 
-    def file(self, *groups, coding=4, lanes=STANDARD_LANES, **fields):
+    def file(self, *groups, coding=4, lanes=ALONE, **fields):
         """A file with modelled groups, and with a vector block if one of them needs it."""
         block = VectorBlock(coding, WIDTH) if any(g.kind in (RECITED, CORRECTED, PROMPTED) for g in groups) else None
         return File(groups, **{"model": self.block, "vectors": block, "parameters": lanes} | fields)
@@ -146,7 +147,7 @@ def vector_bytes(seed, coding, count=1, scale=126):
 
 
 def valid_coded(modeller):
-    def coded(count, want=now_and_then, lanes=STANDARD_LANES):
+    def coded(count, want=now_and_then, lanes=ALONE):
         return modeller.file(modeller.coded(count, want, lanes=lanes), lanes=lanes)
 
     yield ok("coded", "an exact file: 24 coded tokens", coded(24))
@@ -248,12 +249,13 @@ def invalid_header(modeller):
         ("tokens-not-shortest", "Lane_Tokens 256 is written in three bytes", Lanes(tokens=b"\x80\x82\x00")),
         ("limit-0", "Lane_Limit is 0", Lanes(limit=0)),
         ("limit-too-big", "Lane_Limit is 1025", Lanes(limit=1025)),
+        ("learning-2", "Learning is 2", Lanes(learning=2)),
     ]:
         yield bad(f"header-lane-{what}", description, replace(coded, parameters=lanes))
-    standard = replace(coded, standard_written=True)
+    standard = replace(coded, parameters=STANDARD_LANES, standard_written=True)
     yield bad("header-lanes-standard", "the parameters of an exact file are the standard ones, written out", standard)
     header = replace(coded, parameters=Lanes(300, 2)).header()
-    yield bad("header-ends-in-lanes", "the file ends within the parameters of an exact file", header[:-2])
+    yield bad("header-ends-in-lanes", "the file ends within the parameters of an exact file", header[:-3])
 
 
 def invalid_table(modeller):

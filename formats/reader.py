@@ -126,6 +126,7 @@ class Header:
     start_token: int = 0
     lane_tokens: int = 512  # of exact files, in place of the four before
     lane_limit: int = 32
+    learning: int = 1
     vector_coding: int | None = None  # without vector block
     vectors_after_start: bool = False
     vector_width: int = 0
@@ -172,7 +173,9 @@ def parse_model(cursor, flags, header):
     if header.is_exact:
         header.lane_tokens = cursor.varint("Lane_Tokens")
         header.lane_limit = cursor.varint("Lane_Limit")
-        is_standard = (header.lane_tokens, header.lane_limit) == (512, 32)
+        header.learning = cursor.u8("Learning")
+        require(header.learning <= 1, "header", f"Learning: {header.learning} is reserved")
+        is_standard = (header.lane_tokens, header.lane_limit, header.learning) == (512, 32, 1)
     else:
         header.noise_exponent = cursor.u8("Noise_Exponent")
         header.chunk_tokens = cursor.varint("Chunk_Tokens")

@@ -93,16 +93,17 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Lanes:
-    """The parameters of an exact file: Lane_Tokens and Lane_Limit."""
+    """The parameters of an exact file: Lane_Tokens, Lane_Limit and Learning."""
 
     tokens: int | bytes = 512
     limit: int | bytes = 32
+    learning: int = 0
 
     def __bytes__(self):
-        return varint(self.tokens) + varint(self.limit)
+        return varint(self.tokens) + varint(self.limit) + bytes([self.learning])
 
 
-STANDARD, STANDARD_LANES = Parameters(), Lanes()
+STANDARD, STANDARD_LANES = Parameters(), Lanes(learning=1)
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,8 @@ ways = st.builds(Header, st.just(0), st.just(b""), parameters=parameters) | st.b
     Header,
     st.just(0),
     st.just(b""),
-    lanes=st.just(STANDARD_LANES) | st.builds(Lanes, st.integers(1, MAX_TOKENS), st.integers(1, layout.MAX_LANES)),
+    lanes=st.just(STANDARD_LANES)
+    | st.builds(Lanes, st.integers(1, MAX_TOKENS), st.integers(1, layout.MAX_LANES), st.booleans()),
 )
 
 

@@ -128,7 +128,7 @@ def test_reference_reader_wants_another_model_where_exact_arithmetic_cannot_run_
     fingerprint = llama.fingerprint(config, llama.read_tensors(folder))
     group = writer.Group(writer.CODED, b"-", b"-", 1)
     model = writer.Model(fingerprint, llama.tokenizer_hash(llama.token_table(folder)))
-    file = writer.File((group,), model=model, parameters=writer.STANDARD_LANES)
+    file = writer.File((group,), model=model, parameters=writer.Lanes())
     with pytest.raises(reader.WrongModel, match="heads in config"):
         reader.read(bytes(file), folder)
 
@@ -337,7 +337,7 @@ def test_reference_reader_decodes_with_the_built_in_model(n_vectors, primer, nev
     assert reader.read(blob, PRIMER) == PROSE
 
 
-@pytest.mark.parametrize("lanes", [writer.STANDARD_LANES, writer.Lanes(tokens=16)], ids=["one lane", "lanes"])
+@pytest.mark.parametrize("lanes", [writer.Lanes(), writer.Lanes(tokens=16)], ids=["one lane", "lanes"])
 def test_both_readers_decode_exact_files_of_the_built_in_model(lanes, primer, tmp_path):
     for name in ("config.json", "exact.safetensors", "tokenizer.json"):
         shutil.copy(PRIMER / name, tmp_path)

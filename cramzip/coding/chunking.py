@@ -6,16 +6,16 @@ after a number of tokens. Knows nothing of vectors but that number.
 
 from __future__ import annotations
 
+import bz2
 from collections.abc import Sequence
 
 import numpy as np
-import zstandard
 
 from ..container.wire import MAX_GROUP_SIZE, Bytes
 
 SAMPLE = 2**16  # bytes looked at to tell text from other data
 MAX_CONTROL_SHARE = 0.05
-HIGHLY_REDUNDANT = 20.0  # zstd ratio from which a language model has nothing to add
+HIGHLY_REDUNDANT = 40.0  # ratio of bzip2, the same in all its versions, from which a model has nothing to add
 
 # A long text is tried at a few places first: where zstd is better at all of them, the model has nothing to add.
 PROBE_PLACES = (1 / 2, 1 / 6, 5 / 6)
@@ -52,7 +52,7 @@ def looks_like_text(sample: Bytes) -> bool:
     control = len(data) - len(data.translate(None, _CONTROL))
     if invalid + control > MAX_CONTROL_SHARE * len(data):
         return False
-    return len(data) < HIGHLY_REDUNDANT * len(zstandard.compress(data, 1)) or len(data) < 1024
+    return len(data) < HIGHLY_REDUNDANT * len(bz2.compress(data)) or len(data) < 1024
 
 
 def probes(n_tokens: int) -> list[slice]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from ..container.records import Group, Header
 from ..container.vectors import QuantizedMem
 from ..exact import lanes
 from ..exact.arithmetic import Floats
+from ..exact.learner import Learner
 from ..exact.vectors import dequantised
 from ..lm.exact import ExactLM
 
@@ -34,7 +36,14 @@ def decode_group(lm: ExactLM, group: Group, header: Header, progress: Progress) 
     coded = opened.corrections(group, header)
     if coded is None:
         return lanes.recite(lm.model, entry.n_tokens, options)
+    if header.lanes.learning:
+        options = replace(options, learner=learner_of(lm, n_lanes))
     return lanes.decode_lanes(lm.model, bytes(coded), entry.n_tokens, n_lanes, options)
+
+
+def learner_of(lm: ExactLM, n_lanes: int) -> Learner:
+    """What learns while the lanes of a group are coded."""
+    return Learner(lm.tokenizer.table, lm.vocabulary_size, n_lanes)
 
 
 def embeddings(mem: Sequence[QuantizedMem]) -> Floats:

@@ -5,28 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import takewhile
 
-from ..container import writing
 from ..lm.tokens import Piece
 from .chunking import HOPELESS, probes
 from .method import Method
 
 
 def is_hopeless(method: Method, content: bytes, pieces: Sequence[Piece]) -> bool:
-    """Whether the model, without vectors, does worse than zstd wherever it is tried in a long segment.
-
-    The bytes of a probe cost zstd what the segment takes more with them than without them: it has seen all the rest.
-    """
+    """Whether the model, without vectors, does worse than storing wherever it is tried in a long segment."""
     decode = method.lm.tokenizer.decode
     longest = max(pieces, key=lambda piece: len(piece.ids or ()))
     ids = longest.ids or []
     begin = sum(len(piece.content) for piece in takewhile(lambda piece: piece is not longest, pieces))
     if not (tried := probes(len(ids))):
         return False
-    whole = writing.entries_size([method.stored_entry(content)])
     for probe in tried:
         first = begin + len(decode(ids[: probe.start]))
         last = first + len(decode(ids[probe]))
-        without = writing.entries_size([method.stored_entry(content[:first] + content[last:])])
-        if method.bits(ids, probe) <= HOPELESS * 8 * (whole - without):
+        if method.bits(ids, probe) <= HOPELESS * method.stored_bits(content, slice(first, last)):
             return False
     return True

@@ -14,16 +14,17 @@ from ..config import CramConfig
 from ..container import opened, vectors, writing
 from ..container.layout import MAX_POSITIONS
 from ..container.records import STANDARD_LANES, Entry, Group, Header, Kind, Lanes, Parameters
-from ..container.stored import expected_entry, stored_group
+from ..container.stored import expected_entry, order_0_size, stored_group
 from ..container.vectors import QuantizedMem
 from ..container.wire import Bytes
 from ..container.writing import modelled_group
 from ..errors import UsageError
 from ..exact.cache import BLOCK
 from ..exact.lanes import Options, costs, encode_lanes, faults, lane_lengths
+from ..exact.learner import Learner
 from ..lm.exact import ExactLM
 from ..lm.identity import reference
-from .exact_decode import embeddings
+from .exact_decode import embeddings, learner_of
 from .method import Coded, Method, Progress, versions
 from .view import Chunk
 
@@ -118,7 +119,7 @@ class Laned(Method):
             threads=min(self.lm.threads, n_lanes),
             progress=lambda n: tell(crammed + (1 - crammed) * n / len(ids)),
         )
-        tokens = encode_lanes(self.lm.model, ids, n_lanes, options)
+        tokens = encode_lanes(self.lm.model, ids, n_lanes, replace(options, learner=self._learner(n_lanes)))
         payload = b"".join(map(vectors.pack, mem)) + tokens
         kind = Kind.PROMPTED if mem else Kind.CODED
         group = modelled_group(kind, content, len(ids), self.n_vectors, payload)
@@ -128,8 +129,11 @@ class Laned(Method):
             return stored_group(content), 0.0
         if not mem:
             return group, 0.0
-        free = costs(self.lm.model, ids, n_lanes, Options(threads=options.threads))
-        return group, float(free.sum()) - 8 * len(tokens)
+        without = Options(threads=options.threads, learner=self._learner(n_lanes))
+        return group, 8.0 * (len(encode_lanes(self.lm.model, ids, n_lanes, without)) - len(tokens))
+
+    def _learner(self, n_lanes: int) -> Learner | None:
+        return learner_of(self.lm, n_lanes) if self.lanes.learning else None
 
     def _crammed(self, ids: Sequence[int], n_lanes: int, progress: Callable[[float], None]) -> list[QuantizedMem]:
         """Vectors for every lane."""
@@ -157,6 +161,11 @@ class Laned(Method):
         first = max(0, part.start - BLOCK)
         found = costs(self.lm.model, ids[first : part.stop], 1)
         return float(found[part.start - first :].sum())
+
+    def stored_bits(self, content: bytes, part: slice) -> float:
+        """By the order-0 entropy of the segment: whatever repeats itself is learned here, too."""
+        share: float = (part.stop - part.start) / len(content)
+        return 8 * order_0_size(content) * share
 
     def stored_entry(self, content: Bytes) -> Entry:
         return expected_entry(content)

@@ -54,6 +54,10 @@ class Method(ABC):
         """What a part of some tokens costs without vectors."""
 
     @abstractmethod
+    def stored_bits(self, content: bytes, part: slice) -> float:
+        """What a part of a segment takes when that is stored, as far as the model cannot know it."""
+
+    @abstractmethod
     def stored_entry(self, content: Bytes) -> Entry:
         """What this method takes for the entry of a stored group of `content`, when it compares sizes."""
 

@@ -158,7 +158,7 @@ def _parse_header(cursor: Cursor) -> tuple[Header, int]:
     parameters, lanes = STANDARD, STANDARD_LANES if flags & IS_EXACT else None
     if flags & HAS_MODEL and not flags & IS_STANDARD:
         if lanes:
-            lanes = Lanes(cursor.varint(), cursor.varint())
+            lanes = Lanes(cursor.varint(), cursor.varint(), _yes_or_no(cursor, "Learning"))
         else:
             parameters = Parameters(cursor.u8(), cursor.varint(), cursor.varint(), cursor.varint())
         if (lanes or parameters) in (STANDARD_LANES, STANDARD):
@@ -171,6 +171,12 @@ def _parse_header(cursor: Cursor) -> tuple[Header, int]:
         except ValueError:
             cursor.fail(f"Vector_Coding: {code} is reserved")
     return Header(original_size, original_hash, name, model, parameters, block, lanes), cursor.varint()
+
+
+def _yes_or_no(cursor: Cursor, field: str) -> bool:
+    if (value := cursor.u8()) > 1:
+        cursor.fail(f"{field}: {value} is reserved")
+    return value == 1
 
 
 def _check_header(header: Header) -> None:

@@ -127,10 +127,14 @@ STANDARD = Parameters()
 
 @dataclass(frozen=True)
 class Lanes:
-    """How the tokens of a group are dealt to lanes: about `tokens` to each, but to no more than `most` lanes."""
+    """How the tokens of a group are dealt to lanes: about `tokens` to each, but to no more than `most` lanes.
+
+    `learning`: whether what the text so far says of the next token joins what the model says.
+    """
 
     tokens: int = 512
     most: int = 32
+    learning: bool = True
 
     def count(self, n_tokens: int) -> int:
         """How many lanes a group of `n_tokens` has."""

@@ -71,7 +71,7 @@ def pack_header(header: Header, n_groups: int) -> bytes:
     elif model:
         out += pack_string(model.model_id) + pack_string(model.revision) + model.fingerprint + model.tokenizer_hash
     if lanes and not is_standard:
-        out += pack_varint(lanes.tokens) + pack_varint(lanes.most)
+        out += pack_varint(lanes.tokens) + pack_varint(lanes.most) + bytes([lanes.learning])
     elif model and not is_standard:
         out += bytes([parameters.noise_exponent])
         out += pack_varint(parameters.chunk_tokens) + pack_varint(parameters.context_tokens)
