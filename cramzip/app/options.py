@@ -133,6 +133,7 @@ batch_option = option(
 workers_options = options(
     option(
         "-j",
+        "-T",
         "--jobs",
         type=click.IntRange(0, 1024),
         metavar="N",

@@ -84,9 +84,7 @@ def print_bench(measurements: Sequence[Measurement], model: LM) -> None:
             style="bold" if one.setting is not None else None,
         )
     _print(table)
-    click.echo(
-        "of bound: what an ideal arithmetic coder would need with the same model and chunks, as a share of the file"
-    )
+    click.echo("of bound: what an ideal arithmetic coder would need with the model alone, as a share of the file")
     click.echo(f"model, not counted above: {printable(model.model_id)}, {count(model.weight_bytes, 'byte')}")
 
 

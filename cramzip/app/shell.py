@@ -6,7 +6,7 @@ import sys
 import traceback
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import click
@@ -14,6 +14,7 @@ import click
 from ..errors import CramError
 from .console import Console
 from .files import label
+from .spelling import with_command
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 ALIASES = {"c": "compress", "d": "decompress", "t": "test", "l": "list"}
@@ -124,10 +125,10 @@ class Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
-    def main(self, *args: Any, **kwargs: Any) -> Any:
+    def main(self, args: Sequence[str] | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
         kwargs |= {"standalone_mode": False, "prog_name": self.name}
         try:
-            code = super().main(*args, **kwargs)
+            code = super().main(with_command(sys.argv[1:] if args is None else args), **kwargs)
         except click.UsageError as error:
             help_at = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
             Console().complain("", f"{error.format_message()}{help_at}")

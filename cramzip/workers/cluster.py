@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CramError, InputOutputError, UsageError, one_line
+from ..lm.exact import ExactLM
 from .base import MOST_DEATHS, Work, WorkerModel, Workers, do
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class RayWorkers(Workers):
         return f"Ray, {self._device}"
 
     def _model(self, lm: LM) -> WorkerModel:
-        return WorkerModel.of(lm, self._device, None)
+        return WorkerModel.of(lm, self._device, 1 if isinstance(lm, ExactLM) else None)  # a task has one core
 
     def _begin(self, work: Work) -> Any:
         return self._task.remote(work)

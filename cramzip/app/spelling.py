@@ -1,0 +1,53 @@
+"""The spelling of gzip, zstd and xz: `cramzip -d book.cram`, `cramzip -9 book.txt`, `tar -I cramzip`."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+VERBS = {"z": "compress", "d": "decompress", "t": "test", "l": "list"}
+LONG = {f"--{verb}": verb for verb in VERBS.values()}
+OF_ALL_COMMANDS = ("-h", "--help", "-V", "--version")
+SHORT_OPTIONS = re.compile(r"-[A-Za-z0-9]+")
+
+
+def with_command(arguments: Sequence[str]) -> list[str]:
+    """The arguments with a command in front: the one that an option stands for, else `compress` if there are options.
+
+    Without arguments: `compress` between pipes, which is what `tar -I` asks for.
+    """
+    if not arguments:
+        return ["compress"] if _is_between_pipes(sys.stdin, sys.stdout) else []
+    if not arguments[0].startswith("-") or arguments[0] in OF_ALL_COMMANDS or arguments[0] == "-":
+        return list(arguments)
+    command: str | None = None
+    rest: list[str] = []
+    for index, argument in enumerate(arguments):
+        if argument == "--" or not argument.startswith("-") or argument == "-":
+            rest += arguments[index:]
+            break
+        verb = next((VERBS[letter] for letter in argument if letter in VERBS), None)
+        if argument in LONG:
+            command = LONG[argument]
+        elif verb and SHORT_OPTIONS.fullmatch(argument):
+            command = verb
+            if letters := re.sub(f"[{''.join(VERBS)}]", "", argument[1:]):
+                rest.append(f"-{letters}")
+        else:
+            rest.append(argument)
+    return [command or "compress", *rest]
+
+
+def _is_between_pipes(stdin: TextIO | None, stdout: TextIO | None) -> bool:
+    """Whether data comes from a pipe or a file, and what comes out is not for a terminal."""
+    try:
+        if stdin is None or stdout is None or stdout.isatty():
+            return False
+        mode = os.fstat(stdin.fileno()).st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
