@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 
 ALL = -1  # the key of a dict at which the sum of its counts stands
 COUNT_BITS = 8
-MOST_COUNT = 2**COUNT_BITS - 1  # of the sum of a dict: then all counts are halved
-N_CONTEXTS = 7
+MOST_COUNT = 2**COUNT_BITS - 1  # of the sum: then all counts are halved before the next
+N_CONTEXTS = 9
 N_ORDERS = 5  # contexts of the tokens right before, short to long: the first ones
 GENERATION = 2**18  # keys that are new or seen again, before those that are not are forgotten
 MOST_FIELDS = MOST_IN_LINE = 256
@@ -53,17 +53,25 @@ class Place:
         self.starts_above = [0]
 
     def keys(self) -> tuple[int, ...]:
-        """The keys of the next token: of its last 1, 2, 3, 5 and 8 tokens, of its column, of the token above."""
+        """The keys of the next token: its last 1, 2, 3, 5 and 8 tokens; its column; what lies above; the line's first.
+
+        All but the longer orders include the last token.
+        """
         a, b, c, d, e, f, g, h = self.last
         one = (a + 1) * MULTIPLIER & MASK
         two = (one + b + 1) * MULTIPLIER & MASK
         three = (two + c + 1) * MULTIPLIER & MASK
         five = ((three + d + 1) * MULTIPLIER + e + 1) * MULTIPLIER & MASK
         eight = (((five + f + 1) * MULTIPLIER + g + 1) * MULTIPLIER + h + 1) * MULTIPLIER & MASK
-        above = self.line_above[self.above] + 2 if self.above < len(self.line_above) else 1
+        line, place = self.line_above, self.above
+        above = line[place] + 2 if place < len(line) else 1
+        before = line[place - 1] + 2 if 0 < place <= len(line) else 1
+        start = self.line[0] + 2 if self.line else 1
         below = (one ^ above) * MULTIPLIER + 1 & MASK
+        below_two = ((below ^ before) * MULTIPLIER ^ b) * MULTIPLIER & MASK
         column = (below ^ self.field + 1) * MULTIPLIER + 2 & MASK
-        return one, two, three, five, eight, column, below
+        in_line = (one ^ start) * MULTIPLIER + 3 & MASK
+        return one, two, three, five, eight, column, below, below_two, in_line
 
     def move(self, token: int) -> None:
         """Go on after this token."""
@@ -100,28 +108,39 @@ class Followers:
             return [young.get(key) for key in keys]
         return [entry if (entry := young.get(key)) is not None else old.get(key) for key in keys]
 
-    def count(self, keys: Iterable[int], entries: Sequence[Entry], token: int) -> None:
-        """Count a token after each of these keys, whose `entries` came from `of`."""
+    def count(self, keys: Sequence[int], entries: Sequence[Entry], token: int) -> None:
+        """Count a token after each of these keys, whose `entries` came from `of`.
+
+        But of the orders, those that are shorter than the longest that knew the token are left as they are.
+        """
+        first = N_ORDERS - 1
+        while first and not _knows(entries[first], token):
+            first -= 1
         young = self._young
-        for key, entry in zip(keys, entries, strict=True):
+        for key, entry in zip(keys[first:], entries[first:], strict=True):
             if entry is None:
                 young[key] = token << COUNT_BITS | 1
             elif isinstance(entry, int):
                 only, n = entry >> COUNT_BITS, entry & MOST_COUNT
+                n = n if n < MOST_COUNT else n >> 1
                 if only == token:
-                    young[key] = entry + 1 if n < MOST_COUNT else entry
-                elif n < MOST_COUNT:
-                    young[key] = {ALL: n + 1, only: n, token: 1}
+                    young[key] = only << COUNT_BITS | n + 1
                 else:
-                    young[key] = {ALL: n // 2 + 1, only: n // 2, token: 1}
+                    young[key] = {ALL: n + 1, only: n, token: 1}
             else:
+                if entry[ALL] == MOST_COUNT:
+                    halve(entry)
                 entry[token] = entry.get(token, 0) + 1
                 entry[ALL] += 1
-                if entry[ALL] > MOST_COUNT:
-                    halve(entry)
                 young[key] = entry
         if len(young) >= self._generation:
             self._young, self._old = {}, young
+
+
+def _knows(entry: Entry, token: int) -> bool:
+    if isinstance(entry, int):
+        return entry >> COUNT_BITS == token
+    return entry is not None and token in entry
 
 
 def halve(entry: dict[int, int]) -> None:

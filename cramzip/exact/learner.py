@@ -15,6 +15,7 @@ from bisect import bisect
 from collections.abc import Sequence
 from itertools import accumulate
 from math import sqrt
+from operator import add
 
 from .arithmetic import Floats, sigmoids, stretches
 from .bias import Bias
@@ -29,7 +30,7 @@ OTHER_WEIGHT = 0.2  # of followers in contexts that are no orders, when candidat
 FIRST_WEIGHT, WEIGHT_RATE, WEIGHT_AGE = 0.3, 0.01, 20  # of the blend beside the model
 MODEL_INPUT, BLEND_INPUT, CONTEXT_INPUT = 0.1, 0.8, 0.05  # weights of the inputs of a choice, at first
 CONSTANT = 0.3  # an input that is always the same
-RATE, LEAST_RATE = 0.02, 0.002  # of the weights of inputs
+RATE, LEAST_RATE = 0.03, 0.002  # of the weights of inputs
 MOST_AGE = 48  # of a cell: then it forgets as fast as it learns
 LEAST_SCORE, MOST_SCORE = -11.5, 13.5
 
@@ -182,9 +183,9 @@ class _Choice:
         means = [(n + 0.3) / (n + others + 1.0) for n in FOR_MEANS for others in AGAINST_MEANS]
         self._cells = means * N_CONTEXTS
         self._cell_ages = [0] * len(self._cells)
-        self._weights = [
-            [MODEL_INPUT, BLEND_INPUT, 0.0, *[CONTEXT_INPUT] * N_CONTEXTS] for _ in range(N_ORDERS + 1)
-        ]  # for each longest order
+        weights = [MODEL_INPUT, BLEND_INPUT, 0.0, *[CONTEXT_INPUT] * N_CONTEXTS]
+        self._by_order = [weights] * (N_ORDERS + 1)  # weights for each longest order
+        self._by_cell: list[list[float] | None] = [None] * (N_CELLS + 1)  # and for what it says of the candidate
         self._ages = [0] * (N_ORDERS + 1)
         self._stretches, self._sigmoids = stretches().tolist(), sigmoids().tolist()
         self._rates = [1 / (age + 2.5) for age in range(MOST_AGE + 1)]
@@ -195,7 +196,7 @@ class _Choice:
         stretch, cells = self._stretches, self._cells
         inputs = [stretch[min(int(by_model * 4096), 4095)], stretch[min(int(by_blend * 4096), 4095)], CONSTANT]
         used = []
-        base = 0
+        base, decisive = 0, N_CELLS
         for entry in entries:
             if entry is None:
                 inputs.append(0.0)
@@ -206,15 +207,19 @@ class _Choice:
                 else:
                     count = entry.get(candidate, 0)
                     cell = base + FOR[count] * N_AGAINST + AGAINST[entry[ALL] - count]
+                if base == (longest - 1) * N_CELLS:
+                    decisive = cell - base
                 used.append(cell)
                 inputs.append(stretch[int(cells[cell] * 4096)])
             base += N_CELLS
+        by_order = self._by_order[longest]
+        by_cell = self._by_cell[decisive] or by_order
         score = 0.0
-        for weight, value in zip(self._weights[longest], inputs, strict=True):
-            score += weight * value
-        score = min(max(score, LEAST_SCORE), MOST_SCORE)
+        for weight, other, value in zip(by_order, by_cell, inputs, strict=True):
+            score += (weight + other) * value
+        score = min(max(score * 0.5, LEAST_SCORE), MOST_SCORE)
         self.probability = self._sigmoids[int(score * 128 + 2048.5)]
-        self._inputs, self._used, self._longest = inputs, used, longest
+        self._inputs, self._used, self._longest, self._decisive = inputs, used, longest, decisive
 
     def learn(self, hit: bool) -> None:
         """Learn whether it was."""
@@ -222,9 +227,10 @@ class _Choice:
         longest = self._longest
         self._ages[longest] += 1
         step = (truth - self.probability) * max(LEAST_RATE, RATE / sqrt(self._ages[longest]))
-        self._weights[longest] = [
-            weight + step * value for weight, value in zip(self._weights[longest], self._inputs, strict=True)
-        ]
+        changes = [step * value for value in self._inputs]
+        by_order = self._by_order[longest]
+        self._by_cell[self._decisive] = list(map(add, self._by_cell[self._decisive] or by_order, changes))
+        self._by_order[longest] = list(map(add, by_order, changes))
         cells, ages, rates = self._cells, self._cell_ages, self._rates
         for cell in self._used:
             age = ages[cell]
@@ -238,8 +244,8 @@ class _Rest:
 
     def __init__(self, sums: Counts, blend: _Blend, chosen: Sequence[int], left: int):
         self._sums, self._chosen = sums, sorted(chosen)
-        self._of_chosen = [sums.item(token + 1) - sums.item(token) for token in self._chosen]
-        self._model_total = TOTAL - sum(self._of_chosen)
+        self._of_chosen: list[int] = [sums.item(token + 1) - sums.item(token) for token in self._chosen]
+        self._model_total: int = TOTAL - sum(self._of_chosen)
         shares = {token: blend.weight * share for token, share in blend.shares.items() if token not in chosen}
         total = blend.model_share * (self._model_total * UNIT)
         for share in shares.values():
