@@ -21,6 +21,7 @@ from test_layers import PACKAGE, ROOMS
 
 import cramzip
 from cramzip.app.cli import commands
+from cramzip.app.spelling import with_command
 from cramzip.app.shell import ALIASES
 from cramzip.errors import CramError
 
@@ -128,7 +129,10 @@ def commands_in(text):
 
 def parsed(words):
     """The command of cramzip that `words` are for, and its parameters. Raises click.UsageError."""
-    if not words or words[0].startswith("-"):
+    words = with_command(words) if words else words
+    if not words:
+        return "compress", {}
+    if words[0].startswith("-"):
         with pytest.raises(click.exceptions.Exit), commands.make_context("cramzip", list(words)) as context:
             commands.invoke(context)
         return None, {}
