@@ -49,6 +49,12 @@ def sigmoids():
 
 
 @cache
+def stretches():
+    values = [round(2**16 * math.log((2 * k + 1) / (8191 - 2 * k))) for k in range(4096)]
+    return np.array([*values, values[-1]], f32) / f32(2**16)
+
+
+@cache
 def frequencies(theta):
     with localcontext(prec=50):
         return [Decimal(theta) ** (Decimal(-i) / 32) for i in range(32)]
@@ -295,18 +301,25 @@ class Decoder:
     def take(self, shares):
         """The next token, where the tokens have these counts."""
         upto = np.cumsum(shares)  # F of the token after each
-        part = self.range >> 24
-        target = self.code // part
+        token = int(np.searchsorted(upto, self.target(), side="right"))
+        before = int(upto[token - 1]) if token else 0
+        self.narrow(before, int(upto[token]) - before)
+        return token
+
+    def target(self):
+        target = self.code // (self.range >> 24)
         if target >= 2**24:
             raise Impossible("coded tokens: a target of 2^24 or more")
-        token = int(np.searchsorted(upto, target, side="right"))
-        before = int(upto[token - 1]) if token else 0
+        return target
+
+    def narrow(self, before, count):
+        """Goes on in the interval that begins at `before` and is so wide."""
+        part = self.range >> 24
         self.code -= part * before
-        self.range = part * (int(upto[token]) - before)
+        self.range = part * count
         while self.range < 2**40:
             self.code = (self.code << 8 | (self.data[self.at] if self.at < len(self.data) else 0)) & 2**48 - 1
             self.range, self.at = self.range << 8, self.at + 1
-        return token
 
     def check_end(self):
         """Refuses what no encoder writes for these tokens."""

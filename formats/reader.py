@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import exact
+import learner
 import numpy as np
 import zstandard
 from corrections import Corrections, Impossible, require_decidable
@@ -460,7 +461,7 @@ def decode_group(model, table, header, group, payload, numbers):
     """-> bytes; `numbers` are what parse_vectors made of the vectors, or None."""
     decode = decode_exact_group if header.is_exact else decode_other_group
     try:
-        tokens = decode(model, header, group, payload, numbers)
+        tokens = decode(model, table, header, group, payload, numbers)
     except Impossible as problem:
         raise Damaged("content", f"a modelled group: {problem}") from problem
     return join_tokens(tokens, table)
@@ -474,9 +475,13 @@ def coded_bytes(header, group, payload):
     return coded
 
 
-def decode_exact_group(model, header, group, payload, _):
-    coder = exact.Reciter() if group.kind == RECITED else exact.Decoder(coded_bytes(header, group, payload))
+def decode_exact_group(model, table, header, group, payload, _):
     start, n_lanes = model.embed(model.start)[None], group.parts(header)
+    coder = exact.Reciter() if group.kind == RECITED else exact.Decoder(coded_bytes(header, group, payload))
+    if header.learning and group.kind != RECITED:
+        coder = learner.LearningDecoder(
+            coder, learner.Learner(table, model.vocabulary_size, n_lanes), group.token_count
+        )
     firsts = [start] * n_lanes
     if group.has_vectors:
         vectors = exact_vectors(payload[: group.vectors_size(header)], header)
@@ -490,7 +495,7 @@ def decode_exact_group(model, header, group, payload, _):
     return tokens
 
 
-def decode_other_group(model, header, group, payload, numbers):
+def decode_other_group(model, _, header, group, payload, numbers):
     vectors = corrections = None
     if numbers is not None:
         vectors = numbers if header.vector_coding == BINARY16 else transform(numbers)

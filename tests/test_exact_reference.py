@@ -57,7 +57,8 @@ def logits(model, tokens):
 
 def test_the_tables_are_those_of_the_specification():
     first = [exact.rotation(position, 10000) for position in range(1024)]
-    tables = exact.powers(), exact.sigmoids(), np.concatenate([np.stack(part) for part in zip(*first, strict=True)])
+    rotations = np.concatenate([np.stack(part) for part in zip(*first, strict=True)])
+    tables = exact.powers(), exact.sigmoids(), rotations, exact.stretches()
     hashes = [hashlib.sha256(table.astype("<f4").tobytes()).hexdigest() for table in tables]
     assert hashes == re.findall("`([0-9a-f]{64})`", SPECIFICATION)
 

@@ -21,8 +21,8 @@ from test_layers import PACKAGE, ROOMS
 
 import cramzip
 from cramzip.app.cli import commands
-from cramzip.app.spelling import with_command
 from cramzip.app.shell import ALIASES
+from cramzip.app.spelling import with_command
 from cramzip.errors import CramError
 
 MANUALS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

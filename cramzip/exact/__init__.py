@@ -3,6 +3,7 @@
     weights       a model folder: its shape, and int8 weights whose bounds are checked
     probe         load: a model that was seen to give the right bits here
     lanes         encode_lanes, decode_lanes: tokens to bytes and back
+    learner       what a text says of itself while it is coded; made of `bias` and `contexts`
     llama         the stack of layers; embed, forward, logits
     probabilities, tokencoder                 what the logits say, as integers, and a range coder that takes them
     arithmetic, rotations, product, cache     what the layers are made of

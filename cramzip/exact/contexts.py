@@ -16,7 +16,7 @@ COUNT_BITS = 8
 MOST_COUNT = 2**COUNT_BITS - 1  # of the sum: then all counts are halved before the next
 N_CONTEXTS = 9
 N_ORDERS = 5  # contexts of the tokens right before, short to long: the first ones
-GENERATION = 2**18  # keys that are new or seen again, before those that are not are forgotten
+GENERATION = 2**17  # keys that are new or seen again, before those that are not are forgotten
 MOST_FIELDS = MOST_IN_LINE = 256
 SEPARATORS = b' ",;|\t'
 NO_PLACE = MOST_IN_LINE  # in a line
