@@ -6,6 +6,7 @@ from dataclasses import replace
 import reader
 from exact import Model as ExactModel
 from exact import Reciter, arrays, chosen, counts, lane_lengths, order, run_lanes
+from learner import Learner
 from llama import fingerprint, read_config, read_tensors, token_table, tokenizer_hash
 from make_model import END
 from writer import (
@@ -35,7 +36,8 @@ from writer import (
 )
 
 WIDTH = 52  # of the model
-ALONE = Lanes()  # the model alone, which learns nothing
+ALONE, LEARNING = Lanes(), STANDARD_LANES  # the model alone; the usual lanes, which learn
+LINES = b'id, name; size|12\t3\nid, name; more|13\t3\n"a, b", "c"\n'
 TEXT = "In 1866 – après l’été – the kettle sang: “Привет, 世界!” 🫖\r\n".encode() + b"\xff\xfe\x00\xc3("
 
 # found by trying: arguments of vector_bytes, and tokens
@@ -96,6 +98,32 @@ class Teller:
         return token
 
 
+class LearningTeller(Teller):
+    """The same, with a learner beside the model."""
+
+    def __init__(self, want, lengths, learner):
+        super().__init__(want, lengths)
+        self.learner, self.lanes = learner, order(lengths)
+
+    def token(self, y, t):
+        lane, learner = self.lanes.pop(0), self.learner
+        token = int(self.want(self.places.pop(), (-y).argsort(kind="stable")))
+        shares = learner.counts(y, t)
+        self.encoder.encode(*self.interval(lane, shares, token))
+        learner.after(lane, token, shares)
+        if not self.lanes or self.lanes[0] <= lane:
+            learner.end_step()
+        return token
+
+    def interval(self, lane, shares, token):
+        for first, n, candidate, learn in self.learner.intervals(lane, shares):
+            learn(float(candidate == token))
+            if candidate == token:
+                return first, n
+        borders = self.learner.rest()
+        return borders[token], borders[token + 1] - borders[token]
+
+
 class Modeller:
     """Makes modelled groups of exact files."""
 
@@ -121,7 +149,10 @@ class Modeller:
         """A group of coded tokens; `vectors` are the bytes of all lanes' vectors."""
         n_lanes = min(lanes.limit, -(-count // lanes.tokens))
         firsts, m = self.firsts(n_lanes, vectors, coding)
-        teller = Teller(want, lane_lengths(count, n_lanes))
+        lengths = lane_lengths(count, n_lanes)
+        teller = Teller(want, lengths)
+        if lanes.learning == 1:
+            teller = LearningTeller(want, lengths, Learner(self.table, self.model.vocabulary_size, n_lanes))
         tokens = run_lanes(self.model, firsts, count, teller)
         return self.group(PROMPTED if vectors else CODED, vectors + end(teller.encoder), tokens, m)
 
@@ -154,6 +185,13 @@ def valid_coded(modeller):
     yield ok("coded-one-token", "one coded token", coded(1, best))
     text = tokens_of(TEXT, modeller.table)
     yield ok("coded-text", "coded text, beyond ASCII, and bytes that are no UTF-8", coded(len(text), told(text)))
+    yield ok("learned-text", "coded text, learned from", coded(len(text), told(text), LEARNING))
+    often = (tokens_of(LINES, modeller.table) * 3)[:260]
+    yield ok("learned-lines", "lines with fields, three times", coded(len(often), told(often), Lanes(2**16, 1, 1)))
+    yield ok("learned-lanes", "the same in lanes of 20", coded(len(often), told(often), Lanes(20, 1024, 1)))
+    yield ok("learned-one-token", "one token, learned from", coded(1, best, LEARNING))
+    repeated = coded(700, lambda t, falling: falling[int(t % 3 == 0)], Lanes(2**16, 1, 1))
+    yield ok("learned-repeats", "700 tokens that repeat themselves, so that counts are halved", repeated)
     every = [token for token, content in enumerate(modeller.table) if content is not None]
     yield ok("coded-every-token", "every token that stands for bytes, coded once", coded(len(every), told(every)))
     unlikely = coded(30, lambda t, falling: last_that_stands_for_bytes(falling, modeller.table))

@@ -14,6 +14,7 @@ from test_exact_llama import GROUPED, PLAIN, PRIMER, in_pieces, random_model, ra
 
 from cramzip.errors import ModelError
 from cramzip.exact import lanes, probe, rotations, weights
+from cramzip.exact.vectors import dequantised
 
 FORMATS = ROOT / "formats"
 sys.path.insert(0, str(FORMATS))
@@ -22,6 +23,7 @@ import exact  # noqa: E402
 import llama  # noqa: E402
 import make_exact_model  # noqa: E402
 import make_model  # noqa: E402
+import reader  # noqa: E402
 
 SPECIFICATION = (FORMATS / "exact.md").read_text("utf-8")
 
@@ -268,3 +270,13 @@ def test_the_example_of_coded_tokens():
     low, size = map(int, re.search(r"low is\s+(\d+) and range (\d+)", SPECIFICATION).groups())
     assert (decoder.at, decoder.range) == (4 + 6, size)
     assert exact.chosen(low, size).to_bytes(10, "big").rstrip(b"\0") == data
+
+
+@pytest.mark.parametrize("n_levels", [2, 3, 4, 8, 16, 256])
+@pytest.mark.parametrize("width", [52, 320])
+def test_vectors_come_out_to_the_last_bit(n_levels, width):
+    rng = np.random.default_rng(n_levels)
+    codes = rng.integers(0, n_levels, (40, width)).astype(np.uint8)
+    scales = rng.integers(60, 190, 40).astype(np.uint8)
+    expected = np.array(exact.vectors(codes, scales, n_levels, reader.signs_of(width)))
+    assert dequantised(codes, scales, n_levels).tobytes() == expected.astype(np.float32).tobytes()
