@@ -123,7 +123,7 @@ class Learner:
 
     def end_step(self):
         h = self.h * 2.0**-24
-        self.b = self.b + 0.2 * (self.x - h) / np.sqrt(self.g)
+        self.b = self.b + 0.25 * (self.x - h) / np.sqrt(self.g)
         self.g = self.g + h
         self.x[:] = self.h[:] = 0
 

@@ -13,7 +13,7 @@ import numpy as np
 from .arithmetic import Doubles, Floats
 from .probabilities import TOTAL, Counts, counts, cumulated
 
-RATE = 0.2
+RATE = 0.25
 ONE = np.ones((1, 1), np.float32)
 
 
