@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..container.wire import MAX_GROUP_SIZE, Bytes
+from ..filters.encodings import has_blanks_like_text, wide_encoding
 
 SAMPLE = 2**16  # bytes looked at to tell text from other data
 MAX_CONTROL_SHARE = 0.05
@@ -38,6 +39,18 @@ BITS_PER_DIMENSION = 0.2  # of models that nobody has measured; every run correc
 _OF_TEXT = b"\t\n\v\f\r" + b"\a\b\x1b"  # the latter are sent to terminals: bells, overstrikes, colours
 _CONTROL = bytes(value for value in (*range(32), 127) if value not in _OF_TEXT)
 
+# gzip, zip, PNG, PDF, JPEG, xz, zstd, bzip2, 7z, rar, lz4, cram, GIF, WebP and the like: first bytes
+_PACKED = (b"\x1f\x8b\x08", b"PK\x03\x04", b"\x89PNG\r\n\x1a\n", b"%PDF-1.", b"%PDF-2.", b"\xff\xd8\xff", b"\xfd7zXZ\0")
+_PACKED += (
+    b"\x28\xb5\x2f\xfd",
+    b"BZh91AY&SY",
+    b"7z\xbc\xaf\x27\x1c",
+    b"Rar!\x1a\x07",
+    b"\x04\x22\x4d\x18",
+    b"\x9dCZ\x01",
+)
+_PACKED += (b"GIF89a", b"GIF87a", b"OggS\0", b"fLaC\0", b"ID3\x03\0", b"ID3\x04\0", b"wOF2", b"wOFF", b"\x1aE\xdf\xa3")
+
 
 def prior_capacity(width: int, vocabulary_size: int, n_layers: int) -> float:
     """Bits that one vector of a model may be expected to hold before anything has been tried."""
@@ -48,11 +61,22 @@ def prior_capacity(width: int, vocabulary_size: int, n_layers: int) -> float:
 def looks_like_text(sample: Bytes) -> bool:
     """Whether a language model could have anything to say about these bytes."""
     data = bytes(sample)
+    if (wide := wide_encoding(data)) and (decoded := wide.decoded(data)):
+        data = decoded
     invalid = len(data) - len(data.decode("utf-8", errors="ignore").encode())
     control = len(data) - len(data.translate(None, _CONTROL))
+    if has_blanks_like_text(data):
+        invalid = 0  # letters of some code page
     if invalid + control > MAX_CONTROL_SHARE * len(data):
         return False
     return len(data) < HIGHLY_REDUNDANT * len(bz2.compress(data)) or len(data) < 1024
+
+
+def is_packed(data: Bytes) -> bool:
+    """Whether all of `data` is in a format that compresses what it holds, by its first bytes."""
+    begin = bytes(data[:16])
+    is_riff = begin.startswith(b"RIFF") and begin[8:12] in (b"WEBP", b"AVI ")
+    return begin.startswith(_PACKED) or begin[4:8] == b"ftyp" or is_riff
 
 
 def probes(n_tokens: int) -> list[slice]:
@@ -69,7 +93,10 @@ def next_segment(data: Bytes, start: int, size: int) -> tuple[int, bool]:
     A text segment has about `size` bytes and ends after a line, or else a word, or else a whole character. A
     segment of other data goes on as far as samples look like other data, up to MAX_GROUP_SIZE bytes.
     """
-    if not looks_like_text(data[start : start + min(size, SAMPLE)]):
+    if is_packed(data):
+        return min(start + MAX_GROUP_SIZE, len(data)), False
+    sample = bytes(data[start : start + min(size, SAMPLE)])
+    if not looks_like_text(sample):
         end = start
         while end - start < MAX_GROUP_SIZE and end < len(data):
             end = min(end + SAMPLE, start + MAX_GROUP_SIZE, len(data))
@@ -78,6 +105,8 @@ def next_segment(data: Bytes, start: int, size: int) -> tuple[int, bool]:
         return end, False
     if len(data) - start <= size:
         return len(data), True
+    if wide := wide_encoding(sample):
+        return start + wide.end(bytes(data[start : start + size])), True
     tail = bytes(data[start + size // 2 : start + size])
     for mark in (b"\n", b" "):
         if (found := tail.rfind(mark)) >= 0:

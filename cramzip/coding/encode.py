@@ -22,9 +22,11 @@ from .chunking import next_segment
 from .hopeless import is_hopeless
 from .method import Method, Progress
 from .original import Original, Segment
+from .undress import redressed, undressed
 
 if TYPE_CHECKING:
     from ..lm.models import LM
+    from ..lm.tokens import Piece
     from .cram import Goal
 
 # Without corrections, chunks are cut to what vectors have been found to hold, and somewhat more.
@@ -183,24 +185,33 @@ class _Encoder:
         method = self.method
         if not part.is_text:
             return Segment(tuple(self._store(part.content)), self.capacity, 0.0)
+        found = undressed(method, part.content)
+        pieces = method.lm.tokenizer.encode(found.content)
+        if not method.config.exact and is_hopeless(method, found.content, pieces):
+            return Segment(tuple(self._store(part.content)), self.capacity, 0.0)
+        groups, gain = self._coded(pieces)
+        redone = redressed(groups, found, part.content)
+        if redone is None:
+            redone, gain = self._coded(method.lm.tokenizer.encode(part.content))
+        groups = list(_merge_stored(redone))
+        if not method.config.exact and self._is_smaller_stored(part.content, groups):
+            return Segment((stored_group(part.content),), self.capacity, 0.0)
+        return Segment(tuple(groups), self.capacity, gain)
+
+    def _coded(self, pieces: Iterable[Piece]) -> tuple[list[Group], float]:
+        """The groups of a text, and the bits that vectors saved."""
         groups: list[Group] = []
         gain = 0.0
-        pieces = method.lm.tokenizer.encode(part.content)
-        if not method.config.exact and is_hopeless(method, part.content, pieces):
-            return Segment(tuple(self._store(part.content)), self.capacity, 0.0)
         for piece in pieces:
             if piece.ids is None:
                 groups += self._store(piece.content)
                 continue
-            coded = method.code(piece.ids, self.capacity, self.progress)
+            coded = self.method.code(piece.ids, self.capacity, self.progress)
             groups += coded.groups
             gain += coded.gain
             if self.learns and coded.held is not None:
                 self._learn(coded.held)
-        groups = list(_merge_stored(groups))
-        if not method.config.exact and self._is_smaller_stored(part.content, groups):
-            return Segment((stored_group(part.content),), self.capacity, 0.0)
-        return Segment(tuple(groups), self.capacity, gain)
+        return groups, gain
 
     def _is_smaller_stored(self, content: bytes, groups: Sequence[Group]) -> bool:
         stored = writing.entries_size([self.method.stored_entry(content)])

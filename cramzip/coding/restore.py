@@ -196,7 +196,7 @@ def _contents(groups: Sequence[Group], decoded: Sequence[Tokens | None], lm: LM 
             continue
         assert lm is not None
         try:
-            content = lm.tokenizer.decode(tokens)
+            content = opened.original(group, lm.tokenizer.decode(tokens))
         except ValueError as error:
             raise DamagedFileError("content", str(error)) from None
         check_content(group.entry, content)

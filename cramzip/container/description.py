@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from .opened import Opened, split
+from .opened import Opened, filters, split
 from .records import Entry, Header, Kind, n_chunks
 
 
@@ -21,6 +21,8 @@ class Description:
     vector_bytes: int
     correction_bytes: int
     stored_bytes: int
+    filter_bytes: int = 0
+    filters: tuple[tuple[str, ...], ...] = ()  # the names of the filters of each filtered group
 
     @property
     def original_size(self) -> int:
@@ -100,7 +102,8 @@ class Description:
 
 def describe(file: Opened) -> Description:
     """Take a file apart."""
-    vector_bytes = correction_bytes = stored_bytes = 0
+    vector_bytes = correction_bytes = stored_bytes = filter_bytes = 0
+    chains = []
     for group in file:
         if group.entry.kind.is_stored:
             stored_bytes += len(group.payload)
@@ -108,6 +111,10 @@ def describe(file: Opened) -> Description:
             vectors, corrections = split(group, file.header)
             vector_bytes += len(vectors)
             correction_bytes += len(corrections)
+            chain, size = filters(group)
+            filter_bytes += size
+            if chain is not None:
+                chains.append(tuple(chain.names))
     return Description(
         header=file.header,
         entries=file.entries,
@@ -116,4 +123,6 @@ def describe(file: Opened) -> Description:
         vector_bytes=vector_bytes,
         correction_bytes=correction_bytes,
         stored_bytes=stored_bytes,
+        filter_bytes=filter_bytes,
+        filters=tuple(chains),
     )

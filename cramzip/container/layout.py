@@ -18,3 +18,4 @@ MAX_VOCABULARY = 2**24
 MAX_GAIN = 2**48
 NOISE_EXPONENTS = (0, 15)
 MIN_ENTRY_SIZE = 7  # of a raw group
+IS_FILTERED = 0x80  # of Kind

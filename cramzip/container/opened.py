@@ -9,7 +9,8 @@ from itertools import accumulate
 import numpy as np
 
 from ..errors import DamagedFileError
-from .records import Entry, Group, Header, Kind, n_chunks
+from ..filters.chain import Chain, parse
+from .records import Entry, Group, Header, Kind, n_chunks, n_vector_bytes
 from .vectors import QuantizedMem, unpack
 from .wire import Bytes
 
@@ -51,12 +52,26 @@ class Opened:
 
 
 def split(group: Group, header: Header) -> tuple[Bytes, Bytes]:
-    """The payload of a modelled group: the bytes of its vectors, and those of its corrections (section 6)."""
-    size = 0
-    if group.entry.kind.has_vectors:
-        assert header.vectors is not None
-        size = n_chunks(group.entry, header) * group.entry.n_vectors * header.vectors.size
-    return group.payload[:size], group.payload[size:]
+    """The payload of a modelled group after its filters: the bytes of its vectors, and those of its corrections.
+
+    Raises DamagedFileError (stage `payload`) for malformed filters.
+    """
+    first, size = filters(group)[1], n_vector_bytes(group.entry, header)
+    return group.payload[first : first + size], group.payload[first + size :]
+
+
+def filters(group: Group) -> tuple[Chain | None, int]:
+    """The filters of a group, None without any, and how many bytes of its payload they take. Raises DamagedFileError.
+
+    The stage is `payload`.
+    """
+    return parse(group.payload) if group.entry.is_filtered else (None, 0)
+
+
+def original(group: Group, content: bytes) -> bytes:
+    """The original bytes of a group whose tokens give `content`. Raises DamagedFileError."""
+    chain, _ = filters(group)
+    return content if chain is None else chain.invert(content, group.entry.size)
 
 
 def vectors(group: Group, header: Header) -> list[QuantizedMem]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ..errors import DamagedFileError
+from ..filters.chain import MOST_GROWTH
 from . import vectors
 from .layout import (
     BUILTIN,
@@ -22,6 +23,7 @@ from .layout import (
     HAS_VECTORS,
     HASH_SHIFT,
     IS_EXACT,
+    IS_FILTERED,
     IS_STANDARD,
     MAGIC,
     MAX_CODED_TOKENS,
@@ -36,7 +38,7 @@ from .layout import (
     NOISE_EXPONENTS,
     VERSION,
 )
-from .opened import Opened, split
+from .opened import Opened, filters, split
 from .records import (
     DIGEST_SIZE,
     HASH_SIZES,
@@ -51,7 +53,7 @@ from .records import (
     Parameters,
     Vectors,
     longest_lane,
-    n_chunks,
+    n_vector_bytes,
     name_fault,
 )
 from .wire import MAX_GROUP_SIZE, Bytes, Cursor
@@ -71,6 +73,7 @@ def read(blob: Bytes) -> Opened:
     """Parse a file, and check it as far as that needs no model: stages `magic` to `vectors`."""
     file = read_table(blob)
     _check_payloads(file)
+    _check_filters(file)
     for group in file:
         if group.entry.kind.has_vectors:
             assert file.header.vectors is not None
@@ -83,6 +86,15 @@ def _check_payloads(file: Opened) -> None:
         expected = group.entry.payload_crc
         if expected is not None and (found := zlib.crc32(group.payload)) != expected:
             _damaged("payload", f"Payload_CRC of group {index}: expected {expected:08x}, found {found:08x}")
+
+
+def _check_filters(file: Opened) -> None:
+    for index, group in enumerate(file):
+        if group.entry.is_filtered:
+            packed = n_vector_bytes(group.entry, file.header)
+            left = len(group.payload) - filters(group)[1]
+            if left < packed or (group.entry.kind is Kind.RECITED and left != packed):
+                _damaged("payload", f"Filters of group {index}: {left} bytes are left with {packed} bytes of vectors")
 
 
 def read_table(blob: Bytes) -> Opened:
@@ -212,10 +224,9 @@ def _check_entries(entries: Sequence[Entry], header: Header) -> None:
         if not entry.kind.is_allowed(exact=header.is_exact):
             _damaged("table", f"Kind: {entry.kind} is not for a file {'with' if header.is_exact else 'without'} lanes")
         if entry.kind.has_vectors:
-            assert header.vectors is not None
-            vector_bytes = n_chunks(entry, header) * entry.n_vectors * header.vectors.size
-            too_small, is_recited = entry.payload_size < vector_bytes, entry.kind is Kind.RECITED
-            if too_small or (is_recited and entry.payload_size != vector_bytes):
+            vector_bytes = n_vector_bytes(entry, header)
+            is_whole = entry.kind is Kind.RECITED and not entry.is_filtered
+            if entry.payload_size < vector_bytes or (is_whole and entry.payload_size != vector_bytes):
                 _damaged("table", f"Payload_Size: {entry.payload_size} with {vector_bytes} bytes of vectors")
         if header.is_exact and not entry.kind.is_stored and (needed := longest_lane(entry, header)) > MAX_POSITIONS:
             _damaged("table", f"Token_Count: a lane needs {needed} positions, at most {MAX_POSITIONS} are allowed")
@@ -224,30 +235,33 @@ def _check_entries(entries: Sequence[Entry], header: Header) -> None:
 def _read_only_entry(cursor: Cursor, header: Header) -> Entry:
     """The entry of a file's only group. What it leaves out follows from the sizes of the file and the original."""
     start = cursor.position
-    kind = _kind(cursor)
+    kind, is_filtered = _kind(cursor)
     n_tokens = 0 if kind.is_stored else cursor.varint()
     n_vectors = cursor.varint() if kind.has_vectors else 0
     payload_size = cursor.remaining - CHECK_SIZE
     if payload_size < 0:
         cursor.fail(f"truncated: {cursor.remaining} bytes left (entry at byte {start})")
-    return _checked(cursor, Entry(kind, header.original_size, payload_size, None, None, n_tokens, n_vectors))
+    size = header.original_size
+    return _checked(cursor, Entry(kind, size, payload_size, None, None, n_tokens, n_vectors, is_filtered))
 
 
 def read_entry(cursor: Cursor) -> Entry:
     """One entry of the table of several groups, with its limits checked."""
-    kind = _kind(cursor)
+    kind, is_filtered = _kind(cursor)
     size, payload_size, payload_crc = cursor.varint(), cursor.varint(), cursor.u32()
     content_crc = payload_crc if kind is Kind.RAW else cursor.u32()
     n_tokens = 0 if kind.is_stored else cursor.varint()
     n_vectors = cursor.varint() if kind.has_vectors else 0
-    return _checked(cursor, Entry(kind, size, payload_size, payload_crc, content_crc, n_tokens, n_vectors))
+    return _checked(cursor, Entry(kind, size, payload_size, payload_crc, content_crc, n_tokens, n_vectors, is_filtered))
 
 
-def _kind(cursor: Cursor) -> Kind:
+def _kind(cursor: Cursor) -> tuple[Kind, bool]:
+    """Kind, and whether the group is filtered."""
     code = cursor.u8()
-    if code not in tuple(Kind):
+    kind, is_filtered = code & ~IS_FILTERED, bool(code & IS_FILTERED)
+    if kind not in tuple(Kind) or (is_filtered and Kind(kind).is_stored):
         cursor.fail(f"Kind: {code} is reserved")
-    return Kind(code)
+    return Kind(kind), is_filtered
 
 
 def _checked(cursor: Cursor, entry: Entry) -> Entry:
@@ -258,7 +272,8 @@ def _checked(cursor: Cursor, entry: Entry) -> Entry:
         cursor.fail(f"Payload_Size: raw group of {entry.size} bytes has {entry.payload_size}")
     if entry.kind is Kind.ZSTD and not 1 <= entry.payload_size < entry.size:
         cursor.fail(f"Payload_Size: zstd group of {entry.size} bytes has {entry.payload_size}")
-    most = min(entry.size, MAX_CODED_TOKENS if entry.kind.is_laned else MAX_TOKENS)
+    longest = MOST_GROWTH * entry.size if entry.is_filtered else entry.size
+    most = min(longest, MAX_CODED_TOKENS if entry.kind.is_laned else MAX_TOKENS)
     if not entry.kind.is_stored and not 1 <= entry.n_tokens <= most:
         cursor.fail(f"Token_Count: {entry.n_tokens} is not in 1 to {most}")
     if entry.kind.has_vectors and not 1 <= entry.n_vectors <= MAX_VECTORS:

@@ -195,7 +195,10 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One group in the table; sizes in bytes. Checksums are None in a file of one group, which needs none."""
+    """One group in the table; sizes in bytes. Checksums are None in a file of one group, which needs none.
+
+    `is_filtered`: the payload begins with filters, and the tokens give the bytes that these made of the original.
+    """
 
     kind: Kind
     size: int
@@ -204,6 +207,7 @@ class Entry:
     content_crc: int | None
     n_tokens: int = 0
     n_vectors: int = 0  # of each chunk
+    is_filtered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +223,14 @@ def n_chunks(entry: Entry, header: Header) -> int:
     if header.lanes is None:
         return -(-entry.n_tokens // header.parameters.chunk_tokens)
     return header.lanes.count(entry.n_tokens) if entry.kind.is_laned else 1
+
+
+def n_vector_bytes(entry: Entry, header: Header) -> int:
+    """Bytes of all vectors of a group."""
+    if not entry.kind.has_vectors:
+        return 0
+    assert header.vectors is not None
+    return n_chunks(entry, header) * entry.n_vectors * header.vectors.size
 
 
 def longest_lane(entry: Entry, header: Header) -> int:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import BinaryIO
 
+from ..filters.chain import Chain
 from .layout import (
     BUILTIN,
     CHECK_SIZE,
@@ -14,6 +16,7 @@ from .layout import (
     HAS_VECTORS,
     HASH_SHIFT,
     IS_EXACT,
+    IS_FILTERED,
     IS_STANDARD,
     MAGIC,
     VERSION,
@@ -37,9 +40,16 @@ def modelled_group(kind: Kind, content: Bytes, n_tokens: int, n_vectors: int, pa
     return Group(Entry(kind, len(content), len(payload), zlib.crc32(payload), crc, n_tokens, n_vectors), payload)
 
 
+def filtered_group(group: Group, chain: Chain, original: Bytes) -> Group:
+    """A modelled group of what `chain` has made of `original`, as the group of `original`."""
+    entry, payload = group.entry, chain.pack() + bytes(group.payload)
+    made = modelled_group(entry.kind, original, entry.n_tokens, entry.n_vectors, payload)
+    return replace(made, entry=replace(made.entry, is_filtered=True))
+
+
 def pack_entry(entry: Entry, *, alone: bool = False) -> bytes:
     """One entry of the table (section 5); `alone`: the short entry of a file's only group."""
-    out = bytes([entry.kind])
+    out = bytes([entry.kind | (IS_FILTERED if entry.is_filtered else 0)])
     if not alone:
         assert entry.payload_crc is not None
         assert entry.content_crc is not None

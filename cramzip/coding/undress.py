@@ -1,0 +1,154 @@
+"""Which filters a text gets before it becomes tokens, and what its groups are called afterwards.
+
+What has no sign of any dress is left as it is, after a look at its bytes. Where a sign is no proof, the model is asked:
+what it finds cheaper on about 2 kB is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from ..container.records import Group
+from ..container.stored import stored_groups
+from ..container.writing import filtered_group
+from ..filters.base import Filter
+from ..filters.chain import CERTAIN, DOUBTFUL, Chain, extended
+from ..filters.encodings import CODE_PAGES, is_utf8, wide_encoding
+from ..filters.letters import Capitals
+from .method import Method
+
+SAMPLE = 2**11  # bytes that the model is asked about
+BEFORE = 2**7  # of them: before the first that is in doubt
+MOST_ASKED = 3  # code pages; the others make more tokens
+
+
+class Undressed(NamedTuple):
+    """Filtered bytes, and the filters."""
+
+    content: bytes
+    chain: Chain
+
+
+def undressed(method: Method, content: bytes) -> Undressed:
+    """What the model is to see of `content`; the bytes themselves, and no filters, where these do not help."""
+    found = Undressed(content, Chain(()))
+    if wide := wide_encoding(content):
+        found = _with(found, wide)
+    elif not is_utf8(content):
+        found = _decoded(method, found)
+    for certain in CERTAIN:
+        found = _with(found, certain)
+    for doubtful in DOUBTFUL:
+        tried = _with(found, doubtful)
+        if tried is not found and _saves(method, found, tried):
+            found = tried
+    return found
+
+
+def _with(found: Undressed, filter_: Filter) -> Undressed:
+    more = extended(found.chain, found.content, filter_)
+    return found if more is None else Undressed(*more)
+
+
+def _cost(method: Method, content: bytes) -> float:
+    """Bits of some bytes under the model, without vectors; as many as they have where there are no tokens."""
+    total = 0.0
+    for piece in method.lm.tokenizer.encode(content):
+        if piece.ids is None:
+            total += 8 * len(piece.content)
+        elif piece.ids:
+            total += method.bits(piece.ids, slice(0, len(piece.ids)))
+    return total
+
+
+def _n_tokens(method: Method, content: bytes) -> int:
+    return sum(len(piece.content if piece.ids is None else piece.ids) for piece in method.lm.tokenizer.encode(content))
+
+
+def _decoded(method: Method, plain: Undressed) -> Undressed:
+    """In the code page that the model finds likeliest; as it is, if it finds that likelier."""
+    try:
+        plain.content.decode()
+    except UnicodeDecodeError as error:
+        first = max(0, error.start - BEFORE)
+    sample = plain.content[first : first + SAMPLE]
+    decoded: dict[bytes, Filter] = {}
+    for page in CODE_PAGES:
+        change = page.apply(sample, b"")
+        assert change is not None
+        decoded.setdefault(change.changed, page)
+    fewest = sorted(decoded, key=lambda content: _n_tokens(method, content))[:MOST_ASKED]
+    costs = {content: _cost(method, content) for content in fewest}
+    best = min(costs, key=lambda content: costs[content])
+    tried = _with(plain, decoded[best])
+    gain = (_cost(method, sample) - costs[best]) * len(plain.content) / len(sample)
+    return tried if gain > _more(plain, tried) else plain
+
+
+def _more(plain: Undressed, tried: Undressed) -> int:
+    """Bits that the last filter takes."""
+    n_bytes = len(tried.chain.pack()) - (len(plain.chain.pack()) if plain.chain.steps else 0)
+    return 8 * n_bytes
+
+
+def _saves(method: Method, plain: Undressed, tried: Undressed) -> bool:
+    """Whether the model finds that the last filter is worth its bytes."""
+    last = tried.chain.steps[-1]
+    if isinstance(last.filter, Capitals):
+        places = [i for i, (a, b) in enumerate(zip(plain.content, tried.content, strict=True)) if a != b]
+        first = max(0, places[0] - BEFORE)
+        before, after = plain.content[first : first + SAMPLE], tried.content[first : first + SAMPLE]
+        share = sum(1 for place in places if place < first + SAMPLE) / len(places)
+    else:
+        end = plain.content.rfind(b"\n", 0, SAMPLE) + 1 or len(plain.content)
+        before = plain.content[: min(end, len(plain.content))]
+        change = last.filter.apply(before, last.parameters)
+        assert change is not None
+        after, share = change.changed, len(before) / len(plain.content)
+    return (_cost(method, before) - _cost(method, after)) / share > _more(plain, tried)
+
+
+def redressed(groups: Sequence[Group], found: Undressed, original: bytes) -> list[Group] | None:
+    """Groups of filtered bytes as groups of `original`. None where one of them ends where `original` has no place."""
+    if not found.chain.steps:
+        return list(groups)
+    if len(groups) == 1:
+        return list(_redressed(groups[0], found.chain, original))
+    out: list[Group] = []
+    begin = at = 0
+    for index, group in enumerate(groups):
+        size = group.entry.size
+        is_last = index == len(groups) - 1
+        part = _part(found.chain, original[at:], found.content[begin : begin + size], is_last)
+        if part is None:
+            return None
+        length, chain = part
+        out += _redressed(group, chain, original[at : at + length])
+        begin, at = begin + size, at + length
+    return out
+
+
+def _redressed(group: Group, chain: Chain, original: bytes) -> Iterable[Group]:
+    if group.entry.kind.is_stored:
+        return stored_groups(original)
+    return [filtered_group(group, chain, original)]
+
+
+def _part(chain: Chain, original: bytes, filtered: bytes, is_last: bool) -> tuple[int, Chain] | None:
+    """How many bytes at the beginning of `original` give `filtered`, and with which filters."""
+    unit = getattr(chain.steps[0].filter, "unit", 1)
+    low, high = 0, min(len(original), 6 * len(filtered) + 256) // unit
+    while low < high and not is_last:  # the largest number of units that do not give too many bytes
+        middle = (low + high + 1) // 2
+        made = chain.apply(original[: unit * middle])
+        if made is None or len(made[0]) <= len(filtered):
+            low = middle
+        else:
+            high = middle - 1
+    length = len(original) if is_last else unit * low
+    if length == 0 or (made := chain.apply(original[:length])) is None or made[0] != filtered:
+        return None
+    if made[1].invert(filtered, length) != original[:length]:
+        return None
+    return length, made[1]
