@@ -40,7 +40,15 @@ _OF_TEXT = b"\t\n\v\f\r" + b"\a\b\x1b"  # the latter are sent to terminals: bell
 _CONTROL = bytes(value for value in (*range(32), 127) if value not in _OF_TEXT)
 
 # gzip, zip, PNG, PDF, JPEG, xz, zstd, bzip2, 7z, rar, lz4, cram, GIF, WebP and the like: first bytes
-_PACKED = (b"\x1f\x8b\x08", b"PK\x03\x04", b"\x89PNG\r\n\x1a\n", b"%PDF-1.", b"%PDF-2.", b"\xff\xd8\xff", b"\xfd7zXZ\0")
+_PACKED: tuple[bytes, ...] = (
+    b"\x1f\x8b\x08",
+    b"PK\x03\x04",
+    b"\x89PNG\r\n\x1a\n",
+    b"%PDF-1.",
+    b"%PDF-2.",
+    b"\xff\xd8\xff",
+    b"\xfd7zXZ\0",
+)
 _PACKED += (
     b"\x28\xb5\x2f\xfd",
     b"BZh91AY&SY",

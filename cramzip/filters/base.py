@@ -1,4 +1,4 @@
-"""What a filter is, and the numbers in its parameters: varints, and runs of yes and no (section 7 of formats/cram.md)."""
+"""What a filter is, and the numbers in its parameters: varints, and runs of yes and no."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class Wide(Filter):
 
 
 class CodePage(Filter):
-    """One byte for each character. A byte that the page leaves open is the C1 control of the same number."""
+    """One byte for each character. A byte that the page leaves open is the character of the same number."""
 
     is_certain = False
 
@@ -129,6 +129,10 @@ CODE_PAGES = tuple(
         (38, "koi8-r", "koi8-r"),
         (39, "macintosh", "mac-roman"),
         (40, "ibm437", "cp437"),
+        (41, "windows-1253", "cp1253"),
+        (42, "windows-1254", "cp1254"),
+        (43, "ibm850", "cp850"),
+        (44, "ibm866", "cp866"),
     ]
 )
 

@@ -51,13 +51,16 @@ def decompositions() -> dict[str, str]:
     return found
 
 
+_FIRST, _REST = slice(0, 1), slice(1, None)
+
+
 @cache
 def _compositions() -> tuple[dict[str, str], re.Pattern[str]]:
     """The letters of decompositions, and what finds them, and first letters with all their marks."""
     letters = {parts: letter for letter, parts in decompositions().items()}
     syllables = "[\u1100-\u1112][\u1161-\u1175][\u11a8-\u11c2]?|[\uac00-\ud7a3]"
     others = {parts: letter for parts, letter in letters.items() if letter < "\uac00"}
-    firsts, marks = ("".join(sorted(set("".join(found)))) for found in zip(*((p[0], p[1:]) for p in others)))
+    firsts, marks = ("".join(sorted({c for parts in others for c in parts[place]})) for place in (_FIRST, _REST))
     singles = "".join(others.values())
     return letters, re.compile(f"{syllables}|[{firsts}][{marks}]+|[{singles}]")
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections import Counter
-from itertools import compress
-from os.path import commonprefix
+from itertools import compress, takewhile
 
 from .base import Change, Filter, check_size, fail, pack_runs, pack_varint, take_varint, unpack_runs
 
@@ -83,7 +82,8 @@ class Affix(Filter):
 
     def _change(self, lines: list[bytes], affix: bytes, mode: int) -> Change:
         empty = self.short(affix) if mode else affix
-        changed, flags = [], []
+        changed: list[bytes] = []
+        flags: list[bool] = []
         for index, line in enumerate(lines):
             is_last = index == len(lines) - 1
             if is_last and not line:
@@ -148,10 +148,9 @@ class Prefix(Affix):
         if len(full) < MIN_LINES:
             return b""
         rare = len(full) // RARE
-        found = commonprefix([full[rare], full[-1 - rare]])[:MAX_AFFIX]
-        while found and found not in (full[rare], full[-1 - rare]) and found[-1] & 0xC0 in (0x80, 0xC0):
-            found = found[:-1]  # never a part of a character
-        return found
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(full[rare], full[-1 - rare], strict=False))
+        found = bytes(first for first, _ in same)[:MAX_AFFIX]
+        return found.rstrip(bytes(range(0x80, 0x100)))  # never a part of a character
 
     def short(self, affix: bytes) -> bytes:
         return affix.rstrip(b" ")
