@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import exact_vectors
+import filter_vectors
 import numpy as np
 import reader
 from corrections import Confidences, index_bits
@@ -967,6 +968,7 @@ def all_vectors():
     yield from invalid_corrections(modeller)
     yield from invalid_content(modeller)
     yield from exact_vectors.all_vectors(HERE / "exact_model", HERE / "model")
+    yield from filter_vectors.all_vectors(HERE / "exact_model", modeller)
     for_floats = Modeller(HERE / "exact_model")
     yield ok(
         "int8-weights",

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import exact
+import filters
 import learner
 import numpy as np
 import zstandard
@@ -29,6 +30,7 @@ from llama import Llama, Unsupported, fingerprint, is_exact, read_config, read_t
 MAGIC = b"\x9dCZ"
 HAS_NAME, HAS_MODEL, IS_BUILTIN, IS_STANDARD, HAS_VECTORS, IS_EXACT = 0x01, 0x02, 0x04, 0x08, 0x10, 0x80
 AFTER_START = 0x08  # of Vector_Coding
+FILTERED = 0x80  # of Kind
 RAW, ZSTD, RECITED, CORRECTED, PREDICTED, CODED, PROMPTED = range(7)
 LEVELS = {1: 2, 2: 3, 3: 4, 4: 8, 5: 16, 6: 256}  # of the vector codings that have codes
 THREE_LEVELS, BINARY16 = 2, 7
@@ -217,6 +219,7 @@ class Group:
     content_crc: int | None = None
     token_count: int = 0
     vector_count: int = 0
+    is_filtered: bool = False
 
     @property
     def is_modelled(self):
@@ -248,8 +251,9 @@ class Group:
 
 
 def parse_entry(cursor, header):
-    group = Group(cursor.u8("Kind"))
-    require_range(group.kind, RAW, PROMPTED, "table", "Kind")
+    kind = cursor.u8("Kind")
+    group = Group(kind & ~FILTERED, is_filtered=bool(kind & FILTERED))
+    require_range(group.kind, RECITED if group.is_filtered else RAW, PROMPTED, "table", "Kind")
     alone = header.group_count == 1
     if alone:
         group.size = header.original_size
@@ -272,7 +276,8 @@ def parse_entry(cursor, header):
         require_range(group.payload_size, 1, group.size - 1, "table", "Payload_Size of a zstd group")
     if group.is_modelled:
         most = 2**22 if group.kind in (CODED, PROMPTED) else 2**16
-        require_range(group.token_count, 1, min(group.size, most), "table", "Token_Count")
+        longest = 3 * group.size if group.is_filtered else group.size
+        require_range(group.token_count, 1, min(longest, most), "table", "Token_Count")
     if group.has_vectors:
         require_range(group.vector_count, 1, 2**12, "table", "Vector_Count")
     return group
@@ -305,12 +310,17 @@ def check_table(groups, header):
     has_block = header.vector_coding is not None
     require(bool(with_vectors) == has_block, "table", "the vector block is missing or superfluous")
     for group in with_vectors:
-        rest = group.payload_size - group.vectors_size(header)
-        fits = rest == 0 if group.kind == RECITED else rest >= 0
-        require(fits, "table", f"Payload_Size is that of the vectors and {rest} bytes")
+        check_rest(group, group.payload_size, header, "table", is_all=not group.is_filtered)
     if header.is_exact:
         longest = max(group.positions(header) for group in groups if group.is_modelled)
         require(longest <= exact.MOST_POSITIONS, "table", f"a lane takes {longest} positions")
+
+
+def check_rest(group, size, header, stage, is_all):
+    """`size` bytes: no fewer than the vectors take, and no more if they are `is_all` there is in a recited group."""
+    rest = size - group.vectors_size(header)
+    fits = rest == 0 if group.kind == RECITED and is_all else rest >= 0
+    require(fits, stage, f"the payload is that of the vectors and {rest} bytes")
 
 
 def parse_payloads(cursor, groups):
@@ -321,6 +331,25 @@ def parse_payloads(cursor, groups):
     for i, (group, payload) in enumerate(zip(groups, payloads, strict=True)):
         require(group.payload_crc in (None, zlib.crc32(payload)), "payload", f"Payload_CRC of group {i} differs")
     return payloads
+
+
+def parse_filters(group, payload, header):
+    """-> the filters of a group, and the rest of its payload."""
+    if not group.is_filtered:
+        return [], payload
+    try:
+        steps, rest = filters.parse(payload)
+    except filters.Malformed as problem:
+        raise Damaged("payload", f"filters: {problem}") from problem
+    check_rest(group, len(rest), header, "payload", is_all=True)
+    return steps, rest
+
+
+def unfilter(steps, content, size):
+    try:
+        return filters.invert(steps, content, size)
+    except filters.Malformed as problem:
+        raise Damaged("content", f"filters: {problem}") from problem
 
 
 # ---------------------------------------------------------------- vectors (section 6.1)
@@ -540,6 +569,8 @@ def read(blob, folder=None):
     check_header(header)
     check_table(groups, header)
     payloads = parse_payloads(cursor, groups)
+    parted = [parse_filters(group, payload, header) for group, payload in zip(groups, payloads, strict=True)]
+    payloads = [rest for _, rest in parted]
     numbers = [
         parse_vectors(payload[: group.vectors_size(header)], header.vector_coding, header.vector_width)
         if group.has_vectors
@@ -554,6 +585,8 @@ def read(blob, folder=None):
             content = decompress_zstd(content, group.size)
         if group.is_modelled:
             content = decode_group(model, table, header, group, content, numbers[i])
+        if group.is_filtered:
+            content = unfilter(parted[i][0], content, group.size)
         require(len(content) == group.size, "content", f"group {i} has {len(content)} bytes, not {group.size}")
         require(group.content_crc in (None, zlib.crc32(content)), "content", f"Content_CRC of group {i} differs")
         original += content

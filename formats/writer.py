@@ -5,10 +5,11 @@ Written from cram.md alone. All that depends on a faulty field, checksums above 
 
 import hashlib
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+FILTERED = 0x80  # of Kind
 RAW, ZSTD, RECITED, CORRECTED, PREDICTED, CODED, PROMPTED = range(7)
 AFTER_START = 8  # of Vector_Coding
 
@@ -60,11 +61,19 @@ class Group:
             out += u32(honest(self.payload_crc, zlib.crc32(self.payload)))
             if self.kind != RAW:
                 out += u32(honest(self.content_crc, zlib.crc32(self.content)))
-        if self.kind in (RECITED, CORRECTED, PREDICTED, CODED, PROMPTED) or (self.kind > PROMPTED and self.tokens):
+        kind = self.kind & ~FILTERED
+        if kind in (RECITED, CORRECTED, PREDICTED, CODED, PROMPTED) or (kind > PROMPTED and self.tokens):
             out += varint(self.tokens)
-        if self.kind in (RECITED, CORRECTED, PROMPTED):
+        if kind in (RECITED, CORRECTED, PROMPTED):
             out += varint(self.vectors)
         return out
+
+
+def filtered(group, original, *filters, count=None):
+    """A modelled group of filtered bytes as one of `original`; `filters` are Filter_ID and parameters of each."""
+    block = bytes([honest(count, len(filters))])
+    block += b"".join(bytes([number]) + string(parameters) for number, parameters in filters)
+    return replace(group, kind=group.kind | FILTERED, payload=block + group.payload, content=original)
 
 
 @dataclass(frozen=True)

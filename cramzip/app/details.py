@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import asdict
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,8 @@ def _choices(described: Description) -> list[tuple[str, str]]:
             ("vectors", _vectors(described)),
             ("arithmetic", f"float32, logits may differ by 2^-{parameters.noise_exponent}"),
         ]
+    if described.filters:
+        rows.append(("filters", _filters(described)))
     rows.append(("model", model_name(model)))
     if isinstance(model, BuiltinModel):
         return [*rows, ("digest", model.digest.hex())]
@@ -78,6 +81,14 @@ def _choices(described: Description) -> list[tuple[str, str]]:
         ("fingerprint", model.fingerprint.hex()),
         ("tokenizer", model.tokenizer_hash.hex()),
     ]
+
+
+def _filters(described: Description) -> str:
+    """The filters of each filtered group; those of several groups once, with their number."""
+    chains = Counter(", ".join(names) for names in described.filters)
+    if described.n_groups == 1:
+        return next(iter(chains))
+    return "; ".join(f"{chain} ({count(n, 'group')})" for chain, n in chains.items())
 
 
 def _vectors(described: Description) -> str:
@@ -96,8 +107,10 @@ def _vectors(described: Description) -> str:
 
 
 def _costs(described: Description) -> list[tuple[str, str]]:
-    parts = {
-        "in header, table": described.header_bytes,
+    parts = {"in header, table": described.header_bytes}
+    if described.filters:
+        parts["in filters"] = described.filter_bytes
+    parts |= {
         "in vectors": described.vector_bytes,
         "in coded tokens" if described.header.is_exact else "in corrections": described.correction_bytes,
         "in stored groups": described.stored_bytes,
@@ -164,8 +177,10 @@ def description_record(described: Description) -> dict[str, Any]:
         "header_bytes": described.header_bytes,
         "vector_bytes": described.vector_bytes,
         "correction_bytes": described.correction_bytes,
+        "filter_bytes": described.filter_bytes,
         "stored_bytes": described.stored_bytes,
         "groups": {kind.name.lower(): n for kind, n in described.kinds.items()},
+        "filters": [list(names) for names in described.filters],
         "n_groups": described.n_groups,
         "n_modelled": described.n_modelled,
         "n_stored": described.n_stored,
