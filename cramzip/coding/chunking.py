@@ -16,6 +16,7 @@ from ..filters.encodings import has_blanks_like_text, wide_encoding
 
 SAMPLE = 2**16  # bytes looked at to tell text from other data
 MAX_CONTROL_SHARE = 0.05
+RARE_CONTROL = 200  # bytes for a control character, at least, in a text that is no UTF-8
 HIGHLY_REDUNDANT = 40.0  # ratio of bzip2, the same in all its versions, from which a model has nothing to add
 
 # A long text is tried at a few places first: where zstd is better at all of them, the model has nothing to add.
@@ -73,7 +74,7 @@ def looks_like_text(sample: Bytes) -> bool:
         data = decoded
     invalid = len(data) - len(data.decode("utf-8", errors="ignore").encode())
     control = len(data) - len(data.translate(None, _CONTROL))
-    if has_blanks_like_text(data):
+    if RARE_CONTROL * control <= len(data) and has_blanks_like_text(data):
         invalid = 0  # letters of some code page
     if invalid + control > MAX_CONTROL_SHARE * len(data):
         return False

@@ -9,6 +9,10 @@ from .base import Change, Filter, check_size, fail
 SAMPLE = 2**12  # bytes in which the zeros of wide characters are looked for
 MARK = codecs.BOM_UTF8
 BLANKS = b" \t\n\r"
+# The upper bytes of what Chinese, Japanese and Korean consist of in UTF-16: kana, characters, syllables, full width.
+ASIAN = (0x20, 0x30, *range(0x4E, 0xA0), *range(0xAC, 0xD8), 0xFF)
+NOT_ASIAN = bytes(value for value in range(256) if value not in ASIAN)
+NO_TEXT = bytes(value for value in range(256) if (value < 0x20 or 0x7F <= value < 0xA0) and value not in BLANKS)
 MIN_BLANKS = 32  # of a text in letters of one byte, one byte in so many is a blank
 
 
@@ -39,16 +43,27 @@ class Wide(Filter):
         self._high = high
 
     def is_sign(self, data: bytes) -> bool:
-        """Whether the beginning of `data` has a byte order mark, or its zeros where ASCII has them in this encoding."""
+        """Whether the beginning of `data` has a byte order mark, or its zeros where ASCII has them in this encoding.
+
+        Chinese has few of these, and zeros at the other places: then nearly all must be characters of its kind.
+        """
         sample = data[: min(SAMPLE, len(data) // self.unit * self.unit)]
         if len(sample) < self.unit:
             return False
-        zeros = sample[self._zeros :: self.unit].count(0)
+        upper, lower = sample[self._zeros :: self.unit], sample[self._others :: self.unit]
+        zeros = upper.count(0)
         if self.unit == 4:
-            return zeros == len(sample) // 4 and max(sample[self._high :: 4]) <= 0x10
+            return zeros == len(upper) and any(sample) and max(sample[self._high :: 4]) <= 0x10
         if sample.startswith(self._mark):
             return True
-        return 256 * zeros >= len(sample) and 16 * sample[self._others :: 2].count(0) <= zeros
+        beside = bytes(low for high, low in zip(upper, lower, strict=True) if not high)
+        if not zeros or 16 * len(beside.translate(None, NO_TEXT)) < 15 * zeros:
+            return False
+        if 128 * zeros >= len(upper) and 16 * lower.count(0) <= zeros:
+            return True
+        n_asian = zeros + len(upper.translate(None, NOT_ASIAN))
+        n_high = len(lower.translate(None, bytes(range(0x80))))  # in ASCII there would be none
+        return 32 * n_asian >= 31 * len(upper) and 4 * n_high >= len(lower)
 
     def decoded(self, data: bytes) -> bytes | None:
         """All whole units in UTF-8, None where they stand for nothing."""

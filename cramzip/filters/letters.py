@@ -150,7 +150,7 @@ class Capitals(Filter):
             n = sum(1 for _ in run)
             flags += [is_large and n >= MIN_WORDS] * n
         letters = sum(map(len, words))
-        if like is None and sum(map(len, compress(words, flags))) < SHARE * letters:
+        if like is None and not sum(map(len, compress(words, flags))) >= SHARE * letters > 0:
             return None
         sentences = _SENTENCE.sub(lambda found: found[0].translate(capitals()), text.translate(small))
         out, at = [], 0

@@ -145,6 +145,12 @@ class Prefix(Affix):
 
     def affix_of(self, lines: list[bytes]) -> bytes:
         full = sorted(line for line in lines if line.strip())
+        found = self._common(full)
+        longer = self._common([line for line in full if line != found])  # which may be lines in short form
+        return longer if self.short(longer) == found else found
+
+    def _common(self, full: list[bytes]) -> bytes:
+        """What most of some sorted lines begin with."""
         if len(full) < MIN_LINES:
             return b""
         rare = len(full) // RARE
