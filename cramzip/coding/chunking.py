@@ -7,6 +7,7 @@ after a number of tokens. Knows nothing of vectors but that number.
 from __future__ import annotations
 
 import bz2
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,25 +41,13 @@ BITS_PER_DIMENSION = 0.2  # of models that nobody has measured; every run correc
 _OF_TEXT = b"\t\n\v\f\r" + b"\a\b\x1b"  # the latter are sent to terminals: bells, overstrikes, colours
 _CONTROL = bytes(value for value in (*range(32), 127) if value not in _OF_TEXT)
 
-# gzip, zip, PNG, PDF, JPEG, xz, zstd, bzip2, 7z, rar, lz4, cram, GIF, WebP and the like: first bytes
-_PACKED: tuple[bytes, ...] = (
-    b"\x1f\x8b\x08",
-    b"PK\x03\x04",
-    b"\x89PNG\r\n\x1a\n",
-    b"%PDF-1.",
-    b"%PDF-2.",
-    b"\xff\xd8\xff",
-    b"\xfd7zXZ\0",
+# gzip, zip, PNG, PDF, JPEG, xz, zstd, bzip2, 7z, rar, lz4, cram, Matroska, Ogg, FLAC, ID3, GIF, WOFF, MP4, WebP, AVI
+_PACKED = re.compile(
+    rb"\x1f\x8b\x08|PK\x03\x04|\x89PNG\r\n\x1a\n|%PDF-[12]\.\d|\xff\xd8\xff|\xfd7zXZ\0|\x28\xb5\x2f\xfd|BZh[1-9]1AY&SY"
+    rb"|7z\xbc\xaf\x27\x1c|Rar!\x1a\x07|\x04\x22\x4d\x18|\x9dCZ\x01|\x1aE\xdf\xa3|OggS\0|fLaC\0|ID3[\2-\4]\0"
+    rb"|GIF8[79]a.{0,6}\0|wOF[2F].{0,4}\0|\0\0\0.ftyp|RIFF.{4}(WEBP|AVI )",
+    re.DOTALL,
 )
-_PACKED += (
-    b"\x28\xb5\x2f\xfd",
-    b"BZh91AY&SY",
-    b"7z\xbc\xaf\x27\x1c",
-    b"Rar!\x1a\x07",
-    b"\x04\x22\x4d\x18",
-    b"\x9dCZ\x01",
-)
-_PACKED += (b"GIF89a", b"GIF87a", b"OggS\0", b"fLaC\0", b"ID3\x03\0", b"ID3\x04\0", b"wOF2", b"wOFF", b"\x1aE\xdf\xa3")
 
 
 def prior_capacity(width: int, vocabulary_size: int, n_layers: int) -> float:
@@ -83,9 +72,7 @@ def looks_like_text(sample: Bytes) -> bool:
 
 def is_packed(data: Bytes) -> bool:
     """Whether all of `data` is in a format that compresses what it holds, by its first bytes."""
-    begin = bytes(data[:16])
-    is_riff = begin.startswith(b"RIFF") and begin[8:12] in (b"WEBP", b"AVI ")
-    return begin.startswith(_PACKED) or begin[4:8] == b"ftyp" or is_riff
+    return _PACKED.match(bytes(data[:16])) is not None
 
 
 def probes(n_tokens: int) -> list[slice]:

@@ -167,6 +167,9 @@ class Laned(Method):
         share: float = (part.stop - part.start) / len(content)
         return 8 * order_0_size(content) * share
 
+    def cost(self, ids: Sequence[int]) -> float:
+        return 8.0 * len(encode_lanes(self.lm.model, ids, 1, Options(learner=self._learner(1))))
+
     def stored_entry(self, content: Bytes) -> Entry:
         return expected_entry(content)
 

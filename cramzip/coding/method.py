@@ -58,6 +58,10 @@ class Method(ABC):
         """What a part of a segment takes when that is stored, as far as the model cannot know it."""
 
     @abstractmethod
+    def cost(self, ids: Sequence[int]) -> float:
+        """Bits of the tokens of a short text without vectors, with what is learned of them on the way."""
+
+    @abstractmethod
     def stored_entry(self, content: Bytes) -> Entry:
         """What this method takes for the entry of a stored group of `content`, when it compares sizes."""
 

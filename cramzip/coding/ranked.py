@@ -65,6 +65,9 @@ class Ranked(Method):
         without = stored_group(content[: part.start] + content[part.stop :])
         return 8 * (stored_group(content).entry.payload_size - without.entry.payload_size)
 
+    def cost(self, ids: Sequence[int]) -> float:
+        return self.bits(ids, slice(0, len(ids)))
+
     def stored_entry(self, content: Bytes) -> Entry:
         return stored_group(content).entry
 

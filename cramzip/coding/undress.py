@@ -58,7 +58,7 @@ def _cost(method: Method, content: bytes) -> float:
         if piece.ids is None:
             total += 8 * len(piece.content)
         elif piece.ids:
-            total += method.bits(piece.ids, slice(0, len(piece.ids)))
+            total += method.cost(piece.ids)
     return total
 
 
@@ -132,7 +132,7 @@ def redressed(groups: Sequence[Group], found: Undressed, original: bytes) -> lis
 def _redressed(group: Group, chain: Chain, original: bytes) -> Iterable[Group]:
     if group.entry.kind.is_stored:
         return stored_groups(original)
-    return [filtered_group(group, chain, original)]
+    return [filtered_group(group, chain, original)] if chain.steps else [group]
 
 
 def _part(chain: Chain, original: bytes, filtered: bytes, is_last: bool) -> tuple[int, Chain] | None:
@@ -141,14 +141,12 @@ def _part(chain: Chain, original: bytes, filtered: bytes, is_last: bool) -> tupl
     low, high = 0, min(len(original), 6 * len(filtered) + 256) // unit
     while low < high and not is_last:  # the largest number of units that do not give too many bytes
         middle = (low + high + 1) // 2
-        made = chain.apply(original[: unit * middle])
-        if made is None or len(made[0]) <= len(filtered):
+        if len(chain.apply(original[: unit * middle])[0]) <= len(filtered):
             low = middle
         else:
             high = middle - 1
     length = len(original) if is_last else unit * low
-    if length == 0 or (made := chain.apply(original[:length])) is None or made[0] != filtered:
+    made, again = chain.apply(original[:length])
+    if length == 0 or made != filtered or again.invert(filtered, length) != original[:length]:
         return None
-    if made[1].invert(filtered, length) != original[:length]:
-        return None
-    return length, made[1]
+    return length, again

@@ -43,14 +43,13 @@ class Chain(NamedTuple):
             out += bytes([step.filter.id]) + pack_varint(len(step.parameters)) + step.parameters
         return out
 
-    def apply(self, data: bytes) -> tuple[bytes, Chain] | None:
-        """The same filters for other bytes, with the same settings; None where that cannot be."""
+    def apply(self, data: bytes) -> tuple[bytes, Chain]:
+        """The same filters for other bytes, with the same settings, without those that cannot change these bytes."""
         steps = []
         for step in self.steps:
-            if (change := step.filter.apply(data, step.parameters)) is None:
-                return None
-            data = change.changed
-            steps.append(Step(step.filter, change.parameters))
+            if (change := step.filter.apply(data, step.parameters)) is not None:
+                data = change.changed
+                steps.append(Step(step.filter, change.parameters))
         return data, Chain(tuple(steps))
 
     def invert(self, filtered: bytes, size: int) -> bytes:

@@ -9,9 +9,8 @@ from .base import Change, Filter, check_size, fail
 SAMPLE = 2**12  # bytes in which the zeros of wide characters are looked for
 MARK = codecs.BOM_UTF8
 BLANKS = b" \t\n\r"
-# The upper bytes of what Chinese, Japanese and Korean consist of in UTF-16: kana, characters, syllables, full width.
-ASIAN = (0x20, 0x30, *range(0x4E, 0xA0), *range(0xAC, 0xD8), 0xFF)
-NOT_ASIAN = bytes(value for value in range(256) if value not in ASIAN)
+# The upper bytes of what Chinese, Japanese and Korean consist of: marks, kana, characters, syllables, full width.
+ASIAN = frozenset((0x20, 0x30, *range(0x4E, 0xA0), *range(0xAC, 0xD8), 0xFF))
 NO_TEXT = bytes(value for value in range(256) if (value < 0x20 or 0x7F <= value < 0xA0) and value not in BLANKS)
 MIN_BLANKS = 32  # of a text in letters of one byte, one byte in so many is a blank
 
@@ -38,41 +37,33 @@ class Wide(Filter):
         self.id, self.name, self.codec = id_, codec, codec
         self.unit = 4 if "32" in codec else 2
         self._mark = "\ufeff".encode(codec)
-        first, high = (0, 1) if codec.endswith("be") else (self.unit - 1, self.unit - 2)
-        self._zeros, self._others = first, first ^ 1
-        self._high = high
 
     def is_sign(self, data: bytes) -> bool:
         """Whether the beginning of `data` has a byte order mark, or its zeros where ASCII has them in this encoding.
 
         Chinese has few of these, and zeros at the other places: then nearly all must be characters of its kind.
         """
-        sample = data[: min(SAMPLE, len(data) // self.unit * self.unit)]
-        if len(sample) < self.unit:
+        text = self._text(data[:SAMPLE])
+        if not text or text.startswith("\ufeff"):
+            return bool(text)
+        low = [code for code in map(ord, text) if code < 0x100]
+        if not low or 16 * len(bytes(low).translate(None, NO_TEXT)) < 15 * len(low):
             return False
-        upper, lower = sample[self._zeros :: self.unit], sample[self._others :: self.unit]
-        zeros = upper.count(0)
-        if self.unit == 4:
-            return zeros == len(upper) and any(sample) and max(sample[self._high :: 4]) <= 0x10
-        if sample.startswith(self._mark):
+        n_swapped = sum(code & 0xFF == 0 for code in map(ord, text))  # they would be low in the other byte order
+        if 128 * len(low) >= len(text) and 16 * n_swapped <= len(low):
             return True
-        beside = bytes(low for high, low in zip(upper, lower, strict=True) if not high)
-        if not zeros or 16 * len(beside.translate(None, NO_TEXT)) < 15 * zeros:
-            return False
-        if 128 * zeros >= len(upper) and 16 * lower.count(0) <= zeros:
-            return True
-        n_asian = zeros + len(upper.translate(None, NOT_ASIAN))
-        n_high = len(lower.translate(None, bytes(range(0x80))))  # in ASCII there would be none
-        return 32 * n_asian >= 31 * len(upper) and 4 * n_high >= len(lower)
+        n_asian = sum(code >> 8 in ASIAN for code in map(ord, text))
+        n_high = sum(code & 0xFF >= 0x80 for code in map(ord, text))  # none, were it ASCII
+        return 32 * (n_asian + len(low)) >= 31 * len(text) and 4 * n_high >= len(text)
 
     def decoded(self, data: bytes) -> bytes | None:
         """All whole units in UTF-8, None where they stand for nothing."""
+        text = self._text(data)
+        return None if text is None else text.encode("utf-8", "surrogatepass")
+
+    def _text(self, data: bytes) -> str | None:
         try:
-            return (
-                data[: len(data) // self.unit * self.unit]
-                .decode(self.codec, "surrogatepass")
-                .encode("utf-8", "surrogatepass")
-            )
+            return data[: len(data) // self.unit * self.unit].decode(self.codec, "surrogatepass")
         except UnicodeDecodeError:
             return None
 
@@ -85,7 +76,8 @@ class Wide(Filter):
                 found = data.rfind(mark, whole // 2, found + self.unit - 1)
             if found >= 0:
                 return found + self.unit
-        is_half = self.unit == 2 and data[whole - 2 :][self._zeros] & 0xFC == 0xD8  # of a pair of surrogates
+        last = self._text(data[max(0, whole - self.unit) : whole])
+        is_half = self.unit == 2 and last is not None and "\ud800" <= last <= "\udbff"  # of a pair of surrogates
         return whole - 2 if is_half and whole > 2 else whole
 
     def apply(self, data: bytes, like: bytes | None = None) -> Change | None:

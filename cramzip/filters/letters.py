@@ -71,7 +71,10 @@ class Composed(Filter):
     id, name = 8, "composed letters"
 
     def apply(self, data: bytes, like: bytes | None = None) -> Change | None:
-        if data.isascii() or not MARKS.search(text := text_of(data)):
+        if like is None and data.isascii():
+            return None
+        text = text_of(data)
+        if like is None and not MARKS.search(text):
             return None
         letters, pattern = _compositions()
         flags = []
@@ -105,7 +108,7 @@ class Blanks(Filter):
     _either = re.compile(NO_BREAK + b"|" + BLANK)
 
     def apply(self, data: bytes, like: bytes | None = None) -> Change | None:
-        if NO_BREAK not in data:
+        if like is None and NO_BREAK not in data:
             return None
         flags = [found == NO_BREAK for found in self._either.findall(data)]
         if like is None and 2 * sum(flags) <= len(flags):

@@ -1,0 +1,272 @@
+"""Text in another dress: which filters it gets, what that costs, and that all of it comes back."""
+
+import base64
+import bz2
+import gzip
+import io
+import random
+import re
+import struct
+import textwrap
+import unicodedata
+import zipfile
+from itertools import pairwise
+
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models import TINY_MODEL
+
+import cramzip
+from cramzip import CramConfig
+from cramzip.coding import encode, undress
+from cramzip.coding.chunking import is_packed, looks_like_text, next_segment
+from cramzip.coding.undress import Undressed, redressed
+from cramzip.container import opened, reading
+from cramzip.container.description import describe
+from cramzip.container.records import Kind
+from cramzip.container.stored import stored_content, stored_group
+from cramzip.container.writing import modelled_group
+from cramzip.filters.chain import FILTERS, Chain, extended
+
+ENGLISH = (
+    "The harbour master kept two logs: one for the port authority and one, in pencil, for himself.\n"
+    "On the ninth of May he wrote that the ferry had come in late, with a broken rail and no lights.\n\n"
+    "“Nobody asked me,” he said, “and so I told nobody.” The rail was mended in June, and the lights\n"
+    "were left as they were. In the autumn a schooner was lost on the bar; it was then that the second\n"
+    "log was found, and read aloud, line by line, in a room above the customs house.\n"
+)
+ASCII = ENGLISH.replace("“", '"').replace("”", '"')
+NARROW = textwrap.fill(ASCII, 24)
+FRENCH = (
+    "Le garçon était là, près de la fenêtre, à écouter la pluie. « Où êtes-vous allé cet été ? » demanda-t-elle. "
+    "Il ne répondit pas tout de suite ; il pensait à la mer, à l'odeur du café brûlé, aux années passées.\n"
+)
+RUSSIAN = (
+    "Сторож запер калитку и долго стоял под дождём. Никто не звал, зачем он ждёт, но каждый вечер всё повторялось. "
+    "Дети выросли, дом опустел, а он всё ещё слушал, как скрипит старая дверь.\n"
+)
+
+
+@pytest.fixture(scope="module")
+def lm():
+    return cramzip.load()
+
+
+def compressed(data, lm):
+    """-> the size of the file, and the filters of its groups, after it was opened again."""
+    blob = cramzip.compress(data, lm)
+    assert cramzip.decompress(blob, lm) == data
+    return len(blob), [list(names) for names in describe(reading.read(blob)).filters]
+
+
+# A text in its dress, the text itself, the filters, and how many bytes they may cost: a count, and two for each.
+DRESSES = {
+    "crlf": (ASCII.replace("\n", "\r\n").encode(), ASCII, ["crlf"], 3),
+    "cr": (ASCII.replace("\n", "\r").encode(), ASCII, ["cr"], 3),
+    "mark": (b"\xef\xbb\xbf" + ENGLISH.encode(), ENGLISH, ["byte order mark"], 3),
+    "mark and crlf": (b"\xef\xbb\xbf" + ASCII.replace("\n", "\r\n").encode(), ASCII, ["byte order mark", "crlf"], 5),
+    "utf-16": (ENGLISH.encode("utf-16-le"), ENGLISH, ["utf-16-le"], 3),
+    "utf-16 as Windows writes it": (
+        b"\xff\xfe" + ENGLISH.replace("\n", "\r\n").encode("utf-16-le"),
+        ENGLISH,
+        ["utf-16-le", "byte order mark", "crlf"],
+        7,
+    ),
+    "utf-32": (ENGLISH.encode("utf-32-be"), ENGLISH, ["utf-32-be"], 3),
+    "windows-1252": (FRENCH.encode("cp1252"), FRENCH, ["windows-1252"], 3),
+    "latin-1": (FRENCH.encode("latin-1"), FRENCH, ["windows-1252"], 3),
+    "windows-1251": (RUSSIAN.encode("cp1251"), RUSSIAN, ["windows-1251"], 3),
+    "koi8-r": (RUSSIAN.encode("koi8-r"), RUSSIAN, ["koi8-r"], 3),
+    "mac": (FRENCH.replace("\n", "\r").encode("mac-roman"), FRENCH, ["macintosh", "cr"], 5),
+    "decomposed": (unicodedata.normalize("NFD", FRENCH).encode(), FRENCH, ["composed letters"], 3),
+    "no-break": (ASCII.replace(" ", "\xa0").encode(), ASCII, ["no-break blanks"], 3),
+    "blanks": (ASCII.replace("\n", " \n").encode(), ASCII, ["line blanks"], 4),
+    "quoted": (re.sub("^", "# | ", NARROW, flags=re.MULTILINE).encode(), NARROW, ["prefix"], 8),
+}
+
+
+@pytest.mark.parametrize(("dressed", "plain", "filters", "cost"), DRESSES.values(), ids=DRESSES)
+def test_a_dress_costs_the_bytes_of_its_filters(lm, dressed, plain, filters, cost):
+    (size, found), (usual, none) = compressed(dressed, lm), compressed(plain.encode(), lm)
+    assert (found, none) == ([filters], [])
+    assert size <= usual + cost + 1  # Original_Size may take a byte more
+
+
+def test_capitals_cost_little(lm):
+    (size, found), (usual, _) = compressed(ASCII.upper().encode(), lm), compressed(ASCII.encode(), lm)
+    assert found == [["capitals"]]
+    assert size < 1.15 * usual
+
+
+@pytest.mark.parametrize("text", [ENGLISH, ASCII, FRENCH, RUSSIAN, "Hi.", "See you at 8?\nOK", "NO.\n", "a\tb\n" * 9])
+def test_a_text_without_a_dress_gives_the_very_same_file(lm, text, monkeypatch):
+    blob = cramzip.compress(text.encode(), lm)
+    monkeypatch.setattr(encode, "undressed", lambda method, content: Undressed(content, Chain(())))
+    assert cramzip.compress(text.encode(), lm) == blob
+
+
+def archive():
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a.txt", ENGLISH)
+    return out.getvalue()
+
+
+RNG = random.Random(0)
+CASES = {
+    "cesu-8": "".join(f"Message {i}: at the pier \U0001f6a2 and the dog \U0001f415! " for i in range(5))
+    .encode("utf-16", "surrogatepass")
+    .decode("utf-16")
+    .encode("utf-8"),
+    "surrogates in utf-8": b"Message 0: see you at the pier \xed\xa0\xbd\xed\xba\xa2, and bring the dog!\n" * 4,
+    "separated by NULs": b"./src/module_0/file 0.py\0./src/module_1/file 1.py\0" * 6,
+    "base64": b"Content-Transfer-Encoding: base64\r\n\r\n"
+    + base64.encodebytes(RNG.randbytes(300)).replace(b"\n", b"\r\n"),
+    "emoji": "👩‍👩‍👧‍👦 👨🏽‍🚀 🏴\U000e0067\U000e007f 🇺🇦 ❤️‍🔥 1️⃣ ".encode() * 3,
+    "Vietnamese": unicodedata.normalize(
+        "NFD", "Tiếng Việt có nhiều dấu: người, nước, được, giữa. Café naïve.\n"
+    ).encode(),
+    "bidirectional": "‫שלום עולם, זה רק מבחן‬ — ⁧مرحبا بالعالم⁩ ‏(12.5%)‎\n".encode() * 3,
+    "Thai": "ผู้เฒ่านั่งอยู่ริมแม่น้ำและเล่าเรื่องที่ไม่มีใครเชื่อ".encode() * 2,
+    "Chinese": "老人每天傍晚坐在河边给孩子们讲没有人相信的故事，灯火一盏一盏地亮起来。".encode() * 2,
+    "Chinese in UTF-16": "\ufeff老人每天傍晚坐在河边，灯火一盏一盏地亮起来。\r\n".encode("utf-16-le") * 2,
+    "colours": b"\x1b[32mINFO\x1b[0m \x1b[2m2026-05-01\x1b[22m step 0\r\x1b[K\n" * 4,
+    "binary within text": ASCII.encode()[:200] + RNG.randbytes(200) + ASCII.encode()[200:],
+    "mixed ends": b"\xef\xbb\xbfOne line.\r\nAnother line.\nA third line.\r\n\rA fourth line.\r\n",
+    "special tokens": b"<|endoftext|> <s>[INST] <<SYS>> be brief <</SYS>> hi [/INST]</s> <|im_start|>user\n",
+    "blanks of all kinds": b"def f():\n \tx1 = 1   \n  \t\tx2 = 2      \n\n\n\t\treturn x1  \n",
+    "many marks": "".join("the"[i % 3] + "\u0308\u034d\u0324\u033e\u0334"[i % 4 :] for i in range(60)).encode(),
+    "one byte": b"x",
+    "empty": b"",
+    "overlong": ASCII.encode()[:90] + b"\xc0\xaf\xe0\x80\xaf\xf0\x80\x80\xaf" + ASCII.encode()[90:],
+    "cut characters": b"\xe3\x83\x87\xe3\x83\xe3\x82\xbf\xe3\x81\xaf\xe9\x80\x94" * 8,
+    "UTF-16, a byte short": ASCII.encode("utf-16-be")[:-1],
+    "UTF-16, a lone surrogate": b"\xff\xfe" + ASCII.encode("utf-16-le") + b"\x00\xd8",
+    "UTF-32, cut": ASCII[:80].encode("utf-32-le")[:-3],
+    "digits": " ".join(str(RNG.randrange(10**9)) for _ in range(30)).encode(),
+    "niqqud": "בְּרֵאשִׁ֖ית בָּרָ֣א אֱלֹהִ֑ים אֵ֥ת הַשָּׁמַ֖יִם".encode() * 2,
+    "private use": "\ue000\ue001\ue002\U000e0001\U000e0041 text \uf8ff\n".encode() * 4,
+    "all bytes": bytes(range(256)),
+    "a code page with all bytes": FRENCH.encode("cp1252") + bytes(range(32, 256)),
+    "capitals in part": ASCII.encode()[:200] + ASCII.upper().encode()[200:],
+    "quoted in part": ASCII.encode() + re.sub("^", "> ", ASCII, flags=re.MULTILINE).encode(),
+}
+
+
+@pytest.mark.parametrize("data", CASES.values(), ids=CASES)
+def test_what_people_met_elsewhere_comes_back(lm, data):
+    compressed(data, lm)
+
+
+@pytest.mark.parametrize("text", [ASCII, RUSSIAN], ids=["English", "Russian"])
+def test_outside_models_get_filters_too(text, never_stored):
+    lm = cramzip.load(str(TINY_MODEL))
+    for data in (text[:150].encode("utf-16-le"), b"\xef\xbb\xbf" + text[:150].encode()):
+        for config in (CramConfig(vectors=0), CramConfig(vectors=1, effort=1)):
+            blob = cramzip.compress(data, lm, config)
+            file = reading.read(blob)
+            assert all(entry.is_filtered for entry in file.entries)
+            assert {entry.kind for entry in file.entries} <= {Kind.PREDICTED, Kind.CORRECTED}
+            assert cramzip.decompress(blob, lm) == data
+
+
+# ---------------------------------------------------------------- groups of filtered bytes
+
+
+def cut_groups(content, cuts):
+    """Groups of one token for each byte, between cuts."""
+    borders = [0, *sorted({cut % len(content) for cut in cuts} - {0}), len(content)]
+    parts = [content[a:b] for a, b in pairwise(borders)]
+    return [modelled_group(Kind.PREDICTED, part, len(part), 0, b"-") for part in parts], parts
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(list(DRESSES)), st.lists(st.integers(0, 2000), max_size=4))
+def test_each_group_has_its_own_part_of_the_original(name, cuts):
+    dressed, plain, names, _ = DRESSES[name]
+    by_name = {filter_.name: filter_ for filter_ in FILTERS.values()}
+    content, chain = dressed, Chain(())
+    for filter_name in names:
+        content, chain = extended(chain, content, by_name[filter_name])
+    groups, parts = cut_groups(content, cuts)
+    done = redressed(groups, Undressed(content, chain), dressed)
+    if plain.isascii():
+        assert done is not None or name in ("blanks", "quoted")  # a cut within a line has no place
+    if done is not None:
+        originals = [opened.original(group, part) for group, part in zip(done, parts, strict=True)]
+        assert b"".join(originals) == dressed
+        assert [group.entry.size for group in done] == list(map(len, originals))
+
+
+def test_stored_groups_among_filtered_ones_hold_the_original():
+    content, chain = extended(Chain(()), b"a\r\nb\r\n", FILTERS[2])
+    groups = [stored_group(b"a\n"), modelled_group(Kind.PREDICTED, b"b\n", 2, 0, b"-")]
+    stored, filtered = redressed(groups, Undressed(content, chain), b"a\r\nb\r\n")
+    assert stored_content(stored) == b"a\r\n"
+    assert opened.original(filtered, b"b\n") == b"b\r\n"
+
+
+def test_where_a_group_has_no_place_nothing_is_filtered(lm, monkeypatch):
+    monkeypatch.setattr(encode, "redressed", lambda groups, found, original: None if found.chain.steps else groups)
+    assert compressed(DRESSES["crlf"][0], lm)[1] == []
+
+
+# ---------------------------------------------------------------- what counts as text
+
+
+@pytest.mark.parametrize(
+    "data", [text.encode(codec) for codec in ("utf-16-le", "utf-16", "utf-32") for text in (ASCII, RUSSIAN)]
+)
+def test_wide_text_is_text(data):
+    assert looks_like_text(data)
+
+
+def test_text_in_a_code_page_is_text():
+    assert all(looks_like_text(RUSSIAN.encode(page)) for page in ("cp1251", "koi8-r", "cp866"))
+    assert not looks_like_text(random.Random(0).randbytes(4000))
+    assert not looks_like_text(struct.pack("<999i", *range(0, 99900, 100)))
+
+
+@pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be", "utf-32-le"])
+@pytest.mark.parametrize("text", [ASCII * 9, "\U0001f600" * 999], ids=["lines", "pairs"])
+def test_segments_of_wide_text_are_cut_between_characters(codec, text):
+    data, start = text.encode(codec), 0
+    while start < len(data):
+        end, _ = next_segment(data, start, 777)
+        assert data[start:end].decode(codec)
+        start = end
+
+
+PACKED = {
+    "gzip": gzip.compress(ASCII.encode()),
+    "bzip2": bz2.compress(ASCII.encode(), 1),
+    "zstd": zstandard.compress(ASCII.encode()),
+    "zip": archive(),
+    "png": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
+    "pdf": b"%PDF-1.7\n" + ASCII.encode(),
+    "jpeg": b"\xff\xd8\xff\xe0\0\x10JFIF",
+    "gif": b"GIF89a\x80\x02\xe0\x01\xf7\0\0",
+    "mp4": b"\0\0\0\x20ftypisom",
+    "webp": b"RIFF\x24\x01\0\0WEBPVP8 ",
+}
+
+
+@pytest.mark.parametrize("data", PACKED.values(), ids=PACKED)
+def test_what_is_compressed_already_is_stored_at_once(data, monkeypatch):
+    monkeypatch.setattr("cramzip.coding.chunking.looks_like_text", None)
+    assert next_segment(data + ASCII.encode() * 2**12, 0, 1000) == (len(data) + len(ASCII) * 2**12, False)
+
+
+@pytest.mark.parametrize(
+    "text", ["GIF89a is a format", "PK is short for", "The ftyp box", "RIFF and WEBP", "7z, BZh9", "Rar!"]
+)
+def test_texts_about_formats_are_texts(text):
+    assert not is_packed(text.encode())
+
+
+def test_the_model_is_asked_about_no_text_without_signs(monkeypatch):
+    monkeypatch.setattr(undress, "_cost", None)
+    text = (ENGLISH + FRENCH + RUSSIAN).encode()
+    assert undress.undressed(None, text) == (text, Chain(()))
