@@ -44,10 +44,10 @@ class Chain(NamedTuple):
         return out
 
     def apply(self, data: bytes) -> tuple[bytes, Chain]:
-        """The same filters for other bytes, with the same settings, without those that cannot change these bytes."""
+        """The same filters for other bytes, with the same settings, without those that change nothing."""
         steps = []
         for step in self.steps:
-            if (change := step.filter.apply(data, step.parameters)) is not None:
+            if (change := step.filter.apply(data, step.parameters)) and change.changed != data:
                 data = change.changed
                 steps.append(Step(step.filter, change.parameters))
         return data, Chain(tuple(steps))
