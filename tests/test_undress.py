@@ -139,6 +139,9 @@ CASES = {
     "blanks of all kinds": b"def f():\n \tx1 = 1   \n  \t\tx2 = 2      \n\n\n\t\treturn x1  \n",
     "many marks": "".join("the"[i % 3] + "\u0308\u034d\u0324\u033e\u0334"[i % 4 :] for i in range(60)).encode(),
     "one byte": b"x",
+    "a mark alone": b"\xef\xbb\xbf",
+    "a mark of UTF-16 alone": b"\xff\xfe",
+    "a mark and a line end": b"\xef\xbb\xbf\r\n",
     "empty": b"",
     "overlong": ASCII.encode()[:90] + b"\xc0\xaf\xe0\x80\xaf\xf0\x80\x80\xaf" + ASCII.encode()[90:],
     "cut characters": b"\xe3\x83\x87\xe3\x83\xe3\x82\xbf\xe3\x81\xaf\xe9\x80\x94" * 8,
@@ -170,6 +173,18 @@ def test_outside_models_get_filters_too(text, never_stored):
             assert all(entry.is_filtered for entry in file.entries)
             assert {entry.kind for entry in file.entries} <= {Kind.PREDICTED, Kind.CORRECTED}
             assert cramzip.decompress(blob, lm) == data
+
+
+@pytest.mark.parametrize("name", ["utf-16", "windows-1251"])
+def test_progress_is_told_of_original_bytes(lm, name, monkeypatch):
+    data, told = DRESSES[name][0], []
+    cramzip.compress(data, lm, progress=told.append)
+    assert sum(told) == len(data)
+    monkeypatch.setattr(encode, "redressed", lambda groups, found, original: None if found.chain.steps else groups)
+    told.clear()
+    cramzip.compress(data, lm, progress=told.append)
+    assert sum(told) == len(data)
+    assert min(told) >= 0
 
 
 # ---------------------------------------------------------------- groups of filtered bytes

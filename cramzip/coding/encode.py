@@ -189,24 +189,26 @@ class _Encoder:
         pieces = method.lm.tokenizer.encode(found.content)
         if not method.config.exact and is_hopeless(method, found.content, pieces):
             return Segment(tuple(self._store(part.content)), self.capacity, 0.0)
-        groups, gain = self._coded(pieces)
+        progress = _scaled(self.progress, len(found.content), len(part.content))
+        groups, gain = self._coded(pieces, progress)
         redone = redressed(groups, found, part.content)
         if redone is None:
-            redone, gain = self._coded(method.lm.tokenizer.encode(part.content))
+            redone, gain = self._coded(method.lm.tokenizer.encode(part.content), progress)
         groups = list(_merge_stored(redone))
         if not method.config.exact and self._is_smaller_stored(part.content, groups):
             return Segment((stored_group(part.content),), self.capacity, 0.0)
         return Segment(tuple(groups), self.capacity, gain)
 
-    def _coded(self, pieces: Iterable[Piece]) -> tuple[list[Group], float]:
-        """The groups of a text, and the bits that vectors saved."""
+    def _coded(self, pieces: Iterable[Piece], progress: Progress) -> tuple[list[Group], float]:
+        """The groups of a text, and the bits that vectors saved. `progress` is told of bytes of this text."""
         groups: list[Group] = []
         gain = 0.0
         for piece in pieces:
             if piece.ids is None:
-                groups += self._store(piece.content)
+                progress(len(piece.content))
+                groups += stored_groups(piece.content)
                 continue
-            coded = self.method.code(piece.ids, self.capacity, self.progress)
+            coded = self.method.code(piece.ids, self.capacity, progress)
             groups += coded.groups
             gain += coded.gain
             if self.learns and coded.held is not None:
@@ -227,6 +229,19 @@ class _Encoder:
             low, high = EXACT_CAPACITY_RANGE
             expected = self.method.expected
             self.capacity = min(max(EXACT_AMBITION * held, low * expected), high * expected)
+
+
+def _scaled(progress: Progress, n_filtered: int, n_original: int) -> Progress:
+    """Is told of filtered bytes, and tells `progress` of original ones, in all no more than there are."""
+    done = told = 0
+
+    def tell(n: int) -> None:
+        nonlocal done, told
+        done = min(done + n, n_filtered)
+        before, told = told, n_original * done // n_filtered
+        progress(told - before)
+
+    return tell
 
 
 def _merge_stored(groups: Iterable[Group]) -> Iterator[Group]:

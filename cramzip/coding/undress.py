@@ -20,7 +20,9 @@ from .method import Method
 
 SAMPLE = 2**11  # bytes that the model is asked about
 BEFORE = 2**7  # of them: before the first that is in doubt
-MOST_ASKED = 3  # code pages; the others make more tokens
+PAGE_SAMPLE = 2**10  # bytes that it is asked about in each code page
+MOST_ASKED = 6  # code pages
+MOST_TOKENS = 1.2  # of a page that it is asked about, for each token of the page with the fewest
 
 
 class Undressed(NamedTuple):
@@ -47,8 +49,9 @@ def undressed(method: Method, content: bytes) -> Undressed:
 
 
 def _with(found: Undressed, filter_: Filter) -> Undressed:
+    """With one filter more, or the same where it does not help."""
     more = extended(found.chain, found.content, filter_)
-    return found if more is None else Undressed(*more)
+    return Undressed(*more) if more is not None and more[0] else found  # no bytes have no tokens
 
 
 def _cost(method: Method, content: bytes) -> float:
@@ -72,14 +75,16 @@ def _decoded(method: Method, plain: Undressed) -> Undressed:
         plain.content.decode()
     except UnicodeDecodeError as error:
         first = max(0, error.start - BEFORE)
-    sample = plain.content[first : first + SAMPLE]
+    sample = plain.content[first : first + PAGE_SAMPLE]
     decoded: dict[bytes, Filter] = {}
     for page in CODE_PAGES:
         change = page.apply(sample, b"")
         assert change is not None
         decoded.setdefault(change.changed, page)
-    fewest = sorted(decoded, key=lambda content: _n_tokens(method, content))[:MOST_ASKED]
-    costs = {content: _cost(method, content) for content in fewest}
+    n_tokens = {content: _n_tokens(method, content) for content in decoded}
+    likely = [content for content in decoded if n_tokens[content] <= MOST_TOKENS * min(n_tokens.values())]
+    asked = sorted(likely, key=lambda content: n_tokens[content])[:MOST_ASKED]
+    costs = {content: _cost(method, content) for content in asked}
     best = min(costs, key=lambda content: costs[content])
     tried = _with(plain, decoded[best])
     gain = (_cost(method, sample) - costs[best]) * len(plain.content) / len(sample)
