@@ -10,6 +10,7 @@ import struct
 import textwrap
 import unicodedata
 import zipfile
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -20,6 +21,7 @@ from models import TINY_MODEL
 
 import cramzip
 from cramzip import CramConfig
+from cramzip.app.details import description_record, details
 from cramzip.coding import encode, undress
 from cramzip.coding.chunking import is_packed, looks_like_text, next_segment
 from cramzip.coding.undress import Undressed, redressed
@@ -173,6 +175,19 @@ def test_outside_models_get_filters_too(text, never_stored):
             assert all(entry.is_filtered for entry in file.entries)
             assert {entry.kind for entry in file.entries} <= {Kind.PREDICTED, Kind.CORRECTED}
             assert cramzip.decompress(blob, lm) == data
+
+
+def test_listing_names_the_filters_of_each_group(lm):
+    described = describe(reading.read(cramzip.compress(DRESSES["utf-16 as Windows writes it"][0], lm)))
+    listed = "\n".join(details(described))
+    assert re.search(r"filters +utf-16-le, byte order mark, crlf\n", listed)
+    assert re.search(r"in filters +7 bytes", listed)
+    record = description_record(described)
+    assert (record["filters"], record["filter_bytes"]) == ([["utf-16-le", "byte order mark", "crlf"]], 7)
+    parts = ("header_bytes", "filter_bytes", "vector_bytes", "correction_bytes", "stored_bytes")
+    assert sum(record[part] for part in parts) == record["file_size"]
+    chains = replace(described, filters=(("crlf",), ("crlf",), ("cr",)), entries=described.entries * 4)
+    assert "crlf (2 groups); cr (1 group)" in "\n".join(details(chains))
 
 
 @pytest.mark.parametrize("name", ["utf-16", "windows-1251"])
