@@ -3,6 +3,7 @@
 import random
 import re
 import sys
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from models import ROOT
 from test_exact_llama import GROUPED, PLAIN, PRIMER, random_model, random_tokens
 from test_exact_reference import FORMATS, SPECIFICATION, read_model, reference
 
+from cramzip.errors import DamagedFileError
 from cramzip.exact import contexts, lanes, probe, weights
 from cramzip.exact.arithmetic import stretches, table_hash
 from cramzip.exact.contexts import ALL, N_CONTEXTS, Followers, Kinds, Place
@@ -296,6 +298,17 @@ def test_what_is_coded_later_changes_nothing_before(primer, tokenizer):
     assert (runs[0][first][0], first // 4) == (3, 0)
     assert runs[0][:first] == runs[1][:first]
     assert runs[0][first:] != runs[1][first:]
+
+
+def test_damaged_payloads_give_tokens_or_an_error_of_the_file():
+    model, vocabulary = random_model(GROUPED), GROUPED.vocabulary
+    tokens, chance = repetitive(60, vocabulary), random.Random(0)
+    payload = lanes.encode_lanes(model, tokens, 3, learning([], vocabulary, 3))
+    for _ in range(25):
+        damaged = bytearray(payload)
+        damaged[chance.randrange(len(payload))] ^= 1 << chance.randrange(8)
+        with suppress(DamagedFileError):
+            assert lanes.decode_lanes(model, bytes(damaged), 60, 3, learning([], vocabulary, 3)) != tokens
 
 
 def test_memory_is_bounded():
