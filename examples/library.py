@@ -19,7 +19,7 @@ def main(path: str) -> int:
             written.write(TEXT)
         with cramzip.open(path, "rt", encoding="utf-8") as lines:
             print([line.rstrip() for line in lines if line.startswith("Chapter")])
-        with cramzip.open(path) as file:
+        with cramzip.open(path, "rb") as file:
             file.seek(-6, io.SEEK_END)
             print(file.read())
 

@@ -50,7 +50,7 @@ def open(
         stream = io.BufferedReader(_Reader(Path(path), lm))
     else:
         stream = _Written(Path(path), lm, config, is_new=mode.startswith("x"))
-    return io.TextIOWrapper(stream, encoding or "utf-8", errors, newline) if is_text else stream
+    return io.TextIOWrapper(stream, encoding=encoding or "utf-8", errors=errors, newline=newline) if is_text else stream
 
 
 class _Reader(io.RawIOBase):
