@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ class Cache:
 
     def scratch(self, name: str, shape: tuple[int, ...], dtype: type = np.float32) -> npt.NDArray[Any]:
         """Memory to work in, the same for every call with this name: contents are lost."""
-        size = int(np.prod(shape))
+        size = prod(shape)
         flat = self._scratch.get(name)
         if flat is None or len(flat) < size:
             flat = self._scratch[name] = np.empty(size, dtype)
