@@ -33,7 +33,7 @@ $(READY): pyproject.toml constraints.txt
 #   figures-card        ~30   the model card of primer; left out without WORK (of the training) and HELD_OUT
 #
 # TRAINING and HELD_OUT are folders with a folder of texts for each kind. Not made again: the README's sizes of texts that
-# are not in the repository (examples/results/smallest_primer.jsonl), and its seconds.
+# are not in the repository (examples/results/sizes_primer.json), and its seconds.
 FIGURES = figures-bench figures-laboratory figures-study figures-benchmarks figures-prompts figures-card
 NOVELS ?= cramzip/laboratory/books.txt
 MADE = build/figures
