@@ -16,7 +16,7 @@ from ..exact.learner import Learner
 from ..exact.vectors import dequantised
 from ..lm.exact import ExactLM
 
-WORTH_A_THREAD = 24  # lanes: with fewer, waiting for each other at every step takes more time than is saved
+WORTH_A_THREAD = 16  # lanes: with fewer, waiting for each other at every step takes more time than is saved
 
 Progress = Callable[[int], None]  # is told of tokens
 
