@@ -52,15 +52,21 @@ def expected_entry(content: Bytes) -> Entry:
     they are, of an ideal code of single bytes, and of bzip2, which packs most texts a little tighter than zstd.
     """
     content = bytes(content)
-    size = min(len(content), order_0_size(content), WORSE_THAN_BZIP2 * len(bz2.compress(content)) // 100)
+    size = min(len(content), order_0_size(content), WORSE_THAN_BZIP2 * _bzip2_size(content) // 100)
     return Entry(Kind.RAW if size == len(content) else Kind.ZSTD, len(content), size, 0, 0)
 
 
+@lru_cache(maxsize=2)  # a text is looked at as a group, as a segment and as a whole
 def order_0_size(content: bytes) -> int:
     """Bytes that an ideal code of single bytes needs, and its table; logarithms to 1/256 of a bit, in integers."""
     counts = Counter(content).values()
     bits = sum(count * (_log2_times_256(len(content)) - _log2_times_256(count)) for count in counts)
     return bits // (256 * 8) + ORDER_0_TABLE
+
+
+@lru_cache(maxsize=2)
+def _bzip2_size(content: bytes) -> int:
+    return len(bz2.compress(content))
 
 
 def _log2_times_256(n: int) -> int:

@@ -6,10 +6,11 @@ import re
 from typing import NoReturn
 
 from ..errors import DamagedFileError, UsageError
+from ..filters.base import MAX_VARINT_BYTES
+from ..filters.base import pack_varint as pack_varint
 
 Bytes = bytes | memoryview
 
-MAX_VARINT_BYTES = 9
 MAX_STRING = 255
 MAX_GROUP_SIZE = 2**22
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
@@ -24,16 +25,6 @@ def byte_view(data: object) -> memoryview:
     if not view.nbytes:
         return memoryview(b"")
     return view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
-
-
-def pack_varint(value: int) -> bytes:
-    """Unsigned LEB128 in its shortest form."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def pack_string(text: str) -> bytes:

@@ -7,7 +7,6 @@ Section 3 of formats/exact.md.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -77,7 +76,6 @@ class Weights:
     layers: tuple[Layer, ...]
     norm: Floats
     head: Matrix
-    digest: bytes  # SHA-256 of the file
     probe_hash: str | None  # of the logits that the model has to give, see `probe`
 
     @property
@@ -99,7 +97,7 @@ def read_model(folder: Path) -> Weights:
     except OSError as error:
         raise ModelError(f"{folder / WEIGHTS_NAME} cannot be read: {error.strerror}") from error
     tensors, notes = parse(data)
-    return assemble(shape, tensors, hashlib.sha256(data).digest(), notes.get("probe"))
+    return assemble(shape, tensors, notes.get("probe"))
 
 
 def read_shape(folder: Path) -> Shape:
@@ -220,7 +218,7 @@ def quantise(weights: Floats) -> Matrix:
     return Matrix(np.rint(weights / scales[:, None]).astype(np.int8), scales)
 
 
-def assemble(shape: Shape, tensors: Tensors, digest: bytes = b"", probe_hash: str | None = None) -> Weights:
+def assemble(shape: Shape, tensors: Tensors, probe_hash: str | None = None) -> Weights:
     """A model of named tensors, as transformers names them; a matrix has its scales in NAME.scale."""
     left = dict(tensors)
 
@@ -252,7 +250,7 @@ def assemble(shape: Shape, tensors: Tensors, digest: bytes = b"", probe_hash: st
     head = embedding if shape.tied else matrix(("lm_head",), (shape.vocabulary,), shape.width)
     if left:
         raise ModelError(f"weights: {next(iter(left))} has no place in this model")
-    found = Weights(shape, embedding, layers, norm, head, digest, probe_hash)
+    found = Weights(shape, embedding, layers, norm, head, probe_hash)
     _check_reach(found)
     return found
 

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..exact.probe import load
 from ..exact.rotations import MAX_POSITIONS
 from ..exact.weights import read_model
-from .source import ModelSource, find
+from .source import ModelSource
 from .tokens import ByteExactTokenizer, read_tokenizer
 from .with_torch import in_torch, torch_needed_by
 
@@ -59,11 +58,6 @@ class ExactLM:
     def frozen(self) -> FrozenLM:
         """The same model in torch, in float32: nearly the same logits, and gradients for cramming."""
         return in_torch(self.source, self._wanted_device)
-
-    @classmethod
-    def load(cls, path: str | Path, device: str = "auto") -> ExactLM:
-        """The model in a local folder with integer weights."""
-        return cls(find(str(path)), device)
 
 
 def _load(source: ModelSource, device: str) -> Model:
