@@ -60,12 +60,13 @@ def test_seeking_decodes_only_the_group_that_is_read(book, monkeypatch):
             file.seek(-1)
 
 
-def test_after_an_exception_there_is_what_there_was(folder):
+@pytest.mark.parametrize(("mode", "content"), [("wb", b"new"), ("wt", "new")])
+def test_after_an_exception_there_is_what_there_was(folder, mode, content):
     (folder / "a.cram").write_bytes(b"old")
 
     def fail_while_writing():
-        with cramzip.open("a.cram", "wb") as file:
-            file.write(b"new")
+        with cramzip.open("a.cram", mode) as file:
+            file.write(content)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

@@ -50,7 +50,7 @@ def open(
         stream = io.BufferedReader(_Reader(Path(path), lm))
     else:
         stream = _Written(Path(path), lm, config, is_new=mode.startswith("x"))
-    return io.TextIOWrapper(stream, encoding=encoding or "utf-8", errors=errors, newline=newline) if is_text else stream
+    return _Text(stream, encoding=encoding or "utf-8", errors=errors, newline=newline) if is_text else stream
 
 
 class _Reader(io.RawIOBase):
@@ -100,8 +100,19 @@ class _Reader(io.RawIOBase):
             raise ValueError("I/O operation on closed file")
 
 
+class _Text(io.TextIOWrapper):
+    """Text in front of either of the others."""
+
+    def __exit__(self, kind: object, *rest: object) -> None:
+        if kind is not None and isinstance(self.buffer, _Written):
+            self.buffer.is_wanted = False
+        self.close()
+
+
 class _Written(io.BytesIO):
-    """What is written, until it is compressed at `close`."""
+    """What is written, until it is compressed at `close`, if it is still wanted then."""
+
+    is_wanted = True
 
     def __init__(self, path: Path, lm: LM | None, config: CramConfig | None, *, is_new: bool):
         super().__init__()
@@ -113,15 +124,15 @@ class _Written(io.BytesIO):
         self._path, self._lm, self._config = path, lm, config
 
     def __exit__(self, kind: object, *rest: object) -> None:
-        if kind is not None:
-            super().close()  # what was there stays
+        self.is_wanted = kind is None  # else what was there stays
         self.close()
 
     def close(self) -> None:
         if self.closed:
             return
         try:
-            write_whole(self._path, codec.compress(self.getvalue(), self._lm, self._config))
+            if self.is_wanted:
+                write_whole(self._path, codec.compress(self.getvalue(), self._lm, self._config))
         finally:
             super().close()
 
