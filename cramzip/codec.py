@@ -93,11 +93,11 @@ def decompress(
     is another model. A whole is checked by its SHA-256, a part by the checksums of its groups.
     """
     file = reading.read(byte_view(_read_all(blob)))
-    lm = model_for(file.header, lm)
     size = file.header.original_size
     end = size if stop is None else min(stop, size)
     if max_size is not None and end - start > max_size:
         raise UsageError(f"max_size: {end - start} bytes are to be decoded, at most {max_size} are wanted")
+    lm = model_for(file.header, lm)
     if start == 0 and stop is None:
         return b"".join(restore(file, Runner(lm, workers=workers, progress=progress or (lambda _: None))))
     return restore_part(file, lm, start, end)
