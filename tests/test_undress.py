@@ -1,20 +1,15 @@
 """Text in another dress: which filters it gets, what that costs, and that all of it comes back."""
 
 import base64
-import bz2
-import gzip
-import io
 import random
 import re
 import struct
 import textwrap
 import unicodedata
-import zipfile
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import TINY_MODEL
@@ -23,7 +18,7 @@ import cramzip
 from cramzip import CramConfig
 from cramzip.app.details import description_record, details
 from cramzip.coding import encode, undress
-from cramzip.coding.chunking import is_packed, looks_like_text, next_segment
+from cramzip.coding.chunking import looks_like_text, next_segment
 from cramzip.coding.undress import Undressed, redressed
 from cramzip.container import opened, reading
 from cramzip.container.description import describe
@@ -107,13 +102,6 @@ def test_a_text_without_a_dress_gives_the_very_same_file(lm, text, monkeypatch):
     blob = cramzip.compress(text.encode(), lm)
     monkeypatch.setattr(encode, "undressed", lambda method, content: Undressed(content, Chain(())))
     assert cramzip.compress(text.encode(), lm) == blob
-
-
-def archive():
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("a.txt", ENGLISH)
-    return out.getvalue()
 
 
 RNG = random.Random(0)
@@ -267,33 +255,6 @@ def test_segments_of_wide_text_are_cut_between_characters(codec, text):
         end, _ = next_segment(data, start, 777)
         assert data[start:end].decode(codec)
         start = end
-
-
-PACKED = {
-    "gzip": gzip.compress(ASCII.encode()),
-    "bzip2": bz2.compress(ASCII.encode(), 1),
-    "zstd": zstandard.compress(ASCII.encode()),
-    "zip": archive(),
-    "png": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
-    "pdf": b"%PDF-1.7\n" + ASCII.encode(),
-    "jpeg": b"\xff\xd8\xff\xe0\0\x10JFIF",
-    "gif": b"GIF89a\x80\x02\xe0\x01\xf7\0\0",
-    "mp4": b"\0\0\0\x20ftypisom",
-    "webp": b"RIFF\x24\x01\0\0WEBPVP8 ",
-}
-
-
-@pytest.mark.parametrize("data", PACKED.values(), ids=PACKED)
-def test_what_is_compressed_already_is_stored_at_once(data, monkeypatch):
-    monkeypatch.setattr("cramzip.coding.chunking.looks_like_text", None)
-    assert next_segment(data + ASCII.encode() * 2**12, 0, 1000) == (len(data) + len(ASCII) * 2**12, False)
-
-
-@pytest.mark.parametrize(
-    "text", ["GIF89a is a format", "PK is short for", "The ftyp box", "RIFF and WEBP", "7z, BZh9", "Rar!"]
-)
-def test_texts_about_formats_are_texts(text):
-    assert not is_packed(text.encode())
 
 
 def test_the_model_is_asked_about_no_text_without_signs(monkeypatch):

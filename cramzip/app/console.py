@@ -105,15 +105,19 @@ def human(n: float, suffix: str = "") -> str:
     return f"{n:.3g} B{suffix}"
 
 
-def closing_line(described: Description, seconds: float) -> str:
-    """What became of one file: sizes, ratio, bits per byte, tokens per vector, time."""
+def closing_line(described: Description, seconds: float, packed: str | None = None) -> str:
+    """What became of one file: sizes, ratio, bits per byte, tokens per vector, time.
+
+    `packed`: the format in which the original is compressed already, if it is.
+    """
     parts = [f"{described.original_size:,} -> {count(described.file_size, 'byte')}"]
     if described.original_size:
         parts.append(f"ratio {ratio(described)}")
         if described.n_vectors:
             parts.append(f"{described.tokens_per_vector:.1f} tokens/vector")
         else:
-            parts.append("no vectors" if described.n_modelled else "stored")
+            stored = f"stored: {packed} is compressed already" if packed else "stored"
+            parts.append("no vectors" if described.n_modelled else stored)
     return ", ".join([*parts, f"{seconds:.1f} s"])
 
 

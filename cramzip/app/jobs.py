@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..coding.original import Original
+from ..coding.packed import packed_format
 from ..coding.restore import Runner, restore, verify
 from ..config import CramConfig
 from ..container import reading
@@ -91,7 +92,8 @@ class Compression:
         destination.finish(path, output, source)
         described = describe(file)
         seconds = time.perf_counter() - start
-        console.say(f"{label(argument)} -> {place(path)}: {closing_line(described, seconds)}")
+        told = closing_line(described, seconds, packed_format(source.data))
+        console.say(f"{label(argument)} -> {place(path)}: {told}")
         return described
 
     def _identity(self, source: Source, writer: Writer, conditions: str | None) -> bytes:

@@ -7,13 +7,13 @@ after a number of tokens. Knows nothing of vectors but that number.
 from __future__ import annotations
 
 import bz2
-import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from ..container.wire import MAX_GROUP_SIZE, Bytes
 from ..filters.encodings import has_blanks_like_text, wide_encoding
+from .packed import packed_format
 
 SAMPLE = 2**16  # bytes looked at to tell text from other data
 MAX_CONTROL_SHARE = 0.05
@@ -41,14 +41,6 @@ BITS_PER_DIMENSION = 0.2  # of models that nobody has measured; every run correc
 _OF_TEXT = b"\t\n\v\f\r" + b"\a\b\x1b"  # the latter are sent to terminals: bells, overstrikes, colours
 _CONTROL = bytes(value for value in (*range(32), 127) if value not in _OF_TEXT)
 
-# gzip, zip, PNG, PDF, JPEG, xz, zstd, bzip2, 7z, rar, lz4, cram, Matroska, Ogg, FLAC, ID3, GIF, WOFF, MP4, WebP, AVI
-_PACKED = re.compile(
-    rb"\x1f\x8b\x08|PK\x03\x04|\x89PNG\r\n\x1a\n|%PDF-[12]\.\d|\xff\xd8\xff|\xfd7zXZ\0|\x28\xb5\x2f\xfd|BZh[1-9]1AY&SY"
-    rb"|7z\xbc\xaf\x27\x1c|Rar!\x1a\x07|\x04\x22\x4d\x18|\x9dCZ\x01|\x1aE\xdf\xa3|OggS\0|fLaC\0|ID3[\2-\4]\0"
-    rb"|GIF8[79]a.{0,6}\0|wOF[2F].{0,4}\0|\0\0\0.ftyp|RIFF.{4}(WEBP|AVI )",
-    re.DOTALL,
-)
-
 
 def prior_capacity(width: int, vocabulary_size: int, n_layers: int) -> float:
     """Bits that one vector of a model may be expected to hold before anything has been tried."""
@@ -70,11 +62,6 @@ def looks_like_text(sample: Bytes) -> bool:
     return len(data) < HIGHLY_REDUNDANT * len(bz2.compress(data)) or len(data) < 1024
 
 
-def is_packed(data: Bytes) -> bool:
-    """Whether all of `data` is in a format that compresses what it holds, by its first bytes."""
-    return _PACKED.match(bytes(data[:16])) is not None
-
-
 def probes(n_tokens: int) -> list[slice]:
     """Which of so many tokens of a segment are tried before the others are; none where that does not pay."""
     if n_tokens < WORTH_PROBING:
@@ -89,7 +76,7 @@ def next_segment(data: Bytes, start: int, size: int) -> tuple[int, bool]:
     A text segment has about `size` bytes and ends after a line, or else a word, or else a whole character. A
     segment of other data goes on as far as samples look like other data, up to MAX_GROUP_SIZE bytes.
     """
-    if is_packed(data):
+    if packed_format(data):
         return min(start + MAX_GROUP_SIZE, len(data)), False
     sample = bytes(data[start : start + min(size, SAMPLE)])
     if not looks_like_text(sample):
