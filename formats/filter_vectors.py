@@ -7,7 +7,7 @@ from exact_vectors import WIDTH, Modeller, vector_bytes
 from writer import FILTERED, RAW, ZSTD, VectorBlock, bad, draw, filtered, ok, raw, tokens_of, told, varint
 
 MARK, CRLF, CR, UTF_16_LE, UTF_16_BE, UTF_32_LE, UTF_32_BE, LETTERS, BLANKS, CAPITALS = range(1, 11)
-LINE_BLANKS, PREFIX, WINDOWS_1252, KOI8_R, WINDOWS_1253 = 12, 13, 32, 38, 41
+STRAYS, LINE_BLANKS, PREFIX, WINDOWS_1252, KOI8_R, WINDOWS_1253 = 11, 12, 13, 32, 38, 41
 BLOCK = VectorBlock(4, WIDTH)
 UPPER = bytes(range(0x80, 0x100))
 
@@ -89,6 +89,17 @@ def cases():
         "".join(filters.capitals().values()).encode(),
         (CAPITALS, b""),
     )
+    words = "café é — é".encode(), b"ca\xfff\xe9 \xc3\xa9 \xe2\x80\x94 \xe9\x80\x81"
+    yield (
+        "strays",
+        "bytes of windows-1252 in UTF-8, and three that are cut out",
+        *words,
+        (STRAYS, b"\x20\6\4\xff\x17\2\x80\x81\1\2"),
+    )
+    yield "strays-alone", "cuts, and no page", b"one", b"\x80on\xff\xfee", (STRAYS, b"\0\6\0\x80\5\2\xff\xfe")
+    yield "strays-invalid", "filtered bytes that are no UTF-8", b"\xff\xc3\xa9", b"\xff\xe9", (STRAYS, b"\x20\0")
+    ends = b"a\r\nb\nc\r\nd\ne\r\nf\ng\r\nh\ni\nj\r\n"
+    yield "bits", "a bit for each line end", ends.replace(b"\r", b""), ends, (CRLF, b"\0\0\x55\2")
     for what, mode, original in [("", 0, b"a \n \nb\nc "), ("-short", 1, b"a \n\nb\nc ")]:
         yield (
             f"line-blanks{what}",
@@ -130,6 +141,8 @@ def valid(modeller):
     yield ok(
         "filtered-beside-others", "a filtered group between two that are not", modeller.file(other, group, raw(b"!"))
     )
+    group = filtered(coded(modeller, b"a"), b"||||||||a", *[(PREFIX, b"\2|")] * 8)
+    yield ok("filters-eight", "as many filters as there may be", modeller.file(group))
     group = filtered(coded(modeller, b"a\nb", vector_bytes(4, 4)), b"a\r\nb", (CRLF, b""))
     yield ok("filtered-prompted", "filters, then a vector, then coded tokens", modeller.file(group, vectors=BLOCK))
     recited = modeller.recited(vector_bytes(11, 4, 2), 24)
@@ -161,9 +174,9 @@ def invalid_payload(modeller):
     group = coded(modeller, b"a\nb\n")
     for what, description, block in [
         ("none", "Filter_Count is 0", b"\0"),
-        ("five", "Filter_Count is 5", b"\5" + b"\2\0" * 5),
+        ("nine", "Filter_Count is 9", b"\x09" + b"\2\0" * 9),
         ("reserved-0", "Filter_ID is 0", b"\1\0\0"),
-        ("reserved-11", "Filter_ID is 11", b"\1\x0b\0"),
+        ("reserved-15", "Filter_ID is 15", b"\1\x0f\0"),
         ("reserved-45", "Filter_ID is 45", b"\1\x2d\0"),
         ("parameters-long", "parameters end beyond the payload", b"\1\2\x7f"),
         ("not-shortest", "the length of parameters is not in its shortest encoding", b"\1\2\x80\0"),
@@ -205,6 +218,18 @@ def invalid_content(modeller):
         ("utf-32-unit", "a whole unit in the parameters", lines, (UTF_32_BE, b"abcd")),
         ("letters-too-long", "more runs than letters", "é".encode(), (LETTERS, b"\1")),
         ("capitals-too-long", "more runs than words", b"one two", (CAPITALS, b"\1\1")),
+        ("bits-few", "a byte of bits too few", b"\n" * 9, (CRLF, b"\0\0\1")),
+        ("bits-many", "a byte of bits too many", lines, (CRLF, b"\0\0\1\0")),
+        ("bits-left-over", "a bit for the third of two places", lines, (CRLF, b"\0\0\4")),
+        ("strays-none", "no parameters of stray bytes", lines, (STRAYS, b"")),
+        ("strays-page", "stray bytes of a code page that is reserved", lines, (STRAYS, b"\x2d\0")),
+        ("strays-size", "Cut_Size is more than there is", lines, (STRAYS, b"\x20\2\0")),
+        ("strays-gap", "a cut right after another", lines, (STRAYS, b"\x20\4\0\x80\0\x81")),
+        ("strays-length", "a cut of one byte with its length", lines, (STRAYS, b"\x20\3\1\1\x80")),
+        ("strays-cut-off", "the last cut ends too soon", lines, (STRAYS, b"\x20\3\1\2\x80")),
+        ("strays-end", "a cut after the end", lines, (STRAYS, b"\x20\2\x0a\x80")),
+        ("strays-runs", "more runs than characters of the page", lines, (STRAYS, b"\x20\0\1")),
+        ("strays-runs-no-page", "runs, and no page", lines, (STRAYS, b"\0\0\1")),
         ("line-blanks-none", "no blank", lines, (LINE_BLANKS, b"\1")),
         ("line-blanks-65", "65 blanks", b"a", (LINE_BLANKS, varint(130))),
         ("line-blanks-cut", "no parameters", lines, (LINE_BLANKS, b"")),

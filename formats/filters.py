@@ -4,7 +4,8 @@ import re
 import unicodedata
 from functools import cache
 
-MARK, LINES, MAC_LINES, WIDE, LETTERS, BLANKS, CAPITALS, LINE_BLANKS, PREFIX = 1, 2, 3, (4, 5, 6, 7), 8, 9, 10, 12, 13
+MARK, LINES, MAC_LINES, WIDE, LETTERS, BLANKS, CAPITALS = 1, 2, 3, (4, 5, 6, 7), 8, 9, 10
+STRAYS, LINE_BLANKS, PREFIX = 11, 12, 13
 CODECS = {4: "utf-16-le", 5: "utf-16-be", 6: "utf-32-le", 7: "utf-32-be"}
 PAGES = {
     32: "cp1252",
@@ -21,7 +22,7 @@ PAGES = {
     43: "cp850",
     44: "cp866",
 }
-KNOWN = {MARK, LINES, MAC_LINES, *WIDE, LETTERS, BLANKS, CAPITALS, LINE_BLANKS, PREFIX, *PAGES}
+KNOWN = {MARK, LINES, MAC_LINES, *WIDE, LETTERS, BLANKS, CAPITALS, STRAYS, LINE_BLANKS, PREFIX, *PAGES}
 SMALL = (  # first and last small letter, step, and how much lower the large one is
     "61-7A 1 32, E0-F6 1 32, F8-FE 1 32, 101-12F 2 1, 133-137 2 1, 13A-148 2 1, 14B-177 2 1, 17A-17E 2 1, "
     "3AC-3AC 1 38, 3AD-3AF 1 37, 3B1-3C1 1 32, 3C3-3CB 1 32, 3CC-3CC 1 64, 3CD-3CE 1 63, "
@@ -50,7 +51,7 @@ def take_varint(data):
 
 def parse(payload):
     """-> (Filter_ID, parameters) of each filter, and what follows them."""
-    require(payload and 1 <= payload[0] <= 4, "Filter_Count is not 1 to 4")
+    require(payload and 1 <= payload[0] <= 8, "Filter_Count is not 1 to 8")
     count, rest, steps = payload[0], payload[1:], []
     for _ in range(count):
         require(rest and rest[0] in KNOWN, "Filter_ID is reserved, or missing")
@@ -88,6 +89,8 @@ def invert_one(number, parameters, data, limit):
         large = capitals()
         word = "[" + "".join(large) + "".join(large.values()) + "]+"
         return at_places(data, word, lambda found: "".join(large.get(c, c) for c in found), parameters)
+    if number == STRAYS:
+        return with_strays(data, parameters, limit)
     return with_affixes(number, data, parameters, limit)
 
 
@@ -98,20 +101,54 @@ def generalised(data):
         raise Malformed("filtered bytes are no UTF-8") from error
 
 
-def from_page(data, codec):
+def page_numbers(codec):
+    """The byte of each character of a code page."""
     numbers = {}
     for value in range(256):
         try:
             numbers[bytes([value]).decode(codec)] = value
         except UnicodeDecodeError:
             numbers[chr(value)] = value  # the page leaves it open
+    return numbers
+
+
+def from_page(data, codec):
+    numbers = page_numbers(codec)
     text = generalised(data)
     require(all(character in numbers for character in text), "a character that is not in the code page")
     return bytes(numbers[character] for character in text)
 
 
+def with_strays(data, parameters, limit):
+    require(parameters and (parameters[0] == 0 or parameters[0] in PAGES), "a code page that is reserved, or missing")
+    size, rest = take_varint(parameters[1:])
+    require(size <= len(rest), "cuts are cut")
+    cuts, marks = rest[:size], rest[size:]
+    if parameters[0]:
+        upper = {c: value for c, value in page_numbers(PAGES[parameters[0]]).items() if value > 0x7F}
+        pattern = f"[{''.join(map(re.escape, upper))}]"
+        data = at_places(data, pattern, lambda c: chr(0xDC00 + upper[c]), marks)
+    else:
+        runs(marks, 0)
+    require(len(data) + size <= limit, "cuts are too long for their group")
+    out, at, is_first = b"", 0, True
+    while cuts:
+        gap, cuts = take_varint(cuts)
+        length, cuts = take_varint(cuts) if gap % 2 else (1, cuts)
+        require(gap > 1 or is_first, "a cut right after another")
+        require((length > 1 or gap % 2 == 0) and length <= len(cuts), "a cut of one byte with its length, or cut off")
+        require(at + gap // 2 <= len(data), "a cut after the end")
+        out += data[at : at + gap // 2] + cuts[:length]
+        at, cuts, is_first = at + gap // 2, cuts[length:], False
+    return out + data[at:]
+
+
 def runs(parameters, n):
     """Whether each of n places is marked."""
+    if parameters[:2] == b"\0\0":
+        bits = "".join(f"{byte:08b}"[::-1] for byte in parameters[2:])
+        require(len(parameters) - 2 == (n + 7) // 8 and "1" not in bits[n:], "too many bits, or too few")
+        return [bit == "1" for bit in bits[:n]]
     places, marked = [], True
     while parameters:
         length, parameters = take_varint(parameters)

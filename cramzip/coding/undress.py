@@ -12,17 +12,18 @@ from typing import NamedTuple
 from ..container.records import Group
 from ..container.stored import stored_groups
 from ..container.writing import filtered_group
-from ..filters.base import Filter
-from ..filters.chain import CERTAIN, DOUBTFUL, Chain, extended
+from ..filters.base import Change, Filter
+from ..filters.chain import CERTAIN, DOUBTFUL, STRAYS, Chain, extended
 from ..filters.encodings import CODE_PAGES, is_utf8, wide_encoding
-from ..filters.letters import Capitals
+from ..filters.letters import Capitals, bytes_of, text_of
+from ..filters.strays import INVALID, NO_PAGE, PAGES, VALID, n_invalid
 from .method import Method
 
 SAMPLE = 2**11  # bytes that the model is asked about
 BEFORE = 2**7  # of them: before the first that is in doubt
-PAGE_SAMPLE = 2**10  # bytes that it is asked about in each code page
+PAGE_SAMPLE = 2**10  # characters that it is asked about in each code page
 MOST_ASKED = 6  # code pages
-MOST_TOKENS = 1.2  # of a page that it is asked about, for each token of the page with the fewest
+MOST_TOKENS = 1.2  # of what it is asked about, for each token of what has the fewest; a byte of parameters is one, too
 
 
 class Undressed(NamedTuple):
@@ -48,9 +49,9 @@ def undressed(method: Method, content: bytes) -> Undressed:
     return found
 
 
-def _with(found: Undressed, filter_: Filter) -> Undressed:
+def _with(found: Undressed, filter_: Filter, like: bytes | None = None) -> Undressed:
     """With one filter more, or the same where it does not help."""
-    more = extended(found.chain, found.content, filter_)
+    more = extended(found.chain, found.content, filter_, like)
     return Undressed(*more) if more is not None and more[0] else found  # no bytes have no tokens
 
 
@@ -69,26 +70,59 @@ def _n_tokens(method: Method, content: bytes) -> int:
     return sum(len(piece.content if piece.ids is None else piece.ids) for piece in method.lm.tokenizer.encode(content))
 
 
+class _Decoding(NamedTuple):
+    """A way to read what is no UTF-8, and what it makes of a sample."""
+
+    filter: Filter
+    like: bytes | None
+    change: Change
+
+    @property
+    def bits(self) -> int:
+        """Bits of its parameters."""
+        return 8 * len(self.change.parameters)
+
+
 def _decoded(method: Method, plain: Undressed) -> Undressed:
-    """In the code page that the model finds likeliest; as it is, if it finds that likelier."""
-    try:
-        plain.content.decode()
-    except UnicodeDecodeError as error:
-        first = max(0, error.start - BEFORE)
-    sample = plain.content[first : first + PAGE_SAMPLE]
-    decoded: dict[bytes, Filter] = {}
-    for page in CODE_PAGES:
-        change = page.apply(sample, b"")
-        assert change is not None
-        decoded.setdefault(change.changed, page)
-    n_tokens = {content: _n_tokens(method, content) for content in decoded}
-    likely = [content for content in decoded if n_tokens[content] <= MOST_TOKENS * min(n_tokens.values())]
-    asked = sorted(likely, key=lambda content: n_tokens[content])[:MOST_ASKED]
-    costs = {content: _cost(method, content) for content in asked}
+    """Read as the model finds likeliest: in a code page, or in parts; as it is, if it finds that likelier."""
+    sample = _sample(plain.content)
+    n_wrong, n_right = n_invalid(plain.content)
+    ways: list[tuple[Filter, bytes | None]] = [(page, None) for page in CODE_PAGES]
+    in_parts: list[tuple[Filter, bytes | None]] = [(STRAYS, bytes([page])) for page in (*PAGES, NO_PAGE)]
+    if n_right:  # a page for all would spoil these letters, unless they are there by chance
+        ways = in_parts + ways if n_right < n_wrong else in_parts
+    else:
+        ways += in_parts
+    found: dict[bytes, _Decoding] = {}
+    for way, like in ways:
+        change = way.apply(sample, b"" if like is None else like)
+        if change is not None:
+            found.setdefault(change.changed, _Decoding(way, like, change))
+    sizes = {content: _n_tokens(method, content) + len(way.change.parameters) for content, way in found.items()}
+    likely = [content for content in found if sizes[content] <= MOST_TOKENS * min(sizes.values())]
+    asked = sorted(likely, key=lambda content: sizes[content])[:MOST_ASKED]
+    costs = {content: _cost(method, content) + found[content].bits for content in asked}
     best = min(costs, key=lambda content: costs[content])
-    tried = _with(plain, decoded[best])
-    gain = (_cost(method, sample) - costs[best]) * len(plain.content) / len(sample)
+    tried = _with(plain, found[best].filter, found[best].like)
+    share = n_invalid(sample)[0] / n_wrong
+    gain = (_cost(method, sample) - costs[best] + found[best].bits) / share
     return tried if gain > _more(plain, tried) else plain
+
+
+def _sample(content: bytes) -> bytes:
+    """A few passages in which something is no UTF-8, from all of the content; and some with other letters that are."""
+    text = text_of(content)
+    wrong = [found.start() for found in INVALID.finditer(text)]
+    right = [found.start() for found in VALID.finditer(text)]
+    places = [
+        among[(len(among) - 1) * i // (n - 1)] for among, n in ((wrong, 4), (right, 2)) if among for i in range(n)
+    ]
+    size, last, passages = PAGE_SAMPLE // len(places), 0, []
+    for place in sorted(places):
+        first = max(last, place - size // 4)
+        last = max(first, place + size - size // 4)
+        passages.append(text[first:last])
+    return bytes_of("".join(passages))
 
 
 def _more(plain: Undressed, tried: Undressed) -> int:

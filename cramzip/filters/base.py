@@ -10,6 +10,7 @@ from typing import NamedTuple, NoReturn
 from ..errors import DamagedFileError
 
 MAX_VARINT_BYTES = 9
+BIT_BY_BIT = b"\0\0"  # instead of runs
 
 
 class Change(NamedTuple):
@@ -72,16 +73,26 @@ def take_varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def pack_runs(flags: Iterable[bool]) -> bytes:
-    """The lengths of the runs of equal flags but the last, the first of them of True; no bytes where all are True."""
+    """The lengths of the runs of equal flags but the last, the first of them of True; no bytes where all are True.
+
+    Where that is shorter: two empty runs, which are none, and then a bit for each flag.
+    """
+    flags = list(flags)
     runs = [(flag, sum(1 for _ in run)) for flag, run in groupby(flags)]
     lengths = [length for _, length in runs[:-1]]
     if runs and not runs[0][0]:
         lengths.insert(0, 0)
-    return b"".join(map(pack_varint, lengths))
+    packed = b"".join(map(pack_varint, lengths))
+    if len(packed) <= len(BIT_BY_BIT) + -(-len(flags) // 8):
+        return packed
+    bits = "".join("1" if flag else "0" for flag in reversed(flags))
+    return BIT_BY_BIT + int(bits, 2).to_bytes(-(-len(flags) // 8), "little")
 
 
 def unpack_runs(parameters: bytes, at: int, n: int) -> list[bool]:
     """The `n` flags whose runs begin at `at` of `parameters`. Raises DamagedFileError."""
+    if parameters.startswith(BIT_BY_BIT, at):
+        return _unpack_bits(parameters[at + len(BIT_BY_BIT) :], n)
     flags: list[bool] = []
     flag, begin = True, at
     while at < len(parameters):
@@ -94,3 +105,11 @@ def unpack_runs(parameters: bytes, at: int, n: int) -> list[bool]:
         flags += [flag] * length
         flag = not flag
     return flags + [flag] * (n - len(flags))
+
+
+def _unpack_bits(packed: bytes, n: int) -> list[bool]:
+    """The lowest `n` bits of bytes of which these are all."""
+    bits = bin(int.from_bytes(packed, "little"))[:1:-1]
+    if len(packed) != -(-n // 8) or bits.rfind("1") >= n:
+        fail(f"{len(packed)} bytes of bits for {n} places, or bits beyond")
+    return [bit == "1" for bit in bits[:n].ljust(n, "0")]

@@ -9,15 +9,17 @@ from .base import Filter, check_size, pack_varint, take_varint
 from .encodings import CODE_PAGES, WIDE, Mark
 from .letters import Blanks, Capitals, Composed
 from .lines import CR, CRLF, LineBlanks, LineEnds, Prefix
+from .strays import StrayBytes
 
-MAX_FILTERS = 4
+MAX_FILTERS = 8
 MOST_GROWTH = 3  # filtered bytes for each byte of the original, at most
 MIN_CHAIN_SIZE = 3  # bytes
 
 # In the order in which they are tried.
 CERTAIN = (Mark(), LineEnds(2, "crlf", CRLF), LineEnds(3, "cr", CR), Composed(), Blanks())
 DOUBTFUL = (LineBlanks(), Prefix(), Capitals())
-FILTERS: dict[int, Filter] = {each.id: each for each in (*WIDE, *CODE_PAGES, *CERTAIN, *DOUBTFUL)}
+STRAYS = StrayBytes()
+FILTERS: dict[int, Filter] = {each.id: each for each in (*WIDE, *CODE_PAGES, STRAYS, *CERTAIN, *DOUBTFUL)}
 
 
 class Step(NamedTuple):
@@ -83,9 +85,12 @@ def parse(payload: bytes | memoryview) -> tuple[Chain, int]:
     return Chain(tuple(steps)), at
 
 
-def extended(chain: Chain, data: bytes, change_of: Filter) -> tuple[bytes, Chain] | None:
-    """`chain` and one filter more, applied to `data`, if it changes these and gives them back."""
-    if len(chain.steps) == MAX_FILTERS or (change := change_of.apply(data)) is None:
+def extended(chain: Chain, data: bytes, change_of: Filter, like: bytes | None = None) -> tuple[bytes, Chain] | None:
+    """`chain` and one filter more, applied to `data`, if it changes these and gives them back.
+
+    `like`: parameters whose settings it is to take.
+    """
+    if len(chain.steps) == MAX_FILTERS or (change := change_of.apply(data, like)) is None:
         return None
     try:
         restored = change_of.invert(change.changed, change.parameters, MOST_GROWTH * len(data))

@@ -12,6 +12,7 @@ from .base import Change, Filter, check_size, fail, pack_runs, pack_varint, take
 LF, CR, CRLF = b"\n", b"\r", b"\r\n"
 MAX_AFFIX = 64  # bytes
 MIN_LINES = 4  # of a text whose lines are worth a look
+WORTH = 2  # ends of lines in the minority, for a byte of parameters
 RARE = 8  # one line in so many may be without what the others begin with, at either end of their order
 
 
@@ -26,9 +27,14 @@ class LineEnds(Filter):
         if like is None and self.end not in data:
             return None
         flags = [found == self.end for found in self._either.findall(data)]
-        if like is None and 2 * sum(flags) < len(flags):
+        parameters = pack_runs(flags)
+        if like is None and 2 * sum(flags) < len(flags) and not self._is_worth(sum(flags), parameters):
             return None
-        return Change(data.replace(self.end, LF), pack_runs(flags))
+        return Change(data.replace(self.end, LF), parameters)
+
+    def _is_worth(self, n: int, parameters: bytes) -> bool:
+        """Whether `n` such ends among others are better told apart here than by a model."""
+        return self.end == CRLF and WORTH * len(parameters) <= n
 
     def invert(self, changed: bytes, parameters: bytes, limit: int) -> bytes:
         lines = changed.split(LF)
