@@ -104,6 +104,37 @@ def test_a_text_without_a_dress_gives_the_very_same_file(lm, text, monkeypatch):
     assert cramzip.compress(text.encode(), lm) == blob
 
 
+CURLED = textwrap.fill(ASCII.replace('"Nobody', "“Nobody").replace("ferry", "café"), 40)
+
+
+def mixed():
+    """UTF-8 with CRLF in one half, French in Latin-1 and bytes that belong to nothing; and what it means."""
+    lines = CURLED.splitlines(keepends=True)
+    first, second = "".join(lines[:6]), "".join(lines[6:])
+    stray = first.encode().replace(b"harbour", b"harb\xffour").replace(b"rail", b"\xd0rail")
+    return stray + FRENCH.encode("latin-1") + second.replace("\n", "\r\n").encode(), first + FRENCH + second
+
+
+def test_what_is_mixed_costs_little(lm):
+    dressed, plain = mixed()
+    (size, found), (usual, none) = compressed(dressed, lm), compressed(plain.encode(), lm)
+    assert (found, none) == ([["stray bytes", "crlf"]], [])
+    assert size < usual + 25
+
+
+def test_a_few_stray_bytes_do_not_make_a_code_page_of_all(lm):
+    strays = iter(b"\xff\xa4\xd0\x9d\xc0\xb6\x81\xf8\xfe\xee")
+    data = re.sub(rb"(?<=[a-z])[aeo](?=[a-z]{3})", lambda found: found[0] + bytes([next(strays, 97)]), CURLED.encode())
+    size, found = compressed(data, lm)
+    assert found == [["stray bytes"]]
+    assert size < compressed(CURLED.encode(), lm)[0] + 40
+
+
+def test_where_a_chain_would_take_too_much_memory_nothing_is_filtered(lm, monkeypatch):
+    monkeypatch.setattr(Chain, "restores", lambda chain, filtered, original: not chain.steps)
+    assert compressed(DRESSES["crlf"][0], lm)[1] == []
+
+
 RNG = random.Random(0)
 CASES = {
     "cesu-8": "".join(f"Message {i}: at the pier \U0001f6a2 and the dog \U0001f415! " for i in range(5))

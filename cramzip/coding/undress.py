@@ -46,7 +46,7 @@ def undressed(method: Method, content: bytes) -> Undressed:
         tried = _with(found, doubtful)
         if tried is not found and _saves(method, found, tried):
             found = tried
-    return found
+    return found if found.chain.restores(found.content, content) else Undressed(content, Chain(()))
 
 
 def _with(found: Undressed, filter_: Filter, like: bytes | None = None) -> Undressed:
@@ -186,6 +186,6 @@ def _part(chain: Chain, original: bytes, filtered: bytes, is_last: bool) -> tupl
             high = middle - 1
     length = len(original) if is_last else unit * low
     made, again = chain.apply(original[:length])
-    if length == 0 or made != filtered or again.invert(filtered, length) != original[:length]:
+    if length == 0 or made != filtered or not again.restores(filtered, original[:length]):
         return None
     return length, again

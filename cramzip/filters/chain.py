@@ -63,6 +63,13 @@ class Chain(NamedTuple):
             check_size(len(filtered), limit)
         return filtered
 
+    def restores(self, filtered: bytes, original: bytes) -> bool:
+        """Whether the original comes back, without more memory on the way than a reader allows."""
+        try:
+            return self.invert(filtered, len(original)) == original
+        except DamagedFileError:
+            return False
+
 
 def parse(payload: bytes | memoryview) -> tuple[Chain, int]:
     """The filters that a payload begins with, and their size in bytes. Raises DamagedFileError (stage `payload`)."""
