@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import filters
 from exact_vectors import WIDTH, Modeller, vector_bytes
-from writer import FILTERED, RAW, ZSTD, VectorBlock, bad, draw, filtered, ok, raw, tokens_of, told, varint
+from writer import FILTERED, RAW, ZSTD, RangeEncoder, VectorBlock, bad, draw, filtered, ok, raw, tokens_of, told, varint
 
 MARK, CRLF, CR, UTF_16_LE, UTF_16_BE, UTF_32_LE, UTF_32_BE, LETTERS, BLANKS, CAPITALS = range(1, 11)
-STRAYS, LINE_BLANKS, PREFIX, WINDOWS_1252, KOI8_R, WINDOWS_1253 = 11, 12, 13, 32, 38, 41
+STRAYS, LINE_BLANKS, PREFIX, REPEATS, WINDOWS_1252, KOI8_R, WINDOWS_1253 = 11, 12, 13, 14, 32, 38, 41
 BLOCK = VectorBlock(4, WIDTH)
 UPPER = bytes(range(0x80, 0x100))
 
@@ -27,6 +27,43 @@ def page(number):
         except UnicodeDecodeError:
             characters.append(chr(value))
     return "".join(characters).encode()
+
+
+class Teller(filters.Numbers):
+    """The writer's side of a kind of numbers."""
+
+    def write(self, coder, number):
+        place = self.recent.index(number) if number in self.recent else 8
+        for p in range(min(place + 1, len(self.recent))):
+            coder.decision(self.bit(self.last, p), p == place)
+        if place == 8:
+            size = number.bit_length()
+            for s in range(size + 1):
+                coder.decision(self.bit(s), s == size)
+            coder.number(number - 2 ** max(size - 1, 0), max(size - 1, 0))
+        self.take(number, place)
+
+
+def copies(*rows):
+    """Parameters of filter 14."""
+    coder, kinds = RangeEncoder(), [Teller() for _ in range(3)]
+    for row in rows:
+        for kind, number in zip(kinds, row, strict=True):
+            kind.write(coder, number)
+    return varint(len(rows)) + coder.shortest()
+
+
+def endless():
+    """A copy whose run has 33 digits or more."""
+    coder, kind = RangeEncoder(), filters.Numbers()
+    for size in range(33):
+        coder.decision(kind.bit(size), False)
+    return b"\1" + coder.shortest()
+
+
+def copied(text, *rows):
+    """What copies make of filtered bytes."""
+    return filters.invert([(REPEATS, copies(*rows))], text, 10**4)
 
 
 def cases():
@@ -129,6 +166,24 @@ def cases():
             varint(128) + b"-" * 64,
         ),
     )
+    line = b"the quick brown fox and the lazy dog\n"
+    for what, description, rows in [
+        ("", "a copy", [(37, 37, 37)]),
+        ("-begin", "a copy of all there is, after which nothing comes", [(37, 37, 32)]),
+        ("-overlapping", "a copy that is longer than its distance", [(3, 2, 33)]),
+        (
+            "-recent",
+            "copies with the same numbers as others before",
+            [(36, 36, 32), (0, 36, 64), (1, 36, 32)],
+        ),
+        (
+            "-many",
+            "more different numbers than are recent",
+            [(33 - i, 33 - i, 32 + i) for i in range(9)] + [(0, 33, 32)],
+        ),
+    ]:
+        text = line * (1 + 9 * (what == "-many"))
+        yield f"repeats{what}", description, text, copied(text, *rows), (REPEATS, copies(*rows))
 
 
 def valid(modeller):
@@ -136,6 +191,11 @@ def valid(modeller):
         yield ok(f"filter-{name}", description, modeller.file(filtered(coded(modeller, text), original, *steps)))
     steps = (UTF_16_LE, b""), (MARK, b""), (CRLF, b""), (PREFIX, b"\2|")
     group = filtered(coded(modeller, b"a\nb"), "\ufeff|a\r\n|b".encode("utf-16-le"), *steps)
+    line = b"the quick brown fox and the lazy dog\n"
+    all_steps = (*steps, (REPEATS, copies((37, 37, 37))))
+    text = "\ufeff" + f"|{line.decode()[:-1]}\r\n" * 2
+    group5 = filtered(coded(modeller, line), text.encode("utf-16-le"), *all_steps)
+    yield ok("filters-five", "five filters: the last is inverted first", modeller.file(group5))
     yield ok("filters-four", "four filters: the last is inverted first", modeller.file(group))
     other = coded(modeller, b"as it is\n")
     yield ok(
@@ -247,6 +307,16 @@ def invalid_content(modeller):
             (CRLF, b""),
             (LINE_BLANKS, varint(80)),
         ),
+        ("repeats-cut", "no parameters", lines, (REPEATS, b"")),
+        ("repeats-none", "no copies", b"-" * size, (REPEATS, b"\0")),
+        ("repeats-run", "a run beyond the filtered bytes", lines, (REPEATS, copies((5, 4, 32)))),
+        ("repeats-distance-0", "a distance of 0", lines, (REPEATS, copies((4, 0, 32)))),
+        ("repeats-distance", "a distance beyond what was put out", lines, (REPEATS, copies((3, 4, 32)))),
+        ("repeats-short", "a copy of 31 bytes", b"ab", (REPEATS, copies((2, 2, 31)))),
+        ("repeats-too-long", "a copy makes more than 36 bytes of 12", lines, (REPEATS, copies((4, 4, 33)))),
+        ("repeats-endless", "a number of more than 32 digits", lines, (REPEATS, endless())),
+        ("repeats-zero", "the last byte is 0", b"ab", (REPEATS, copies((2, 2, 32)) + b"\0")),
+        ("repeats-bytes", "bytes after the last copy", b"ab", (REPEATS, copies((2, 2, 32)) + b"\0\0\0\0\1")),
         ("size-less", "one byte less than Size", b"-" * 8, (MARK, b"")),
         ("size-more", "one byte more than Size", b"-" * 10, (MARK, b"")),
     ]:

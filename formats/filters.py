@@ -4,8 +4,10 @@ import re
 import unicodedata
 from functools import cache
 
+from corrections import Bit, Impossible, RangeDecoder
+
 MARK, LINES, MAC_LINES, WIDE, LETTERS, BLANKS, CAPITALS = 1, 2, 3, (4, 5, 6, 7), 8, 9, 10
-STRAYS, LINE_BLANKS, PREFIX = 11, 12, 13
+STRAYS, LINE_BLANKS, PREFIX, REPEATS = 11, 12, 13, 14
 CODECS = {4: "utf-16-le", 5: "utf-16-be", 6: "utf-32-le", 7: "utf-32-be"}
 PAGES = {
     32: "cp1252",
@@ -22,7 +24,7 @@ PAGES = {
     43: "cp850",
     44: "cp866",
 }
-KNOWN = {MARK, LINES, MAC_LINES, *WIDE, LETTERS, BLANKS, CAPITALS, STRAYS, LINE_BLANKS, PREFIX, *PAGES}
+KNOWN = {MARK, LINES, MAC_LINES, *WIDE, LETTERS, BLANKS, CAPITALS, STRAYS, LINE_BLANKS, PREFIX, REPEATS, *PAGES}
 SMALL = (  # first and last small letter, step, and how much lower the large one is
     "61-7A 1 32, E0-F6 1 32, F8-FE 1 32, 101-12F 2 1, 133-137 2 1, 13A-148 2 1, 14B-177 2 1, 17A-17E 2 1, "
     "3AC-3AC 1 38, 3AD-3AF 1 37, 3B1-3C1 1 32, 3C3-3CB 1 32, 3CC-3CC 1 64, 3CD-3CE 1 63, "
@@ -91,6 +93,8 @@ def invert_one(number, parameters, data, limit):
         return at_places(data, word, lambda found: "".join(large.get(c, c) for c in found), parameters)
     if number == STRAYS:
         return with_strays(data, parameters, limit)
+    if number == REPEATS:
+        return with_copies(data, parameters, limit)
     return with_affixes(number, data, parameters, limit)
 
 
@@ -229,3 +233,51 @@ def with_affixes(number, data, parameters, limit):
                 before, after = before.rstrip(b" "), b""
             lines[i] = before + lines[i] + after
     return b"\n".join(lines)
+
+
+class Numbers:
+    """Runs, distances or lengths of copies."""
+
+    def __init__(self):
+        self.recent, self.last = [], 0
+        self.bits = {}
+
+    def bit(self, *of):
+        return self.bits.setdefault(of, Bit(2**21, 2))
+
+    def take(self, number, place):
+        self.recent = [number, *(other for p, other in enumerate(self.recent) if p != place)][:8]
+        self.last = place
+
+    def read(self, coder):
+        for place, number in enumerate(self.recent):
+            if coder.decision(self.bit(self.last, place)):
+                self.take(number, place)
+                return number
+        size = 0
+        while not coder.decision(self.bit(size)):
+            size += 1
+            require(size <= 32, "a number of more than 32 digits")
+        number = size if size < 2 else 2 ** (size - 1) + coder.number(size - 1)
+        self.take(number, 8)
+        return number
+
+
+def with_copies(data, parameters, limit):
+    n, coded = take_varint(parameters)
+    require(n, "no copies")
+    coder, kinds, out = RangeDecoder(coded), [Numbers() for _ in range(3)], bytearray()
+    for _ in range(n):
+        run, distance, length = (kind.read(coder) for kind in kinds)
+        require(run <= len(data), "a run beyond the filtered bytes")
+        out, data = out + data[:run], data[run:]
+        require(1 <= distance <= len(out), "a copy of what was not put out")
+        require(length >= 32, "a copy of less than 32 bytes")
+        require(len(out) + length <= limit, "copies are too long for their group")
+        for _ in range(length):
+            out.append(out[-distance])
+    try:
+        coder.check_end()
+    except Impossible as error:
+        raise Malformed("coded copies do not end where they should") from error
+    return bytes(out + data)

@@ -35,6 +35,7 @@ from writer import (
     Group,
     Model,
     Parameters,
+    RangeEncoder,
     VectorBlock,
     bad,
     best,
@@ -56,43 +57,6 @@ CLOSE = 2**-12  # ten times what the logits of two machines differ by on average
 
 
 # ---------------------------------------------------------------- vectors and corrections
-
-
-class RangeEncoder:
-    def __init__(self):
-        self.low, self.range, self.multiplications = 0, 2**32 - 1, 0
-
-    def take(self, is_below, bound):
-        if is_below:
-            self.range = bound
-        else:
-            self.low, self.range = self.low + bound, self.range - bound
-        while self.range < 2**24:
-            self.low, self.range = self.low * 256, self.range * 256
-            self.multiplications += 1
-
-    def decision(self, bit, yes):
-        self.take(yes, self.range * (bit.probability // 64) // 65536)
-        bit.learn(yes)
-
-    def number(self, value, n_bits):
-        for i in reversed(range(n_bits)):
-            self.take(not value >> i & 1, self.range // 2)
-
-    def unbounded(self, value):
-        n_bits = (value + 1).bit_length() - 1
-        self.number(1, n_bits + 1)
-        self.number(value + 1 - (1 << n_bits), n_bits)
-
-    def highest(self):
-        """The last number of the interval, with all its bytes."""
-        return (self.low + self.range - 1).to_bytes(self.multiplications + 4, "big")
-
-    def shortest(self):
-        for unit in (2**32, 2**24):
-            number = -(-self.low // unit) * unit
-            if number < self.low + self.range:
-                return number.to_bytes(self.multiplications + 4, "big").rstrip(b"\0")
 
 
 def clear(distances, limit):

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from cramzip.coding import corrections
 from cramzip.coding.corrections import SHIFT_BITS, TokenDecoder, TokenEncoder, bucket, shift_of
 from cramzip.coding.ranks import Step, rank
-from cramzip.container.rangecoder import LEAST_PROBABILITY, PROBABILITY_BITS, Encoder
 from cramzip.errors import DamagedFileError
+from cramzip.rangecoder import LEAST_PROBABILITY, PROBABILITY_BITS, Encoder
 
 FINE, COARSE = 2.0**-14, 2.0**-6
 NEARLY_ALL = 0.98  # of a noise bound, so that the rounding of a logit does not go beyond it

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from models import ROOT
 
 from cramzip.errors import DamagedFileError
-from cramzip.filters import base, chain, encodings, letters
+from cramzip.filters import base, chain, encodings, letters, repeats
 from cramzip.filters.chain import CERTAIN, DOUBTFUL, FILTERS, MOST_GROWTH, Chain, Step, extended, parse
 from cramzip.filters.encodings import CODE_PAGES, WIDE, has_blanks_like_text, wide_encoding
 
@@ -23,6 +23,7 @@ import filters as reference
 SPECIFICATION = (ROOT / "formats" / "cram.md").read_text("utf-8")
 ENGLISH = "The harbour master kept two logs:\none for the port authority, and one, in pencil, for himself.\n\n" * 9
 FRENCH = "Le garçon était là, près de la fenêtre, à écouter la pluie.\n" * 20
+RANDOM = random.Random(0).randbytes(200)
 RUSSIAN = "Сторож запер калитку и долго стоял под дождём.\n" * 20
 VIETNAMESE = "Tiếng Việt có nhiều dấu: người, nước, được.\n" * 20
 KOREAN = "각 나라의 말은 서로 다르다. がぎぐげご\n" * 20
@@ -43,6 +44,8 @@ BITS = st.sampled_from(
         b"a",
         b"Word",
         b"WORD IN CAPITALS ",
+        b"a line that is long enough to be copied\n",
+        b"-" * 40,
     ]
     + [b"\xef\xbb\xbf", b"\xff\xfe", b"\0", b"\xe9", b"\x81", b"\xed\xa0\x80", b"\xed\xb0\x80", "\U0001f600".encode()]
     + [
@@ -281,7 +284,7 @@ def test_code_pages_are_those_of_the_specification(page):
 
 
 def test_the_numbers_are_those_of_the_specification():
-    assert set(FILTERS) == reference.KNOWN == {*range(1, 14), *range(32, 45)}
+    assert set(FILTERS) == reference.KNOWN == {*range(1, 15), *range(32, 45)}
 
 
 @settings(max_examples=300)
@@ -304,6 +307,39 @@ def test_no_other_runs_are_read(parameters, n):
     if not parameters.startswith(base.BIT_BY_BIT):
         assert len(base.pack_runs(flags)) <= len(parameters)
         assert base.pack_runs(flags) == parameters or base.pack_runs(flags).startswith(base.BIT_BY_BIT)
+
+
+@settings(max_examples=200)
+@given(st.lists(st.tuples(st.sampled_from([b"ab", b"0123456789abcdef", b"\n", b"x" * 33]), st.integers(1, 9))))
+def test_repeats_come_back_and_are_found(parts):
+    data = b"".join(part * n for part, n in parts)
+    change = repeats.Repeats().apply(data)
+    if change is None:
+        assert all(data.find(data[at : at + 48], at + 1) < 0 for at in range(len(data) - 48))
+    else:
+        assert len(change.changed) <= len(data) - repeats.SHORTEST
+        assert repeats.Repeats().invert(change.changed, change.parameters, len(data)) == data
+        assert reference.with_copies(change.changed, change.parameters, len(data)) == data
+
+
+def test_the_copy_of_the_specification():
+    (parameters, text) = re.search(
+        r"with the parameters `([0-9A-F ]+)` the filtered bytes `(\w+)`", SPECIFICATION
+    ).groups()
+    made = FILTERS[14].invert(text.encode(), bytes.fromhex(parameters), 48)
+    assert made == text.encode() * 3
+
+
+def test_short_repeats_are_left_to_the_model():
+    data = b"one line of a text\n" + RANDOM + b"one line of a text\n"
+    assert repeats.Repeats(128).apply(data + RANDOM[:100]) is None
+    assert repeats.Repeats(128).apply(data + RANDOM) == repeats.Repeats(128).apply(data + RANDOM, b"")
+    assert repeats.Repeats(128).apply(data + RANDOM).changed == data[:219]
+
+
+def test_copies_of_a_byte_take_a_few_bytes():
+    change = FILTERS[14].apply(b"a" * 2**20)
+    assert len(change.changed) + len(change.parameters) < 32
 
 
 def test_a_filter_that_cannot_be_inverted_is_not_taken(monkeypatch):

@@ -16,10 +16,10 @@ from cramzip.coding import quantize
 from cramzip.coding.corrections import TokenDecoder, TokenEncoder
 from cramzip.coding.ranks import Step, rank
 from cramzip.container import reading, stored, writing
-from cramzip.container.rangecoder import Bit, Decoder, Encoder
 from cramzip.container.records import Coding, Group, Header, Kind
 from cramzip.container.vectors import QuantizedMem, pack, unpack
 from cramzip.container.wire import pack_varint
+from cramzip.rangecoder import Bit, Decoder, Encoder
 
 
 def integers(seed, count, below):

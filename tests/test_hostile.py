@@ -13,10 +13,10 @@ from cramzip.coding import corrected
 from cramzip.coding.corrections import TokenDecoder
 from cramzip.coding.ranks import Step
 from cramzip.container import opened
-from cramzip.container.rangecoder import Bit, Encoder
 from cramzip.container.records import Kind
 from cramzip.errors import DamagedFileError
 from cramzip.lm.frozen import FrozenLM
+from cramzip.rangecoder import Bit, Encoder
 
 FORMATS = ROOT / "formats"
 sys.path.insert(0, str(FORMATS))

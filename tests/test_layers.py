@@ -17,6 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "cramzip"
 # From the ground up: a room may import from those before it. Rooms of one line do not know each other.
 ROOMS = (
     ("errors", "locks", "whole"),
+    ("rangecoder",),
     ("filters",),
     ("container",),
     ("exact",),

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cramzip.container.rangecoder import LEAST_PROBABILITY, PROBABILITY_BITS, Bit, Decoder, Encoder
 from cramzip.errors import DamagedFileError
+from cramzip.rangecoder import LEAST_PROBABILITY, PROBABILITY_BITS, Bit, Decoder, Encoder
 
 patiently = settings(max_examples=60, deadline=None)
 HALF = 2 ** (PROBABILITY_BITS - 1)

@@ -17,7 +17,7 @@ from models import TINY_MODEL
 import cramzip
 from cramzip import CramConfig
 from cramzip.app.details import description_record, details
-from cramzip.coding import encode, undress
+from cramzip.coding import encode, laned, undress
 from cramzip.coding.chunking import looks_like_text, next_segment
 from cramzip.coding.undress import Undressed, redressed
 from cramzip.container import opened, reading
@@ -133,6 +133,42 @@ def test_a_few_stray_bytes_do_not_make_a_code_page_of_all(lm):
 def test_where_a_chain_would_take_too_much_memory_nothing_is_filtered(lm, monkeypatch):
     monkeypatch.setattr(Chain, "restores", lambda chain, filtered, original: not chain.steps)
     assert compressed(DRESSES["crlf"][0], lm)[1] == []
+
+
+BLOCK = "".join(f"  File {i * 7919 % 1000}, in step_{i}: {'abcdefgh'[i % 8] * 3}\n" for i in range(8))
+LOG = "".join(f"{9 + i}:{i * 7 % 60:02} ERROR worker {i * i % 11} failed\n{BLOCK}" for i in range(12))
+
+
+def test_long_repeats_cost_next_to_nothing(lm):
+    size, found = compressed(LOG.encode(), lm)
+    assert found == [["repeats"]]
+    assert size < 1.1 * compressed(LOG.replace(BLOCK, "").encode(), lm)[0] + compressed(BLOCK.encode(), lm)[0]
+
+
+def test_repeats_of_a_text_in_disguise_are_found(lm):
+    size, found = compressed(LOG.replace("\n", "\r\n").encode("utf-16-le"), lm)
+    assert found == [["utf-16-le", "crlf", "repeats"]]
+    assert size <= compressed(LOG.encode(), lm)[0] + 5 + 2
+
+
+def test_the_model_sees_a_repeat_once(lm, monkeypatch):
+    told = []
+    cramzip.compress((ENGLISH * 9).encode(), lm)  # whatever is looked at once
+    monkeypatch.setattr(
+        "cramzip.coding.laned.encode_lanes",
+        lambda model, ids, *rest, real=laned.encode_lanes: told.append(len(ids)) or real(model, ids, *rest),
+    )
+    cramzip.compress(ENGLISH.encode(), lm)
+    cramzip.compress((ENGLISH * 100).encode(), lm)
+    once, many = told
+    assert many <= once + 1
+
+
+def test_repeats_stay_where_a_group_cannot_hold_the_text(lm, monkeypatch):
+    monkeypatch.setattr(laned, "MAX_POSITIONS", 2)
+    blob = cramzip.compress(LOG.encode(), lm)
+    assert not describe(reading.read(blob)).filters
+    assert cramzip.decompress(blob, lm) == LOG.encode()
 
 
 RNG = random.Random(0)

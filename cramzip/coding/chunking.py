@@ -19,6 +19,7 @@ SAMPLE = 2**16  # bytes looked at to tell text from other data
 MAX_CONTROL_SHARE = 0.05
 RARE_CONTROL = 200  # bytes for a control character, at least, in a text that is no UTF-8
 HIGHLY_REDUNDANT = 40.0  # ratio of bzip2, the same in all its versions, from which a model has nothing to add
+MIN_REDUNDANT = 1024  # bytes
 
 # A long text is tried at a few places first: where zstd is better at all of them, the model has nothing to add.
 PROBE_PLACES = (1 / 2, 1 / 6, 5 / 6)
@@ -57,9 +58,13 @@ def looks_like_text(sample: Bytes) -> bool:
     control = len(data) - len(data.translate(None, _CONTROL))
     if RARE_CONTROL * control <= len(data) and has_blanks_like_text(data):
         invalid = 0  # letters of some code page
-    if invalid + control > MAX_CONTROL_SHARE * len(data):
-        return False
-    return len(data) < HIGHLY_REDUNDANT * len(bz2.compress(data)) or len(data) < 1024
+    return invalid + control <= MAX_CONTROL_SHARE * len(data)
+
+
+def is_redundant(data: bytes) -> bool:
+    """Whether a text repeats itself so much that a model is not worth its time."""
+    sample = data[:SAMPLE]
+    return len(sample) >= MIN_REDUNDANT and len(sample) >= HIGHLY_REDUNDANT * len(bz2.compress(sample))
 
 
 def probes(n_tokens: int) -> list[slice]:

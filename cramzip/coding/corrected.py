@@ -24,11 +24,15 @@ CRAMMED_GROUP_TOKENS = 3 * 768  # where there are vectors: more groups are decod
 CRAMMING_SHARE = 0.9  # of the work on a group with vectors, as progress counts it
 
 
+def group_tokens(n_vectors: int) -> int:
+    """At most so many tokens make a group."""
+    return CRAMMED_GROUP_TOKENS if n_vectors else GROUP_TOKENS
+
+
 def corrected_groups(goal: Goal, ids: Sequence[int], progress: Progress) -> tuple[list[Group], float]:
     """Groups for the tokens of a text, stored where that is smaller; and the bits that their vectors saved."""
     n_vectors = goal.config.n_vectors
-    most = min(GROUP_TOKENS, CRAMMED_GROUP_TOKENS) if n_vectors else GROUP_TOKENS
-    n_groups = -(-len(ids) // most)
+    n_groups = -(-len(ids) // group_tokens(n_vectors))
     borders = [len(ids) * i // n_groups for i in range(n_groups + 1)]
     rows = [ids[begin:end] for begin, end in pairwise(borders)]
     results = _crammed(goal, rows, progress) if n_vectors else [[] for _ in rows]

@@ -16,9 +16,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..container.rangecoder import PROBABILITY_BITS, Bit, Decoder, Encoder
 from ..container.wire import Bytes
 from ..errors import DamagedFileError
+from ..rangecoder import PROBABILITY_BITS, Bit, Decoder, Encoder
 from .ranks import SLACK, Ranked, Step, class_starts, index_bits
 
 LIMIT = 12.0  # of confidences, in nats

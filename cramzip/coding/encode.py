@@ -18,11 +18,11 @@ from ..container.records import Entry, Group, Header
 from ..container.stored import stored_content, stored_group, stored_groups, stored_sizes
 from ..container.wire import Bytes
 from ..workers.base import Workers
-from .chunking import next_segment
+from .chunking import is_redundant, next_segment
 from .hopeless import is_hopeless
 from .method import Method, Progress
 from .original import Original, Segment
-from .undress import redressed, undressed
+from .undress import Undressed, redressed, undressed, without_repeats
 
 if TYPE_CHECKING:
     from ..lm.models import LM
@@ -185,9 +185,9 @@ class _Encoder:
         method = self.method
         if not part.is_text:
             return Segment(tuple(self._store(part.content)), self.capacity, 0.0)
-        found = undressed(method, part.content)
-        pieces = method.lm.tokenizer.encode(found.content)
-        if not method.config.exact and is_hopeless(method, found.content, pieces):
+        found, pieces = self._filtered(part.content)
+        hopeless = not method.config.exact and is_hopeless(method, found.content, pieces)
+        if hopeless or is_redundant(found.content):
             return Segment(tuple(self._store(part.content)), self.capacity, 0.0)
         progress = _scaled(self.progress, len(found.content), len(part.content))
         groups, gain = self._coded(pieces, progress)
@@ -198,6 +198,16 @@ class _Encoder:
         if not method.config.exact and self._is_smaller_stored(part.content, groups):
             return Segment((stored_group(part.content),), self.capacity, 0.0)
         return Segment(tuple(groups), self.capacity, gain)
+
+    def _filtered(self, content: bytes) -> tuple[Undressed, Sequence[Piece]]:
+        """What the model is to see of a segment, and its pieces. A copy needs what it repeats in its own group."""
+        found, encode = undressed(self.method, content), self.method.lm.tokenizer.encode
+        shorter = without_repeats(found, self.method.config.effort)
+        if shorter is not found:
+            pieces = encode(shorter.content)
+            if len(pieces) == 1 and len(pieces[0].ids or ()) in range(1, self.method.group_tokens + 1):
+                return shorter, pieces
+        return found, encode(found.content)
 
     def _coded(self, pieces: Iterable[Piece], progress: Progress) -> tuple[list[Group], float]:
         """The groups of a text, and the bits that vectors saved. `progress` is told of bytes of this text."""

@@ -54,6 +54,8 @@ class Laned(Method):
             raise UsageError(f"context: {lm.model_id} reads in lanes; what a token sees cannot be chosen")
         self.config, self.expected = replace(config, vectors=self.n_vectors, context=None), 0.0
         self.lanes = _lanes(self.config)
+        longest = self.lanes.tokens if self.n_vectors else MAX_POSITIONS
+        self.group_tokens = 0 if config.exact else self.lanes.most * longest
         if self.n_vectors:
             self.goal = self._goal()
 
@@ -94,8 +96,7 @@ class Laned(Method):
 
     def _parts(self, ids: Sequence[int]) -> list[Sequence[int]]:
         """The tokens of each group: of as few groups as lanes have positions for."""
-        longest = self.lanes.tokens if self.n_vectors else MAX_POSITIONS
-        n_groups = -(-len(ids) // (self.lanes.most * longest))
+        n_groups = -(-len(ids) // self.group_tokens)
         borders = [len(ids) * i // n_groups for i in range(n_groups + 1)]
         return [ids[begin:end] for begin, end in pairwise(borders)]
 

@@ -32,6 +32,7 @@ class Coded(NamedTuple):
 class Method(ABC):
     """A way to write what a model predicts.
 
+    `group_tokens`: up to how many tokens of a text make one group.
     `expected`: bits that a vector may be expected to recite. `goal`: what vectors are optimised for, if there are to be
     any.
     """
@@ -39,6 +40,7 @@ class Method(ABC):
     lm: LM
     config: CramConfig
     expected: float
+    group_tokens: int
     goal: Goal
 
     @abstractmethod

@@ -18,7 +18,7 @@ from ..lm.devices import DEVICES
 from ..lm.frozen import FrozenLM
 from ..lm.identity import reference
 from ..lm.precision import usual_settings
-from .corrected import corrected_groups
+from .corrected import corrected_groups, group_tokens
 from .cram import Goal
 from .method import Coded, Method, Progress, versions
 from .parameters import choose_parameters, expected
@@ -37,6 +37,7 @@ class Ranked(Method):
         self.parameters = choose_parameters(lm, config)
         self.config, self.expected = with_profile(lm, _decided(config, self.parameters))
         self.goal = Goal.of(lm, self.config, self.parameters)
+        self.group_tokens = 0 if config.exact else group_tokens(config.n_vectors)
 
     def segment_size(self, remaining: int, capacity: float) -> int:
         if self.config.exact:

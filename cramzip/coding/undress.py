@@ -16,6 +16,7 @@ from ..filters.base import Change, Filter
 from ..filters.chain import CERTAIN, DOUBTFUL, STRAYS, Chain, extended
 from ..filters.encodings import CODE_PAGES, is_utf8, wide_encoding
 from ..filters.letters import Capitals, bytes_of, text_of
+from ..filters.repeats import Repeats
 from ..filters.strays import INVALID, NO_PAGE, PAGES, VALID, n_invalid
 from .method import Method
 
@@ -23,6 +24,7 @@ SAMPLE = 2**11  # bytes that the model is asked about
 BEFORE = 2**7  # of them: before the first that is in doubt
 PAGE_SAMPLE = 2**10  # characters that it is asked about in each code page
 MOST_ASKED = 6  # code pages
+LEAST_REPEAT = {effort: 128 if effort < 6 else 512 for effort in range(1, 10)}  # bytes that become a copy
 MOST_TOKENS = 1.2  # of what it is asked about, for each token of what has the fewest; a byte of parameters is one, too
 
 
@@ -47,6 +49,11 @@ def undressed(method: Method, content: bytes) -> Undressed:
         if tried is not found and _saves(method, found, tried):
             found = tried
     return found if found.chain.restores(found.content, content) else Undressed(content, Chain(()))
+
+
+def without_repeats(found: Undressed, effort: int) -> Undressed:
+    """With copies instead of long repeats: no model is as quick, and what is long enough costs no more so."""
+    return _with(found, Repeats(LEAST_REPEAT[effort]))
 
 
 def _with(found: Undressed, filter_: Filter, like: bytes | None = None) -> Undressed:

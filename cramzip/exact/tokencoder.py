@@ -5,8 +5,8 @@ Knows nothing of models. Python's integers hold the state, so it is the same on 
 
 from __future__ import annotations
 
-from ..container.rangecoder import carry
 from ..errors import DamagedFileError
+from ..rangecoder import carry
 from .probabilities import TOTAL_BITS
 
 STATE_BYTES = 6

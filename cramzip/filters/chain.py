@@ -9,6 +9,7 @@ from .base import Filter, check_size, pack_varint, take_varint
 from .encodings import CODE_PAGES, WIDE, Mark
 from .letters import Blanks, Capitals, Composed
 from .lines import CR, CRLF, LineBlanks, LineEnds, Prefix
+from .repeats import Repeats
 from .strays import StrayBytes
 
 MAX_FILTERS = 8
@@ -19,7 +20,7 @@ MIN_CHAIN_SIZE = 3  # bytes
 CERTAIN = (Mark(), LineEnds(2, "crlf", CRLF), LineEnds(3, "cr", CR), Composed(), Blanks())
 DOUBTFUL = (LineBlanks(), Prefix(), Capitals())
 STRAYS = StrayBytes()
-FILTERS: dict[int, Filter] = {each.id: each for each in (*WIDE, *CODE_PAGES, STRAYS, *CERTAIN, *DOUBTFUL)}
+FILTERS: dict[int, Filter] = {each.id: each for each in (*WIDE, *CODE_PAGES, STRAYS, *CERTAIN, *DOUBTFUL, Repeats())}
 
 
 class Step(NamedTuple):

@@ -5,8 +5,7 @@ Section 7 of formats/cram.md. Knows nothing of what the decisions mean.
 
 from __future__ import annotations
 
-from ..errors import DamagedFileError
-from .wire import Bytes
+from .errors import DamagedFileError
 
 PROBABILITY_BITS = 22  # in a Bit
 CODER_BITS = 16  # the highest of these, which the coder works with
@@ -102,7 +101,7 @@ class Encoder:
 class Decoder:
     """The inverse of Encoder, call by call. Any bytes decode to some decisions."""
 
-    def __init__(self, data: Bytes):
+    def __init__(self, data: bytes | memoryview):
         self._data = bytes(data)
         self._code = int.from_bytes(self._data[:CODE_BYTES].ljust(CODE_BYTES, b"\0"), "big")
         self._range, self._position = FULL_RANGE, CODE_BYTES
@@ -151,4 +150,4 @@ class Decoder:
     def finish(self) -> None:
         """Raise DamagedFileError if bytes are left over, or if the last one is zero."""
         if len(self._data) > self._position or self._data[-1:] == b"\0":
-            raise DamagedFileError("content", f"corrections: {len(self._data)} bytes, {self._position} expected")
+            raise DamagedFileError("content", f"coded numbers: {len(self._data)} bytes, {self._position} expected")
