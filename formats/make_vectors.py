@@ -260,6 +260,15 @@ def valid_stored():
             f"Name holds U+{ord(character):04X}, which is not for showing as it is",
             steering(one, character),
         )
+    for what, ending in [
+        ("first", 1),
+        ("14", 14),
+        ("15", 15),
+        ("last", 74),
+        ("one-letter", b"z"),
+        ("spelled", b"7zipArchive002"),
+    ]:
+        yield ok(f"ending-{what}", f"an ending: {ending}", replace(one, ending=ending))
     for size in (4, 16, 32):
         yield ok(f"hash-{size}", f"{size} bytes of Original_Hash", File((raw(b"hash"), NAIL), hash_size=size))
 
@@ -472,6 +481,7 @@ def invalid_header(modeller):
     yield bad("version-missing", "the file ends after the magic", blob[:3])
     yield bad("version-0", "version 0", replace(stored, version=0))
     yield bad("version-2", "version 2", replace(stored, version=2))
+    yield bad("version-2-ending", "version 2, and an ending", replace(one, version=2, ending=1))
 
     for bit in (2, 3, 4, 7):
         description = f"flag bit {bit} is set, reserved without a model block"
@@ -497,6 +507,22 @@ def invalid_header(modeller):
     yield bad(
         "header-name-beyond-file", "Name is longer than the file", blob.replace(b"\x08dash.txt", b"\xff\x01dash.txt")
     )
+
+    yield bad("header-ending-and-name", "an ending beside a name", replace(stored, ending=1))
+    for what, ending in [
+        ("reserved", 75),
+        ("255", 255),
+        ("empty", b""),
+        ("digits", b"1897"),
+        ("dot", b"tar.gz"),
+        ("slash", b"a/b"),
+        ("latin-1", b"caf\xe9"),
+        ("nul", b"a\0"),
+        ("of-the-table", b"txt"),
+    ]:
+        yield bad(f"header-ending-{what}", f"Ending is {ending}", replace(one, ending=ending))
+    spelled = replace(one, ending=b"beyond")
+    yield bad("header-ends-in-ending", "the file ends within Ending", spelled.header().partition(b"yond")[0])
 
     parameters = Parameters(10, 300, 200)
     corrected = modeller.corrected(draw(4, 4), 20, now_and_then, parameters=parameters)

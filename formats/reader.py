@@ -34,6 +34,15 @@ FILTERED = 0x80  # of Kind
 RAW, ZSTD, RECITED, CORRECTED, PREDICTED, CODED, PROMPTED = range(7)
 LEVELS = {1: 2, 2: 3, 3: 4, 4: 8, 5: 16, 6: 256}  # of the vector codings that have codes
 THREE_LEVELS, BINARY16 = 2, 7
+ENDINGS = re.findall(  # section 3; the first is number 1
+    r"\w+",
+    """
+    txt md html json csv xml py log tex c h js java yaml
+    yml toml ini cfg conf tsv jsonl rst adoc org htm xhtml css scss ts tsx jsx sh bash sql cpp cc hpp hh cs go rs rb pl
+    php lua kt swift scala hs ml r jl f90 asm ipynb bib srt vtt eml mbox ics vcf po patch diff svg tar bin pdf doc rtf
+    epub fb2 wiki
+    """,
+)
 
 
 class Refused(Exception):
@@ -116,6 +125,7 @@ class Header:
     original_size: int = 0
     original_hash: bytes = b""
     name: str | None = None
+    ending: str | None = None
     has_model: bool = False
     is_exact: bool = False
     digest: bytes | None = None  # of a built-in model, which has none of the next four
@@ -141,15 +151,20 @@ def parse_header(cursor):
     begin = cursor.data[:4]
     hint = "; this may be the genomics format CRAM" if begin == b"CRAM" else ""
     require(begin[:3] == MAGIC, "magic", f"the file begins with {begin[:3].hex(' ')}, not {MAGIC.hex(' ')}{hint}")
-    require(begin[3:] == b"\x01", "version", f"this is version {begin[3:].hex() or '(missing)'}, not 01")
+    require(
+        len(begin) == 4 and begin[3] % 16 == 1, "version", f"the version is {begin[3:].hex()[1:] or 'missing'}, not 1"
+    )
     cursor.take(4, "Magic and Version")
-    flags, header = cursor.u8("Flags"), Header()
+    ending, flags, header = begin[3] // 16, cursor.u8("Flags"), Header()
     reserved = 0 if flags & HAS_MODEL else IS_BUILTIN | IS_STANDARD | HAS_VECTORS | IS_EXACT
     require(not flags & reserved, "header", f"Flags {flags:#04x} has a reserved bit set")
     header.original_size = cursor.varint("Original_Size")
     header.original_hash = cursor.take(4 << (flags >> 5 & 3), "Original_Hash")
+    require(not (flags & HAS_NAME and ending), "header", "there is an Ending beside the Name")
     if flags & HAS_NAME:
         header.name = cursor.string("Name")
+    if ending:
+        header.ending = parse_ending(cursor, ending)
     if flags & HAS_MODEL:
         parse_model(cursor, flags, header)
     if flags & HAS_VECTORS:
@@ -160,6 +175,19 @@ def parse_header(cursor):
         require_range(header.vector_coding, 1, 7, "header", "Vector_Coding")
     header.group_count = cursor.varint("Group_Count")
     return header
+
+
+def parse_ending(cursor, number):
+    if number < 15:
+        return ENDINGS[number - 1]
+    number = cursor.u8("Ending")
+    if 15 <= number <= len(ENDINGS):
+        return ENDINGS[number - 1]
+    require_range(number, 1, 14, "header", "Ending")
+    text = cursor.take(number, "Ending").decode("latin-1")
+    is_plain = re.fullmatch("[0-9A-Za-z]*[A-Za-z][0-9A-Za-z]*", text)
+    require(is_plain and text not in ENDINGS, "header", f"Ending spells {text!r}")
+    return text
 
 
 def parse_model(cursor, flags, header):

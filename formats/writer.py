@@ -134,6 +134,7 @@ class File:
 
     groups: tuple[Group, ...] = ()
     name: bytes | None = None
+    ending: int | bytes = 0  # the number, or what is spelled out
     model: Model | None = None
     digest: bytes | None = None  # in place of model
     parameters: Parameters | Lanes = STANDARD
@@ -165,10 +166,15 @@ class File:
             | (4, 8, 16, 32).index(self.hash_size) << 5
             | (has_model and is_exact) << 7
         )
-        out = self.magic + bytes([self.version, flags ^ self.wrong_flags])
+        number, ending = self.ending, b""
+        if not isinstance(number, int):
+            number, ending = 15, bytes([len(number)]) + number
+        elif number > 14:
+            number, ending = 15, bytes([number])
+        out = self.magic + bytes([self.version | number << 4, flags ^ self.wrong_flags])
         out += varint(honest(self.original_size, sum(map(len, self.groups))))
         out += honest(self.original_hash, hashlib.sha256(self.original).digest()[: self.hash_size])
-        out += b"" if self.name is None else string(self.name)
+        out += ending if self.name is None else string(self.name) + ending
         if has_model:
             out += honest(self.digest, bytes(self.model or b""))
             out += b"" if is_standard else bytes(self.parameters)

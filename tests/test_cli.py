@@ -186,7 +186,7 @@ def test_compress_says_what_was_merely_stored(cramzip):
 def test_an_empty_file_is_no_division_by_zero(cramzip):
     Path("a").write_bytes(b"")
     result = cramzip("c", *FAST, "a")
-    assert re.fullmatch(r"a -> a\.cram: 0 -> 2\d bytes, \d\.\d s\n", result.stderr)
+    assert re.fullmatch(r"a -> a\.cram: 0 -> 19 bytes, \d\.\d s\n", result.stderr)
     assert cramzip("l", "a.cram").exit_code == 0
     assert cramzip("l", "-v", "a.cram").exit_code == 0
     assert json.loads(cramzip("l", "--json", "a.cram").stdout)["files"][0]["bits_per_byte"] is None
@@ -312,16 +312,17 @@ def test_a_context_that_does_not_fit_into_the_model_is_a_usage_error(cramzip, fo
     assert entries(folder) == ["a"]
 
 
-def test_stripping_leaves_out_the_name_and_most_of_the_hash(cramzip, folder, text):
+def test_stripping_leaves_out_most_of_the_hash_and_takes_no_name(cramzip, folder, text):
     Path("book.txt").write_bytes(text)
-    cramzip("c", *VECTOR, "-o", "whole", "book.txt")
+    cramzip("c", *VECTOR, "-o", "whole", "--name", "book.txt")
+    assert cramzip("c", *VECTOR, "--strip", "--name", "book.txt").exit_code == 2
     assert cramzip("c", *VECTOR, "--rm", "--strip", "book.txt").exit_code == 0
-    assert entries(folder) == ["book.txt.cram", "whole"]
-    header, whole = (reading.read(Path(name).read_bytes()).header for name in ("book.txt.cram", "whole"))
-    assert (header.name, whole.name) == (None, "book.txt")
+    assert entries(folder) == ["book.cram", "whole"]
+    header, whole = (reading.read(Path(name).read_bytes()).header for name in ("book.cram", "whole"))
+    assert (header.name, header.ending, whole.name, whole.ending) == (None, "txt", "book.txt", None)
     assert header.original_hash == whole.original_hash[:4]
     assert header.vectors.gain is None
-    assert cramzip("d", *MODEL, "book.txt.cram").exit_code == 0
+    assert cramzip("d", *MODEL, "book.cram").exit_code == 0
     assert Path("book.txt").read_bytes() == text
 
 
@@ -364,6 +365,9 @@ def tree(folder):
     return originals
 
 
+TREE = ["tree/a.txt.cram", "tree/a.md.cram", "tree/-.cram", "tree/sub/b.cram", "tree/sub/deep/c.cram"]
+
+
 def files_below(folder):
     return sorted(str(path) for path in Path(folder).rglob("*") if path.is_file() and not path.is_symlink())
 
@@ -372,7 +376,7 @@ def test_folders_are_compressed_and_restored(cramzip, tree):
     before = files_below("tree")
     result = cramzip("c", *FAST, "-r", "tree")
     assert result.exit_code == 0
-    assert files_below("tree") == sorted([*before, *(f"{name}.cram" for name in tree)])
+    assert files_below("tree") == sorted([*before, *TREE])
     Path("tree/sub/old.cram").unlink()
     assert cramzip("t", "-r", "tree").stderr.count(": ok, ") == len(tree)
     for name in tree:
@@ -382,22 +386,71 @@ def test_folders_are_compressed_and_restored(cramzip, tree):
     assert files_below("tree") == sorted(set(before) - {"tree/sub/old.cram"})
 
 
-def test_files_that_differ_in_their_ending_alone_do_not_get_in_each_others_way(cramzip, folder):
-    for name in ("code.c", "code.h"):
+NEIGHBOURS = ["code", "code.c", "code.h", "code.h.c", "other.c", "other.unheardof"]
+
+
+@pytest.mark.parametrize("named", [("-r", "."), NEIGHBOURS, NEIGHBOURS[::-1]], ids=["folder", "files", "backwards"])
+def test_files_that_differ_in_their_ending_alone_do_not_get_in_each_others_way(cramzip, folder, named):
+    for name in (*NEIGHBOURS, "alone.c"):
         Path(name).write_bytes(name.encode())
-    assert cramzip("c", *FAST, "-r", "--rm", ".").exit_code == 0
-    assert entries(folder) == ["code.c.cram", "code.h.cram"]
+    assert cramzip("c", *FAST, "--rm", *named, *([] if "-r" in named else ["alone.c"])).exit_code == 0
+    assert entries(folder) == sorted(["alone.cram", *(f"{name}.cram" for name in NEIGHBOURS)])
     assert cramzip("d", "-r", "--rm", ".").exit_code == 0
-    assert {name: Path(name).read_bytes() for name in entries(folder)} == {"code.c": b"code.c", "code.h": b"code.h"}
+    expected = {name: name.encode() for name in ("alone.c", *NEIGHBOURS)}
+    assert {name: Path(name).read_bytes() for name in entries(folder)} == expected
 
 
 def test_a_command_does_not_overwrite_its_own_results(cramzip, folder):
-    for name in ("code.c", "code.h"):
-        Path(name).write_bytes(name.encode())
-    result = cramzip("c", *FAST, "-f", "--rm", "code.c", "code.h")
+    for name in ("a", "b"):
+        Path(f"{name}.cram").write_bytes(nested("code.c", name.encode()))
+    result = cramzip("d", "-f", "--rm", "a.cram", "b.cram")
     assert result.exit_code == 1
-    assert "cramzip: code.h: code.cram was just made of another file; say where to write with -o\n" in result.stderr
-    assert entries(folder) == ["code.cram", "code.h"]
+    assert "cramzip: b.cram: code.c was just made of another file; say where to write with -o\n" in result.stderr
+    assert entries(folder) == ["b.cram", "code.c"]
+    assert Path("code.c").read_bytes() == b"a"
+
+
+@pytest.mark.parametrize("command", ["c", "d"])
+def test_links_are_skipped_as_zstd_skips_them(cramzip, folder, command):
+    Path("a").write_bytes(NOISE)
+    cramzip("c", *FAST, "a")
+    there = "a" if command == "c" else "a.cram"
+    Path("link").symlink_to(there)
+    Path("link.cram").symlink_to(there)
+    for name, options in (("link.cram", ()), ("link.cram", ("-c",)), ("link.cram", ("-o", "out"))):
+        result = cramzip(command, *options, name)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == f"{name}: is a symbolic link; skipped (-f takes it)\n"
+    assert cramzip(command, "-q", "link.cram").stderr == ""
+    assert not Path("out").exists()
+    assert cramzip(command, *MODEL, "-f", "link.cram", "-o", "out").exit_code == 0
+
+
+def test_a_link_is_skipped_and_the_others_are_done(cramzip, folder):
+    Path("a").write_bytes(NOISE)
+    Path("link").symlink_to("a")
+    result = cramzip("c", *FAST, "link", "a")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("link: is a symbolic link; skipped (-f takes it)\na -> a.cram: ")
+    for command in ("t", "l"):  # which write nothing
+        Path("link.cram").unlink(missing_ok=True)
+        Path("link.cram").symlink_to("a.cram")
+        assert cramzip(command, "link.cram").exit_code == 0
+
+
+def test_what_is_compressed_already_is_skipped(cramzip, folder):
+    Path("book.txt").write_bytes(NOISE)
+    assert cramzip("c", *FAST, "book.txt").exit_code == 0
+    again = cramzip("c", *FAST, "book.cram")
+    assert (again.exit_code, again.stderr) == (1, "book.cram: has the ending .cram already; skipped (-f takes it)\n")
+    both = cramzip("c", *FAST, "book.txt", "book.cram")
+    assert both.exit_code == 1
+    assert both.stderr.endswith("cramzip: book.txt: book.cram exists already; -f overwrites it\n")
+    assert cramzip("c", *FAST, "book.cram", "-o", "twice").exit_code == 0
+    assert cramzip("c", *FAST, "-f", "--rm", "book.cram").exit_code == 0
+    assert entries(folder) == ["book.cram.cram", "book.txt", "twice"]
+    assert cramzip("d", "book.cram.cram").exit_code == 0
+    assert entries(folder) == ["book.cram", "book.cram.cram", "book.txt", "twice"]
 
 
 def nested(name, content=NOISE):
@@ -469,12 +522,21 @@ def test_an_input_that_is_gone_is_in_nobodys_way(cramzip, folder):
 def test_a_result_is_not_overwritten_under_another_spelling_of_its_name(cramzip, folder):
     Path("a").mkdir()
     Path("link").symlink_to("a")
+    for name in ("one", "two"):
+        Path(f"a/{name}.cram").write_bytes(nested("code.c", name.encode()))
+    result = cramzip("d", "-f", "a/one.cram", "link/two.cram")
+    assert result.exit_code == 1
+    assert "link/code.c was just made of another file" in result.stderr
+    assert Path("a/code.c").read_bytes() == b"one"
+
+
+def test_two_spellings_of_a_folder_do_not_hide_that_results_would_be_the_same(cramzip, folder):
+    Path("a").mkdir()
+    Path("link").symlink_to("a")
     for name in ("code.c", "code.h"):
         Path("a", name).write_bytes(name.encode())
-    result = cramzip("c", *FAST, "-f", "a/code.c", "link/code.h")
-    assert result.exit_code == 1
-    assert "link/code.cram was just made of another file" in result.stderr
-    assert b"code.c" in Path("a/code.cram").read_bytes()
+    assert cramzip("c", *FAST, "a/code.c", "link/code.h").exit_code == 0
+    assert entries(folder / "a") == ["code.c", "code.c.cram", "code.h", "code.h.cram"]
 
 
 def test_a_folder_is_looked_into_as_often_for_many_files_as_for_few(cramzip, folder, listings):
@@ -495,7 +557,7 @@ def test_what_is_named_twice_is_done_once(cramzip, tree, options):
     assert result.exit_code == 0, result.stderr
     assert result.stderr.count(" -> ") == len(tree) * 2
     kept = before if not options else set(before) - set(tree)
-    assert files_below("tree") == sorted([*kept, *(f"{name}.cram" for name in tree)])
+    assert files_below("tree") == sorted([*kept, *TREE])
 
 
 def test_what_is_named_twice_is_printed_twice(cramzip, folder):
@@ -519,11 +581,11 @@ def test_a_folder_that_cannot_be_read_does_not_stop_the_others(cramzip, tree, mo
             raise PermissionError(errno.EACCES, "Permission denied", folder)
         return files.inside(folder, wanted)
 
-    monkeypatch.setattr("cramzip.app.cli.inside", forbidding)
+    monkeypatch.setattr("cramzip.app.given.inside", forbidding)
     result = cramzip("c", *FAST, "-r", "tree", "tree/sub/b")
     assert result.exit_code == 1
     assert "cramzip: tree/sub: Permission denied\n" in result.stderr
-    assert "tree/a.txt -> tree/a.txt.cram" in result.stderr
+    assert "tree/a.txt -> tree/a.txt.cram" in result.stderr  # beside a.md
     assert "tree/sub/b -> tree/sub/b.cram" in result.stderr
 
 
@@ -578,7 +640,7 @@ def test_list_tells_everything_when_asked(cramzip, crammed):
     shown = cramzip("l", "-v", "text.cram").stdout
     header = reading.read(crammed).header
     for fact in (
-        "text.txt",
+        "*.txt",
         f"{header.original_hash.hex()} (the first 8 of 32 bytes)",
         "1 corrected",
         "300 in 1 chunk",
@@ -624,7 +686,7 @@ def test_list_for_machines(cramzip, text, crammed):
     document = json.loads(cramzip("list", "--json", "text.cram").stdout, parse_constant=pytest.fail)
     (one,) = document["files"]
     assert one["file"] == "text.cram"
-    assert one["name"] == "text.txt"
+    assert (one["name"], one["ending"]) == (None, "txt")
     assert one["original_size"] == len(text)
     parts = ("header_bytes", "vector_bytes", "correction_bytes", "stored_bytes")
     assert sum(one[part] for part in parts) == one["file_size"] == len(crammed)
@@ -670,7 +732,7 @@ def test_list_goes_on_after_a_bad_file(cramzip, crammed):
 def test_names_in_a_file_cannot_steer_the_terminal(cramzip):
     name = "\x9b2J\u202e[red]gnp.txt"
     Path(name).write_bytes(NOISE)
-    cramzip("c", *FAST, name, "-o", "a.cram")
+    cramzip("c", *FAST, "--name", name, "-o", "a.cram")
     for arguments in (("l", "a.cram"), ("l", "-v", "a.cram"), ("d", "a.cram"), ("d", "-f", "a.cram")):
         result = cramzip(*arguments)
         assert not set("\x9b\u202e") & set(result.stdout + result.stderr)
@@ -761,9 +823,34 @@ def test_mode_and_times_are_copied(cramzip):
 
 def test_the_original_name_is_restored(cramzip, folder):
     Path("book.txt").write_bytes(NOISE)
-    cramzip("c", *FAST, "--rm", "book.txt", "-o", "somewhere")
+    cramzip("c", *FAST, "--rm", "--name", "book.txt", "-o", "somewhere")
     assert cramzip("d", "--rm", "somewhere").exit_code == 0
     assert entries(folder) == ["book.txt"]
+
+
+@pytest.mark.parametrize("options", [(), ("--strip",), ("--smallest",), ("-1",)], ids=["", "strip", "smallest", "fast"])
+@pytest.mark.parametrize("name", ["book.txt", "book.tar.gz", "book.XyZ9", "book", ".book", "book.2", "book.txt.txt"])
+def test_every_setting_has_one_rule_for_names(cramzip, folder, name, options):
+    Path(name).write_bytes(NOISE)
+    assert cramzip("c", *FAST, "--rm", *options, name).exit_code == 0
+    expected = {"book.txt": "book.cram", "book.tar.gz": "book.tar.cram", "book.XyZ9": "book.cram"}
+    assert entries(folder) == [expected.get(name, f"{name}.cram")]
+    (path,) = folder.iterdir()
+    assert cramzip("d", "--rm", path.name).exit_code == 0
+    assert entries(folder) == [name]
+
+
+def test_the_rest_of_the_name_is_that_of_the_compressed_file(cramzip, folder):
+    Path("book.txt").write_bytes(NOISE)
+    cramzip("c", *FAST, "--rm", "book.txt")
+    Path("book.cram").rename("novel.cram")
+    assert "novel.txt" in cramzip("l", "novel.cram").stdout
+    cramzip("d", "--rm", "novel.cram")
+    assert entries(folder) == ["novel.txt"]
+    assert b"book" not in cramzip("c", *FAST, "-c", "novel.txt").stdout_bytes
+    cramzip("c", *FAST, "--rm", "novel.txt", "-o", "novel.txt.cram")
+    cramzip("d", "--rm", "novel.txt.cram")
+    assert entries(folder) == ["novel.txt"]
 
 
 def test_a_name_that_is_left_out_stands_in_the_name_of_the_file(cramzip, folder):
@@ -795,8 +882,8 @@ def test_a_file_whose_name_is_no_name_for_a_header(cramzip):
 def test_a_name_that_cannot_be_in_the_header_stands_in_the_name_of_the_file(cramzip, folder, name):
     Path(name).write_bytes(NOISE)
     assert cramzip("c", *FAST, "--rm", name).exit_code == 0
-    assert entries(folder) == [f"{name}.cram"]
-    assert cramzip("d", "--rm", f"{name}.cram").exit_code == 0
+    assert entries(folder) == [f"{name.removesuffix('.txt')}.cram"]
+    assert cramzip("d", "--rm", f"{name.removesuffix('.txt')}.cram").exit_code == 0
     assert entries(folder) == [name]
 
 
@@ -921,7 +1008,7 @@ def test_a_name_that_leaves_no_room_for_the_ending_is_refused_before_any_work(cr
     assert result.exit_code == 1
     said = f"{name}.cram cannot be written: File name too long; say where to write with -o"
     assert result.stderr == f"cramzip: {name}: {said}\n"
-    assert cramzip("c", *FAST, name, "-o", "a.cram").exit_code == 0
+    assert cramzip("c", *FAST, "--name", name, "-o", "a.cram").exit_code == 0
     assert cramzip("d", "-f", "a.cram").exit_code == 0
     assert entries(folder) == ["a.cram", name]
 

@@ -11,6 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cramzip.container import layout, opened, reading, records, stored, writing
+from cramzip.container.endings import ENDINGS
 from cramzip.container.layout import MAX_TOKENS, MAX_VECTORS, MAX_WIDTH
 from cramzip.container.records import (
     HASH_SIZES,
@@ -100,6 +101,7 @@ def alone(group):
 names = st.text(st.characters(codec="utf-8", exclude_categories=("Cc",), exclude_characters="/\\"), min_size=1).filter(
     lambda name: records.name_fault(name) is None
 )
+endings = st.sampled_from(ENDINGS) | st.from_regex("[0-9A-Za-z]{0,7}[A-Za-z][0-9A-Za-z]{0,6}", fullmatch=True)
 models = st.one_of(
     st.builds(BuiltinModel, st.binary(min_size=4, max_size=4)),
     st.builds(
@@ -146,12 +148,15 @@ def files(draw):
     original_hash = draw(st.sampled_from(HASH_SIZES).flatmap(lambda size: st.binary(min_size=size, max_size=size)))
     if header.model:
         header = replace(header, parameters=how.parameters, lanes=how.lanes)
-    return replace(header, original_hash=original_hash, name=draw(st.none() | names)), groups
+    name = draw(st.none() | names)
+    ending = draw(st.none() | endings) if name is None else None
+    return replace(header, original_hash=original_hash, name=name, ending=ending), groups
 
 
 SMALL_FILES = {
     "empty": write(EMPTY),
     "one stored": write(Header(3, bytes(4), "name.txt"), [stored_group(b"abc")]),
+    "one with an ending": write(Header(3, bytes(4), ending="unheardof"), [stored_group(b"abc")]),
     "one predicted": write(header_of([predicted()], BUILTIN), [predicted()]),
     "one crammed": write(header_of([crammed()]), [crammed()]),
     "several": write(

@@ -10,6 +10,8 @@ import pytest
 
 from cramzip.app import files, output
 from cramzip.app.output import Leftovers, Output
+from cramzip.container.endings import ending_of
+from cramzip.container.records import Header
 from cramzip.errors import InputOutputError, UsageError
 
 
@@ -126,6 +128,14 @@ def test_a_missing_folder_is_an_error(folder):
         ("a.tar.gz", "a.tar.cram", "a.tar.gz.cram"),
         (".hidden", ".hidden.cram", ".hidden.cram"),
         ("book.cram", "book.cram.cram", "book.cram.cram"),
+        ("Mr. Smith", "Mr. Smith.cram", "Mr. Smith.cram"),
+        ("notes.", "notes..cram", "notes..cram"),
+        ("...txt", "...txt.cram", "...txt.cram"),
+        ("cramzip.1", "cramzip.1.cram", "cramzip.1.cram"),
+        ("a.txt.txt", "a.txt.txt.cram", "a.txt.txt.cram"),
+        ("song.mp3", "song.cram", "song.mp3.cram"),
+        ("a.abcdefghijklmn", "a.cram", "a.abcdefghijklmn.cram"),
+        ("a.abcdefghijklmno", "a.abcdefghijklmno.cram", "a.abcdefghijklmno.cram"),
     ],
 )
 def test_the_name_of_the_compressed_file(path, short, whole):
@@ -134,23 +144,39 @@ def test_the_name_of_the_compressed_file(path, short, whole):
 
 
 @pytest.mark.parametrize(
-    ("path", "header_name", "expected"),
+    ("path", "kept", "expected"),
     [
-        ("d/book.cram", "book.txt", "d/book.txt"),
-        ("d/renamed.cram", "book.txt", "d/book.txt"),
-        ("d/download", "book.txt", "d/book.txt"),
-        ("d/book.txt.cram", None, "d/book.txt"),
-        (".bashrc.cram", ".bashrc", ".bashrc"),
+        ("d/book.cram", {"name": "book.txt"}, "d/book.txt"),
+        ("d/renamed.cram", {"name": "book.txt"}, "d/book.txt"),
+        ("d/download", {"name": "book.txt"}, "d/book.txt"),
+        ("d/book.txt.cram", {}, "d/book.txt"),
+        ("d/book.cram", {"ending": "txt"}, "d/book.txt"),
+        ("d/book.txt.cram", {"ending": "txt"}, "d/book.txt"),
+        ("d/book.md.cram", {"ending": "txt"}, "d/book.md.txt"),
+        ("d/booktxt.cram", {"ending": "txt"}, "d/booktxt.txt"),
+        (".bashrc.cram", {"name": ".bashrc"}, ".bashrc"),
     ],
 )
-def test_the_name_of_the_original(path, header_name, expected):
-    assert files.original_path(Path(path), header_name) == Path(expected)
+def test_the_name_of_the_original(path, kept, expected):
+    assert files.original_path(Path(path), Header(0, b"", **kept)) == Path(expected)
 
 
-@pytest.mark.parametrize(("path", "header_name"), [("download", None), ("holiday.cram", ".bashrc")])
-def test_names_that_the_user_has_to_choose(path, header_name):
+@pytest.mark.parametrize(
+    ("path", "kept"), [("download", {}), ("download", {"ending": "txt"}), ("holiday.cram", {"name": ".bashrc"})]
+)
+def test_names_that_the_user_has_to_choose(path, kept):
     with pytest.raises(UsageError, match="-o"):
-        files.original_path(Path(path), header_name)
+        files.original_path(Path(path), Header(0, b"", **kept))
+
+
+@pytest.mark.parametrize("stem", ["a", "a.b", ".a", "a.", "a.txt", ""])
+@pytest.mark.parametrize("ending", ["txt", "TXT", "cram", "2", "é", "7z", ""])
+def test_the_name_of_every_original_comes_back(stem, ending):
+    name = f"{stem}.{ending}"
+    if not name.strip("."):
+        return
+    kept = Header(0, b"", ending=ending_of(name))
+    assert files.original_path(files.compressed_path(Path(name)), kept).name == name
 
 
 def test_companions_of_very_long_names_can_be_made(folder):

@@ -4,6 +4,7 @@ Neither knows the other, so a file that both read alike is read as the specifica
 """
 
 import hashlib
+import io
 import json
 import math
 import re
@@ -24,7 +25,10 @@ from cramzip import CramConfig, codec
 from cramzip.coding import quantize
 from cramzip.coding.corrections import TokenDecoder, TokenEncoder
 from cramzip.coding.ranks import Step, rank
-from cramzip.container.records import BITS, Coding, Kind
+from cramzip.container import reading, writing
+from cramzip.container.endings import ENDINGS, IN_FIRST_BYTES
+from cramzip.container.records import BITS, Coding, Header, Kind
+from cramzip.container.stored import stored_groups
 from cramzip.container.vectors import pack
 from cramzip.errors import DamagedFileError, WrongModelError
 from cramzip.lm.models import load
@@ -493,6 +497,24 @@ def test_sentencepiece_entries_stand_for_bytes_as_section_9_says(tmp_path):
 
 
 # ---------------------------------------------------------------- positions
+
+
+def test_both_readers_know_the_endings_of_the_specification():
+    rows = re.findall(r"^\| (\d+) to (\d+) \| ([a-z0-9, ]+) \|$", SPECIFICATION, re.MULTILINE)
+    told = [(int(first), int(last), names.split(", ")) for first, last, names in rows]
+    assert all(last - first + 1 == len(names) for first, last, names in told)
+    assert [name for *_, names in told for name in names] == list(ENDINGS) == reader.ENDINGS
+    assert told[0][1] == IN_FIRST_BYTES
+
+
+@pytest.mark.parametrize("ending", [ENDINGS[0], ENDINGS[13], ENDINGS[14], ENDINGS[-1], "Z", "7z", "abcdefghijklmn"])
+def test_both_readers_read_endings(ending):
+    sink = io.BytesIO()
+    size = writing.write(sink, Header(1, hashlib.sha256(b"a").digest()[:4], ending=ending), list(stored_groups(b"a")))
+    blob = sink.getvalue()
+    assert size - 17 == {True: 0, False: 1}[ending in ENDINGS[:14]] + len(ending) * (ending not in ENDINGS)
+    assert reading.read(blob).header.ending == reader.parse_header(reader.Cursor(blob, "header")).ending == ending
+    assert reader.read(blob) == cramzip.decompress(blob) == b"a"
 
 
 def test_the_specification_counts_positions_as_the_readers_do():

@@ -49,7 +49,8 @@ def interrupt():
 
 
 def compress(model, console, config=CONFIG, *, strip=False, **options):
-    return jobs.Compression(Destination(**options), lambda: model, config, console, strip=strip).run("a")
+    naming = jobs.Naming.NOTHING if strip else jobs.Naming.WHOLE
+    return jobs.Compression(Destination(**options), lambda: model, config, console, naming, strip).run("a")
 
 
 @pytest.fixture(scope="module")

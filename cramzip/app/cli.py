@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .. import __version__
-from ..errors import InputOutputError, UsageError, VerificationError
+from ..errors import UsageError, VerificationError
 from .console import Console
 from .details import details, list_record
-from .files import STDIN, example_texts, inside, is_compressed
+from .files import STDIN, example_texts, is_compressed
+from .given import destination_of, expansion, workers_of
 from .models import model_finder, model_loader
 from .options import (
     batch_option,
@@ -34,16 +34,12 @@ from .options import (
 )
 from .report import bench_record, print_bench, print_details, print_list
 from .shell import EXIT_USAGE, Commands, each
-from .streams import descriptor_of
 
 if TYPE_CHECKING:
     from ..config import CramConfig
-    from ..workers.base import Workers
-    from .destination import Destination
     from .report import Listed
 
 HELP_SETTINGS = {"help_option_names": ["-h", "--help"]}
-STDOUT = 1  # as a descriptor
 
 
 def _console(given: dict[str, Any]) -> Console:
@@ -76,58 +72,6 @@ def _config(given: dict[str, Any], *, smallest: bool = False, exact: bool = Fals
     )
 
 
-def _destination(given: dict[str, Any], n_files: int) -> Destination:
-    from .destination import Destination
-
-    output, stdout, recursive = given["output"], given["stdout"], given["recursive"]
-    if output == "-" or (output and descriptor_of(Path(output)) == STDOUT):
-        output, stdout = None, True
-    if output and stdout:
-        raise UsageError("-o and --stdout exclude each other")
-    if output and (n_files > 1 or recursive):
-        raise UsageError("-o takes the result of one file, not of several")
-    if stdout and not given["keep"]:
-        raise UsageError("--rm is not for results on standard output")
-    destination = Destination(
-        Path(output) if output else None,
-        stdout,
-        given["force"],
-        remove_source=not given["keep"],
-        whole_names=recursive,
-    )
-    if destination.output:
-        destination.check_kept(destination.output)
-    return destination
-
-
-def _expand(verb: str, wanted: Callable[[Path], bool], *, recursive: bool) -> Callable[[str], list[str] | None]:
-    """A function that finds what a folder stands for. It raises InputOutputError where nobody has asked for that."""
-
-    def expand(argument: str) -> list[str] | None:
-        if argument == STDIN or not Path(argument).is_dir():
-            return None
-        if not recursive:
-            raise InputOutputError(f"is a directory; -r {verb} what is in it")
-        return inside(argument, wanted)
-
-    return expand
-
-
-def _workers(given: dict[str, Any]) -> AbstractContextManager[Workers | None]:
-    """What to share the work with; nothing is started, and no cluster called, before there is work."""
-    n = given["jobs"]
-    if given["ray"]:
-        from ..workers.cluster import RayWorkers
-
-        return RayWorkers(given["ray"], given["device"], n)
-    if n in (None, 1):
-        return nullcontext()
-    from ..workers.processes import LocalWorkers, default_jobs
-
-    n = n or default_jobs(given["device"])
-    return LocalWorkers(n) if n > 1 else nullcontext()
-
-
 # -- commands --------------------------------------------------------------------------------------
 
 
@@ -145,8 +89,8 @@ def commands(ctx: click.Context) -> None:
 @files_argument
 @destination_options
 @recursive_option
-@option("--no-name", is_flag=True, help="Leave the name of the source out of the file.")
-@option("--strip", is_flag=True, help="Leave out the name, and of the hash all but 4 bytes.")
+@option("keeps_name", "--name/--no-name", default=None, help="Keep the whole name, or nothing.  [default: its ending]")
+@option("--strip", is_flag=True, help="Leave out what is optional, and of the hash all but 4 bytes.")
 @option("--smallest", is_flag=True, help="The smallest file: --strip, and no vectors, as yet.")
 @option("--exact", is_flag=True, help="Nothing but vectors: they must recite the text.")
 @cramming_options
@@ -155,32 +99,36 @@ def commands(ctx: click.Context) -> None:
 def compress(files: tuple[str, ...], **given: Any) -> int:
     """Compress FILEs into .cram files.
 
-    book.txt becomes book.cram, or book.txt.cram where its name is not kept. Without FILE, or for -, standard input is
-    compressed to standard output. What was finished when a job was interrupted is kept in a hidden journal: the same
-    command continues.
+    book.txt becomes book.cram, which keeps the ending; of files that differ in their ending alone, both keep their
+    whole names: book.txt.cram. Without FILE, or for -, standard input is compressed to standard output. What was
+    finished when a job was interrupted is kept in a hidden journal: the same command continues.
 
-    With -r folders are searched for regular files that are not hidden and not .cram files; there book.txt becomes
-    book.txt.cram.
+    Links and .cram files are skipped without -f. With -r folders are searched for regular files that are not hidden and
+    not .cram files.
     """
     from . import jobs
 
     files = files or (STDIN,)
     config = _config(given, smallest=given["smallest"], exact=given["exact"])
-    destination, console = _destination(given, len(files)), _console(given)
+    destination, console = destination_of(given, len(files), compresses=True), _console(given)
     load = model_loader(given["model"], given["revision"], given["device"], console)
     if destination.stdout and (len(files) > 1 or given["recursive"]):
         raise UsageError("a .cram file holds one original: --stdout takes one file, not several")
-    keeps_name, strip = not given["no_name"], given["strip"] or given["smallest"]
+    naming = {None: jobs.Naming.ENDING, True: jobs.Naming.WHOLE, False: jobs.Naming.NOTHING}[given["keeps_name"]]
+    strip = given["strip"] or given["smallest"]
+    if strip and given["keeps_name"]:
+        raise UsageError("--strip and --smallest leave out what is optional: they exclude --name")
 
     def work(file: str) -> None:
-        described = jobs.Compression(destination, load, config, console, keeps_name, strip, workers).run(file)
+        described = jobs.Compression(destination, load, config, console, naming, strip, workers).run(file)
         if given["verbose"]:
             for line in details(described):
                 console.detail(line)
 
-    expand = _expand("compresses", lambda path: not is_compressed(path), recursive=given["recursive"])
-    with _workers(given) as workers:
-        return each(files, work, debug=given["debug"], expand=expand, foresee=destination.foresee)
+    expand = expansion("compresses", lambda path: not is_compressed(path), recursive=given["recursive"])
+    with workers_of(given) as workers:
+        code = each(files, work, debug=given["debug"], expand=expand, foresee=partial(destination.foresee, console))
+    return code or destination.code_of_nothing
 
 
 @commands.command()
@@ -201,15 +149,16 @@ def decompress(files: tuple[str, ...], **given: Any) -> int:
     from . import jobs
 
     files = files or (STDIN,)
-    destination, console = _destination(given, len(files)), _console(given)
+    destination, console = destination_of(given, len(files)), _console(given)
     find = model_finder(given["model"], given["device"], console, download=given["download"])
 
     def work(file: str) -> None:
         jobs.Decompression(find, console, given["batch_size"], workers).run(file, destination)
 
-    expand = _expand("decompresses", is_compressed, recursive=given["recursive"])
-    with _workers(given) as workers:
-        return each(files, work, debug=given["debug"], expand=expand, foresee=destination.foresee)
+    expand = expansion("decompresses", is_compressed, recursive=given["recursive"])
+    with workers_of(given) as workers:
+        code = each(files, work, debug=given["debug"], expand=expand, foresee=partial(destination.foresee, console))
+    return code or destination.code_of_nothing
 
 
 @commands.command()
@@ -231,8 +180,8 @@ def test(files: tuple[str, ...], **given: Any) -> int:
     def work(file: str) -> None:
         jobs.Decompression(find, console, given["batch_size"], workers).check(file)
 
-    expand = _expand("tests", is_compressed, recursive=given["recursive"])
-    with _workers(given) as workers:
+    expand = expansion("tests", is_compressed, recursive=given["recursive"])
+    with workers_of(given) as workers:
         return each(files or (STDIN,), work, debug=given["debug"], expand=expand)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -54,30 +55,50 @@ def _identity(path: Path) -> tuple[int, int]:
 class Destination:
     """Where results go: `output` if it is given, `stdout`, or beside the input under the name that follows from it.
 
-    With `whole_names`, that is `book.txt.cram` and not `book.cram`. Neither `inputs` of the same command nor what was
-    `written` by it are overwritten.
+    Neither `inputs` of the same command nor what was `written` by it are overwritten. `skip` says why an input is left
+    out, if it is; `-f` takes all of them.
     """
 
     output: Path | None = None
     stdout: bool = False
     force: bool = False
     remove_source: bool = False
-    whole_names: bool = False
+    skip: Callable[[Path], str | None] = lambda _: None
     inputs: FileSet = field(default_factory=FileSet)
     written: FileSet = field(default_factory=FileSet)
     leftovers: Leftovers = field(default_factory=Leftovers)
     _named: set[str] = field(default_factory=set)
+    _targets: Counter[Path] = field(default_factory=Counter)
+    _skipped: list[str] = field(default_factory=list)
 
-    def foresee(self, argument: str) -> bool:
-        """Take note of an input that is to come. False if the same input was named before."""
-        if argument == files.STDIN or self.stdout:
+    def foresee(self, console: Console, argument: str) -> bool:
+        """Take note of an input that is to come. False if it is skipped, or was named before."""
+        if argument == files.STDIN:
             return True
         path = Path(argument)
+        if not self.force and (reason := self.skip(path)):
+            console.say(f"{argument}: {reason}; skipped (-f takes it)")
+            self._skipped.append(argument)
+            return False
+        place = Path(os.path.realpath(path.parent), path.name)
+        is_new = str(place) not in self._named
+        self._named.add(str(place))
+        if self.stdout:
+            return True
         self.inputs.add(path)
-        name = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118
-        is_new = name not in self._named
-        self._named.add(name)
+        if is_new:
+            self._targets.update({files.compressed_path(place, whole_name=whole) for whole in (False, True)})
         return is_new
+
+    def must_keep_whole_name(self, path: Path) -> bool:
+        """Whether what `path` is compressed to could be taken for that of another input, without its ending."""
+        place = Path(os.path.realpath(path.parent), path.name)
+        return self._targets[files.compressed_path(place)] > 1
+
+    @property
+    def code_of_nothing(self) -> int:
+        """The exit code where nothing else went wrong: 1 if inputs were skipped and none is left."""
+        return InputOutputError.exit_code if self._skipped and not self._named else 0
 
     def check_place(self, argument: str) -> None:
         """Raise UsageError if an input has no place of its own, beside which the result could go."""

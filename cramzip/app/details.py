@@ -42,7 +42,7 @@ def _about(described: Description) -> list[tuple[str, str]]:
     cut = "" if kept == HASH_BYTES else f" (the first {kept} of {HASH_BYTES} bytes)"
     kinds = ", ".join(f"{n:,} {kind.name.lower()}" for kind, n in described.kinds.items())
     return [
-        ("name", header.name or "-"),
+        ("name", header.name or (f"*.{header.ending}" if header.ending else "-")),
         ("original", count(described.original_size, "byte")),
         ("SHA-256", f"{header.original_hash.hex()}{cut}"),
         ("compressed", count(described.file_size, "byte")),
@@ -135,6 +135,7 @@ def list_record(file: str, described: Description) -> dict[str, Any]:
     return {
         "file": file,
         "name": header.name,
+        "ending": header.ending,
         "original_hash": header.original_hash.hex(),
         **description_record(described),
         "model": _model_record(header.model) if header.model else None,

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from ..container.endings import ending_of
+from ..container.records import Header
 from ..container.wire import Bytes
 from ..errors import InputOutputError, UsageError
 from .streams import descriptor_of, open_reader, patient, temporary_file
@@ -147,29 +149,29 @@ def is_compressed(path: Path) -> bool:
 # -- names -----------------------------------------------------------------------------------------
 
 
-def compressed_path(path: Path, *, whole_name: bool) -> Path:
+def compressed_path(path: Path, *, whole_name: bool = False) -> Path:
     """Where `path` is compressed to: `book.txt` to `book.cram`, or with its `whole_name` to `book.txt.cram`.
 
-    The whole name is for files without a name in the header, where nothing else can say what the original was
-    called, and where others may differ in their ending alone.
+    The whole name is for files whose header does not keep the ending.
     """
-    name = path.name if whole_name or path.suffix == SUFFIX else path.stem
-    return path.with_name(name + SUFFIX)
+    ending = None if whole_name else ending_of(path.name)
+    return path.with_name((path.name if ending is None else path.stem) + SUFFIX)
 
 
-def original_path(path: Path, header_name: str | None) -> Path:
+def original_path(path: Path, header: Header) -> Path:
     """Where the file at `path` is decompressed to, always in its own folder.
 
-    That is the name in its header, or else its own name without `.cram`. Raises UsageError when neither
-    is to be had, and for a hidden file that hides behind an ordinary name.
+    That is the name in its header, or else its own name without `.cram`, with the ending in the header. Raises
+    UsageError when neither is to be had, and for a hidden file that hides behind an ordinary name.
     """
-    if header_name is not None:
-        if header_name.startswith(".") and not path.name.startswith("."):
-            raise UsageError(f"its original name is the hidden {header_name!r}; say where to write with -o")
-        return path.with_name(header_name)
+    if header.name is not None:
+        if header.name.startswith(".") and not path.name.startswith("."):
+            raise UsageError(f"its original name is the hidden {header.name!r}; say where to write with -o")
+        return path.with_name(header.name)
     if path.suffix != SUFFIX:
         raise UsageError("it does not say what the original was called; say where to write with -o")
-    return path.with_suffix("")
+    ending = f".{header.ending}" if header.ending else ""
+    return path.with_name(path.stem if path.stem.endswith(ending) else path.stem + ending)
 
 
 def beside(path: Path, ending: str) -> Path:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from ..coding.restore import Runner, restore, verify
 from ..config import CramConfig
 from ..container import reading
 from ..container.description import Description, describe
+from ..container.endings import ending_of
 from ..container.opened import Opened
 from ..container.records import name_fault
 from ..errors import DamagedFileError, UsageError, VerificationError
@@ -40,18 +42,26 @@ if TYPE_CHECKING:
     from .bench import Measurement
 
 
+class Naming(Enum):
+    """What a file keeps of the name of its original."""
+
+    NOTHING = "nothing"
+    ENDING = "ending"
+    WHOLE = "whole"
+
+
 # -- compress --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Compression:
-    """What `c` does with each of its inputs. `keeps_name` and `strip`: what of the optional is in the file."""
+    """What `c` does with each of its inputs. `naming` and `strip`: what of the optional is in the file."""
 
     destination: Destination
     load_model: LoadModel
     config: CramConfig
     console: Console
-    keeps_name: bool = True
+    naming: Naming = Naming.ENDING
     strip: bool = False
     workers: Workers | None = None
 
@@ -64,10 +74,9 @@ class Compression:
             raise UsageError("compressed data is not for terminals: redirect it, name a file with -o, or use -f")
         destination.check_place(argument)
         source = files.read(argument)
-        name = source.name if self.keeps_name and not self.strip else None
+        name = source.name if self.naming is Naming.WHOLE else None
         name = None if name is None or name_fault(name) else name
-        whole_name = name is None or destination.whole_names
-        path = destination.path_for(source, lambda path: files.compressed_path(path, whole_name=whole_name))
+        path, ending = self._place(source)
         overwrite = destination.may_overwrite(path, source, console)
         from ..coding.encode import Writer
 
@@ -81,7 +90,7 @@ class Compression:
                 ):
                     journal.append(segment)
             with destination.output_at(path, overwrite=overwrite) as output:
-                original = Original(source.data, source.sha256, name, self.strip)
+                original = Original(source.data, source.sha256, name, self.strip, ending)
                 writer.write(output.file, original, journal, journal.gain)
                 file = reading.read(files.map_file(output.file))
                 with console.progress("verifying", source.size) as progress:
@@ -95,6 +104,16 @@ class Compression:
         told = closing_line(described, seconds, packed_format(source.data))
         console.say(f"{label(argument)} -> {place(path)}: {told}")
         return described
+
+    def _place(self, source: Source) -> tuple[Path | None, str | None]:
+        """Where the file goes, and the ending that its header keeps, so that its own name need not."""
+        ending = None
+        if source.path and source.status and self.naming is not Naming.NOTHING:
+            ending = ending_of(source.path.name)
+        if ending and source.path and self.destination.must_keep_whole_name(source.path):
+            ending = None
+        path = self.destination.path_for(source, lambda path: files.compressed_path(path, whole_name=ending is None))
+        return path, ending
 
     def _identity(self, source: Source, writer: Writer, conditions: str | None) -> bytes:
         """A digest of everything that decides which groups come out."""
@@ -152,7 +171,7 @@ class Decompression:
         destination.check_place(argument)
         source = files.read(argument)
         file = reading.read(source.data)
-        path = destination.path_for(source, lambda path: files.original_path(path, file.header.name))
+        path = destination.path_for(source, lambda path: files.original_path(path, file.header))
         overwrite = destination.may_overwrite(path, source, self.console)
         model = self._model(file)
         with destination.output_at(path, overwrite=overwrite) as output:

@@ -9,13 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .. import __version__
+from ..errors import UsageError
 from .console import count, human, printable
 from .details import description_record, details, model_name
+from .files import original_path
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
     from ..config import CramConfig
     from ..container.description import Description
+    from ..container.records import Header
     from ..lm.models import LM
     from .bench import Measurement
 
@@ -47,10 +51,18 @@ def print_list(listed: Iterable[Listed]) -> None:
             f"{described.ratio:.3f}",
             f"{described.bits_per_byte:.3f}" if described.original_size else "-",
             _text(model_name(header.model) if header.model else "-"),
-            _text(header.name or "-"),
+            _text(_original_name(file, header)),
             _text(file),
         )
     _print(table)
+
+
+def _original_name(file: str, header: Header) -> str:
+    """What `d` calls the original."""
+    try:
+        return original_path(Path(file), header).name
+    except (UsageError, ValueError):
+        return header.name or "-"
 
 
 def print_details(file: str, described: Description) -> None:

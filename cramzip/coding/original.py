@@ -14,12 +14,16 @@ SMALL_ORIGINAL = 2**20  # bytes; of a smaller original the file keeps a part of 
 
 @dataclass(frozen=True)
 class Original:
-    """What a file is made of. `name`: that of the source, if it is to be kept; `strip`: keep nothing optional."""
+    """What a file is made of. `name`: that of the source, if it is to be kept; `ending`: what is kept of it if not.
+
+    `strip`: keep nothing optional.
+    """
 
     data: Bytes
     sha256: bytes
     name: str | None = None
     strip: bool = False
+    ending: str | None = None
 
     def __post_init__(self) -> None:
         """Raise UsageError for a name that no header can hold."""
@@ -29,9 +33,9 @@ class Original:
     def header(self) -> Header:
         """A header without a model."""
         if self.strip:
-            return Header(len(self.data), self.sha256[: HASH_SIZES[0]])
+            return Header(len(self.data), self.sha256[: HASH_SIZES[0]], ending=self.ending)
         hash_size = HASH_SIZES[1] if len(self.data) < SMALL_ORIGINAL else HASH_SIZES[-1]
-        return Header(len(self.data), self.sha256[:hash_size], self.name)
+        return Header(len(self.data), self.sha256[:hash_size], self.name, ending=self.ending)
 
 
 class Segment(NamedTuple):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 MAGIC = b"\x9dCZ"
-VERSION = 1
+VERSION = 1  # in bits 0 to 3 of its byte; bits 4 to 7 are the number of an ending
+ENDING_SHIFT = 4
 GENOMICS_MAGIC = b"CRAM"
 HAS_NAME, HAS_MODEL, BUILTIN, IS_STANDARD, HAS_VECTORS, IS_EXACT = 0x01, 0x02, 0x04, 0x08, 0x10, 0x80
 HASH_SHIFT = 5  # bits 5 and 6 say which of HASH_SIZES it is

@@ -14,9 +14,11 @@ from typing import NoReturn
 from ..errors import DamagedFileError
 from ..filters.chain import MOST_GROWTH
 from . import vectors
+from .endings import read_ending
 from .layout import (
     BUILTIN,
     CHECK_SIZE,
+    ENDING_SHIFT,
     GENOMICS_MAGIC,
     HAS_MODEL,
     HAS_NAME,
@@ -59,6 +61,7 @@ from .records import (
 from .wire import MAX_GROUP_SIZE, Bytes, Cursor
 
 _MODEL_ID = re.compile(r"(hf|local):.+", re.DOTALL)
+_BEGIN = re.compile(re.escape(MAGIC) + bytes([*b"[", *range(VERSION, 256, 1 << ENDING_SHIFT), *b"]"]), re.DOTALL)
 
 
 def check_content(entry: Entry, content: bytes) -> None:
@@ -110,7 +113,7 @@ def read_table(blob: Bytes) -> Opened:
 
 
 def _read_after_magic(blob: memoryview) -> Opened:
-    cursor = Cursor(blob, "header", len(MAGIC) + 1)
+    cursor = Cursor(blob, "header", len(MAGIC))
     header, n_groups = _parse_header(cursor)
     cursor.stage = "table"
     if n_groups > 1 and n_groups * MIN_ENTRY_SIZE > cursor.remaining:
@@ -138,10 +141,10 @@ def _read_after_magic(blob: memoryview) -> Opened:
 
 def _next_file(blob: memoryview) -> int | None:
     """Where another file seems to be joined to this one, which explains sizes and checksums that do not agree."""
-    begin, block = MAGIC + bytes([VERSION]), 2**20
+    block = 2**20
     for at in range(1, len(blob), block):
-        if (found := bytes(blob[at : at + block + len(begin) - 1]).find(begin)) >= 0:
-            return at + found
+        if found := _BEGIN.search(bytes(blob[at : at + block + len(MAGIC)])):
+            return at + found.start()
     return None
 
 
@@ -150,18 +153,22 @@ def _check_magic(blob: memoryview) -> None:
         _damaged("magic", "this is a genomics CRAM file (samtools opens it), not a cramzip file")
     if (found := bytes(blob[: len(MAGIC)])) != MAGIC:
         _damaged("magic", f"not a cramzip file: expected {MAGIC.hex(' ')}, found {found.hex(' ')}")
-    if (version := bytes(blob[len(MAGIC) : len(MAGIC) + 1])) != bytes([VERSION]):
-        _damaged("version", f"this cramzip reads version {VERSION}, found {version[0] if version else 'the end'}")
+    version = blob[len(MAGIC)] & ~(~0 << ENDING_SHIFT) if len(blob) > len(MAGIC) else "the end"
+    if version != VERSION:
+        _damaged("version", f"this cramzip reads version {VERSION}, found {version}")
 
 
 def _parse_header(cursor: Cursor) -> tuple[Header, int]:
     """The header and the number of groups; their values are checked once the checksum is known to be right."""
-    flags = cursor.u8()
+    ending_code, flags = cursor.u8() >> ENDING_SHIFT, cursor.u8()
     original_size = cursor.varint()
     original_hash = cursor.take(HASH_SIZES[flags >> HASH_SHIFT & 3])
     if flags & (BUILTIN | IS_STANDARD | HAS_VECTORS | IS_EXACT) and not flags & HAS_MODEL:
         cursor.fail(f"Flags: {flags:#04x} is reserved")
+    if flags & HAS_NAME and ending_code:
+        cursor.fail("Flags: there is a name, and an ending beside it")
     name = cursor.string() if flags & HAS_NAME else None
+    ending = read_ending(ending_code, cursor)
     model: BuiltinModel | OutsideModel | None = None
     if flags & BUILTIN:
         model = BuiltinModel(cursor.take(DIGEST_SIZE))
@@ -182,7 +189,7 @@ def _parse_header(cursor: Cursor) -> tuple[Header, int]:
             block = Vectors.from_code(code, width, gain - 1 if gain else None)
         except ValueError:
             cursor.fail(f"Vector_Coding: {code} is reserved")
-    return Header(original_size, original_hash, name, model, parameters, block, lanes), cursor.varint()
+    return Header(original_size, original_hash, name, model, parameters, block, lanes, ending), cursor.varint()
 
 
 def _yes_or_no(cursor: Cursor, field: str) -> bool:

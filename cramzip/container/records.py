@@ -177,7 +177,10 @@ class Vectors:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself. `original_hash` is the SHA-256 of the original, or its first 4, 8 or 16 bytes."""
+    """What a file says of itself. `original_hash` is the SHA-256 of the original, or its first 4, 8 or 16 bytes.
+
+    Of the name of the original it has all, or the `ending`, such as `txt`, or nothing.
+    """
 
     original_size: int
     original_hash: bytes
@@ -186,6 +189,7 @@ class Header:
     parameters: Parameters = Parameters()
     vectors: Vectors | None = None
     lanes: Lanes | None = None
+    ending: str | None = None
 
     @property
     def is_exact(self) -> bool:

@@ -8,9 +8,11 @@ from dataclasses import replace
 from typing import BinaryIO
 
 from ..filters.chain import Chain
+from .endings import pack_ending
 from .layout import (
     BUILTIN,
     CHECK_SIZE,
+    ENDING_SHIFT,
     HAS_MODEL,
     HAS_NAME,
     HAS_VECTORS,
@@ -73,9 +75,9 @@ def pack_header(header: Header, n_groups: int) -> bytes:
     flags |= HAS_MODEL if model else 0
     flags |= BUILTIN if isinstance(model, BuiltinModel) else 0
     flags |= (IS_STANDARD if model and is_standard else 0) | (IS_EXACT if lanes else 0)
-    out = MAGIC + bytes([VERSION, flags]) + pack_varint(header.original_size) + header.original_hash
-    if header.name is not None:
-        out += pack_string(header.name)
+    ending = pack_ending(header.ending if header.name is None else None)
+    out = MAGIC + bytes([VERSION | ending.code << ENDING_SHIFT, flags]) + pack_varint(header.original_size)
+    out += header.original_hash + (ending.field if header.name is None else pack_string(header.name))
     if isinstance(model, BuiltinModel):
         out += model.digest
     elif model:
