@@ -256,7 +256,7 @@ def test_help_names_the_defaults(cramzip):
     for fact in (
         f"0: none. [default: 0; {CramConfig().n_vectors} with -m]",
         f"dimension of a vector. [default: {DEFAULT_BITS}; {EXACT_BITS} with --exact]",
-        f"tries hardest. [default: {CramConfig.effort}]",
+        f"tries hardest (--best). [default: CRAMZIP_LEVEL, or {CramConfig.effort}]",
         "compute on. [default: auto]",
     ):
         assert fact in shown
@@ -630,8 +630,8 @@ def test_list_needs_no_model(cramzip, text, crammed):
     result = cramzip("l", "text.cram")
     assert (result.exit_code, result.stderr) == (0, "")
     heading, _, row = result.stdout.splitlines()
-    assert re.sub(" +", " ", heading) == "Groups Modelled Compressed Original Ratio Bits/byte Model Name File"
-    assert row.split()[:4] == ["1", "1", f"{len(crammed):,}", f"{len(text):,}"]
+    assert re.sub(" +", " ", heading) == "Compressed Original Ratio Model Name File"
+    assert row.split()[:2] == [f"{len(crammed):,}", f"{len(text):,}"]
     assert row.split()[-3:] == ["local:model", "text.txt", "text.cram"]
 
 
@@ -694,6 +694,48 @@ def test_list_for_machines(cramzip, text, crammed):
     assert (one["n_groups"], one["n_modelled"], one["n_stored"], one["n_chunks"]) == (1, 1, 0, 1)
     assert (one["n_tokens"], one["n_vectors"], one["tokens_per_vector"]) == (300, 1, 300)
     assert one["model"]["id"] == "local:model"
+
+
+def test_what_became_of_each_input_for_machines(cramzip, folder):
+    Path("a.txt").write_bytes(NOISE)
+    result = cramzip("c", *FAST, "--json", "missing", "a.txt")
+    assert result.exit_code == 1
+    missing, made = json.loads(result.stdout)["files"]
+    expected = {"class": "FileNotFoundError", "message": "No such file or directory", "exit_code": 1, "stage": None}
+    assert missing == {"file": "missing", "error": expected}
+    assert (made["file"], made["output"], made["ending"], made["original_size"]) == ("a.txt", "a.cram", "txt", 300)
+    assert made["file_size"] == Path("a.cram").stat().st_size
+    assert made["seconds"] > 0
+    Path("bad.cram").write_bytes(b"CRAMPED")
+    for command, output in (("t", None), ("d", "a.txt")):
+        result = cramzip(command, *(["-f"] if command == "d" else []), "--json", "bad.cram", "a.cram")
+        bad, good = json.loads(result.stdout)["files"]
+        assert (result.exit_code, good["output"], good["file"]) == (3, output, "a.cram")
+        assert (bad["error"]["class"], bad["error"]["stage"], bad["error"]["exit_code"]) == (
+            "DamagedFileError",
+            "magic",
+            3,
+        )
+        assert bad["error"]["message"] in result.stderr
+    bad, good = json.loads(cramzip("l", "--json", "bad.cram", "a.cram").stdout)["files"]
+    assert ("error" in bad, good["name"], good["ending"]) == (True, None, "txt")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("c", "--json"), ("c", "--json", "-c", "a"), ("d", "--json", "-o", "-", "a.cram")]
+)
+def test_documents_and_results_do_not_share_standard_output(cramzip, arguments):
+    result = cramzip(*arguments, stdin=NOISE)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--json prints to standard output" in result.stderr
+
+
+def test_help_has_options_in_groups(cramzip):
+    shown = cramzip("c", "--help").stdout
+    headings = re.findall(r"^(\w.*):$", shown, re.MULTILINE)
+    assert headings == ["Results", "What a file keeps", "Size against time", "Model", "Machine", "Messages"]
+    for command in ("d", "t", "l", "bench", "capacity"):
+        assert "Messages:" in cramzip(command, "--help").stdout
 
 
 def test_list_knows_nothing_of_models_where_none_is_needed(cramzip):
@@ -1343,7 +1385,7 @@ def test_killed_jobs_go_on_where_they_stopped_and_give_the_same_file(cramzip, fo
     assert entries(folder) == ["long", "long.cram", "uninterrupted"]
 
 
-@pytest.mark.parametrize("module", ["click", "rich", "json"])
+@pytest.mark.parametrize("module", ["click", "json"])
 def test_ctrl_c_while_modules_are_loaded_is_one_line(folder, module):
     """A module of the same name comes first, and interrupts the process that loads it."""
     Path("path").mkdir()

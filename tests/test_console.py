@@ -4,6 +4,7 @@ import pytest
 
 from cramzip.app import console
 from cramzip.app.console import Console, printable
+from cramzip.app.tables import Table, cut, width
 
 
 @pytest.mark.parametrize(
@@ -83,3 +84,58 @@ def test_sizes_in_few_digits(n, shown):
 def test_counts_agree_with_their_nouns():
     assert console.count(1, "byte") == "1 byte"
     assert console.count(2000, "byte") == "2,000 bytes"
+
+
+# -- tables ----------------------------------------------------------------------------------------
+
+
+def table(*files):
+    found = Table(("Bytes", "Model", "File"), frozenset({"Bytes"}))
+    for number, file in enumerate(files):
+        found.add(f"{10**number:,}", "builtin:primer", file)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "shown"),
+    [
+        ("a/b/book.txt", 12, "a/b/book.txt"),
+        ("a/b/c/d/book.txt", 12, "a/b/c....txt"),
+        ("日本語の本.txt", 10, "日本...txt"),
+        ("日本語の本.txt", 14, "日本語の本.txt"),
+        ("e\u0301tude.txt", 9, "e\u0301tude.txt"),
+    ],
+)
+def test_paths_are_cut_in_the_middle(text, size, shown):
+    assert cut(text, size) == shown
+    assert width(shown) <= size
+
+
+@pytest.mark.parametrize("room", [40, 60, 80, None])
+def test_a_table_fits_and_keeps_its_headings_and_numbers(room):
+    lines = table("a" * 100 + ".cram", "b.cram", "名" * 50 + ".cram").lines(room)
+    assert lines[0].split() == ["Bytes", "Model", "File"]
+    assert [line.split()[0] for line in lines[2:]] == ["1", "10", "100"]
+    assert all(line.endswith(".cram") or room == 40 for line in lines[2:])
+    assert room is None or max(map(width, lines)) <= room
+
+
+def test_a_row_of_one_text_is_over_the_others():
+    found = table("a")
+    found.rows.insert(0, ["a/long/path/of/a/book.txt (9 bytes)"])
+    assert found.lines(20)[2] == "a/long/pa...9 bytes)"
+
+
+def test_what_list_prints_fits_into_a_terminal(terminal, folder):
+    from cramzip.app.cli import commands
+
+    deep = folder / "/".join(["folder"] * 12)
+    deep.mkdir(parents=True)
+    path = deep / "a long name of a file that no terminal shows as a whole.cram"
+    path.write_bytes(bytes.fromhex("9D 43 5A 01 00 00 E3 B0 C4 42 00 E4 9A B0 01"))
+    with terminal() as user:
+        with pytest.raises(SystemExit):
+            commands(["l", str(path.relative_to(folder))])
+        lines = user.read(10_000).decode().splitlines()
+    assert lines[0].split() == ["Compressed", "Original", "Ratio", "Model", "Name", "File"]
+    assert max(map(len, lines)) <= 80

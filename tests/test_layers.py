@@ -29,7 +29,7 @@ ROOMS = (
     ("app",),
     ("__main__",),
 )
-HEAVY = ("torch", "transformers", "numpy", "tokenizers", "huggingface_hub", "rich", "tqdm", "matplotlib")
+HEAVY = ("torch", "transformers", "numpy", "tokenizers", "huggingface_hub", "tqdm", "matplotlib")
 MODULES = sorted(
     path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py") if path.stem != "__init__"
 )

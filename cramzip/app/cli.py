@@ -12,7 +12,7 @@ import click
 from .. import __version__
 from ..errors import UsageError, VerificationError
 from .console import Console
-from .details import details, list_record
+from .details import details
 from .files import STDIN, example_texts, is_compressed
 from .given import destination_of, expansion, workers_of
 from .models import model_finder, model_loader
@@ -25,6 +25,7 @@ from .options import (
     files_argument,
     json_option,
     laboratory_options,
+    level_of_environment,
     loudness_options,
     model_option,
     option,
@@ -32,12 +33,14 @@ from .options import (
     settings_option,
     workers_options,
 )
-from .report import bench_record, print_bench, print_details, print_list
+from .records import Records
+from .report import bench_record, print_bench, print_details, print_document, print_list
 from .shell import EXIT_USAGE, Commands, each
 
 if TYPE_CHECKING:
     from ..config import CramConfig
-    from .report import Listed
+    from .records import Records
+from .report import Listed
 
 HELP_SETTINGS = {"help_option_names": ["-h", "--help"]}
 
@@ -62,7 +65,7 @@ def _config(given: dict[str, Any], *, smallest: bool = False, exact: bool = Fals
         vectors = 0
     return CramConfig(
         vectors=vectors,
-        effort=given["effort"] or CramConfig.effort,
+        effort=given["effort"] or level_of_environment() or CramConfig.effort,
         exact=exact,
         bits=given["bits"],
         context=given["context"],
@@ -89,6 +92,7 @@ def commands(ctx: click.Context) -> None:
 @files_argument
 @destination_options
 @recursive_option
+@json_option
 @option("keeps_name", "--name/--no-name", default=None, help="Keep the whole name, or nothing.  [default: its ending]")
 @option("--strip", is_flag=True, help="Leave out what is optional, and of the hash all but 4 bytes.")
 @option("--smallest", is_flag=True, help="The smallest file: --strip, and no vectors, as yet.")
@@ -96,7 +100,7 @@ def commands(ctx: click.Context) -> None:
 @cramming_options
 @workers_options
 @loudness_options
-def compress(files: tuple[str, ...], **given: Any) -> int:
+def compress(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
     """Compress FILEs into .cram files.
 
     book.txt becomes book.cram, which keeps the ending; of files that differ in their ending alone, both keep their
@@ -111,6 +115,7 @@ def compress(files: tuple[str, ...], **given: Any) -> int:
     files = files or (STDIN,)
     config = _config(given, smallest=given["smallest"], exact=given["exact"])
     destination, console = destination_of(given, len(files), compresses=True), _console(given)
+    records = Records(as_json, destination, files)
     load = model_loader(given["model"], given["revision"], given["device"], console)
     if destination.stdout and (len(files) > 1 or given["recursive"]):
         raise UsageError("a .cram file holds one original: --stdout takes one file, not several")
@@ -120,14 +125,17 @@ def compress(files: tuple[str, ...], **given: Any) -> int:
         raise UsageError("--strip and --smallest leave out what is optional: they exclude --name")
 
     def work(file: str) -> None:
-        described = jobs.Compression(destination, load, config, console, naming, strip, workers).run(file)
+        done = jobs.Compression(destination, load, config, console, naming, strip, workers).run(file)
+        records.add(file, done)
         if given["verbose"]:
-            for line in details(described):
+            for line in details(done.described):
                 console.detail(line)
 
     expand = expansion("compresses", lambda path: not is_compressed(path), recursive=given["recursive"])
     with workers_of(given) as workers:
-        code = each(files, work, debug=given["debug"], expand=expand, foresee=partial(destination.foresee, console))
+        foresee = partial(destination.foresee, console)
+        code = each(files, work, debug=given["debug"], expand=expand, foresee=foresee, failed=records.failed)
+    print_document(records.document)
     return code or destination.code_of_nothing
 
 
@@ -135,13 +143,14 @@ def compress(files: tuple[str, ...], **given: Any) -> int:
 @files_argument
 @destination_options
 @recursive_option
+@json_option
 @model_option
 @download_option
 @batch_option
 @device_option
 @workers_options
 @loudness_options
-def decompress(files: tuple[str, ...], **given: Any) -> int:
+def decompress(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
     """Restore the originals of .cram files.
 
     A file says which model it needs; -m only says where that is if it is not where it was.
@@ -150,39 +159,45 @@ def decompress(files: tuple[str, ...], **given: Any) -> int:
 
     files = files or (STDIN,)
     destination, console = destination_of(given, len(files)), _console(given)
+    records = Records(as_json, destination, files)
     find = model_finder(given["model"], given["device"], console, download=given["download"])
 
     def work(file: str) -> None:
-        jobs.Decompression(find, console, given["batch_size"], workers).run(file, destination)
+        records.add(file, jobs.Decompression(find, console, given["batch_size"], workers).run(file, destination))
 
     expand = expansion("decompresses", is_compressed, recursive=given["recursive"])
     with workers_of(given) as workers:
-        code = each(files, work, debug=given["debug"], expand=expand, foresee=partial(destination.foresee, console))
+        foresee = partial(destination.foresee, console)
+        code = each(files, work, debug=given["debug"], expand=expand, foresee=foresee, failed=records.failed)
+    print_document(records.document)
     return code or destination.code_of_nothing
 
 
 @commands.command()
 @files_argument
 @recursive_option
+@json_option
 @model_option
 @download_option
 @batch_option
 @device_option
 @workers_options
 @loudness_options
-def test(files: tuple[str, ...], **given: Any) -> int:
+def test(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
     """Decode .cram files and write nothing."""
     from . import jobs
 
-    console = _console(given)
+    console, records = _console(given), Records(as_json)
     find = model_finder(given["model"], given["device"], console, download=given["download"])
 
     def work(file: str) -> None:
-        jobs.Decompression(find, console, given["batch_size"], workers).check(file)
+        records.add(file, jobs.Decompression(find, console, given["batch_size"], workers).check(file))
 
     expand = expansion("tests", is_compressed, recursive=given["recursive"])
     with workers_of(given) as workers:
-        return each(files or (STDIN,), work, debug=given["debug"], expand=expand)
+        code = each(files or (STDIN,), work, debug=given["debug"], expand=expand, failed=records.failed)
+    print_document(records.document)
+    return code
 
 
 @commands.command("list")
@@ -196,17 +211,18 @@ def list_(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
     from .files import label, read
 
     listed: list[Listed] = []
+    records = Records(as_json)
 
     def work(file: str) -> None:
         listed.append((label(file), describe(reading.read(read(file).data))))
+        records.described(*listed[-1])
 
-    code = each(files or (STDIN,), work, debug=given["debug"])
-    if as_json:
-        click.echo(json.dumps({"cramzip": __version__, "files": [list_record(*one) for one in listed]}, indent=2))
-    elif given["verbose"]:
+    code = each(files or (STDIN,), work, debug=given["debug"], failed=records.failed)
+    print_document(records.document)
+    if given["verbose"] and not as_json:
         for one in listed:
             print_details(*one)
-    elif listed:
+    elif listed and not as_json:
         print_list(listed)
     return code
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .. import __version__
 from ..coding.original import Original
@@ -42,6 +42,14 @@ if TYPE_CHECKING:
     from .bench import Measurement
 
 
+class Done(NamedTuple):
+    """What became of one input: where the result is (None: nowhere), what the `.cram` file says, how long it took."""
+
+    place: str | None
+    described: Description
+    seconds: float
+
+
 class Naming(Enum):
     """What a file keeps of the name of its original."""
 
@@ -65,7 +73,7 @@ class Compression:
     strip: bool = False
     workers: Workers | None = None
 
-    def run(self, argument: str) -> Description:
+    def run(self, argument: str) -> Done:
         """Make a `.cram` file of one input, decode it again and compare, and only then put it in its place."""
         start = time.perf_counter()
         destination, console = self.destination, self.console
@@ -103,7 +111,7 @@ class Compression:
         seconds = time.perf_counter() - start
         told = closing_line(described, seconds, packed_format(source.data))
         console.say(f"{label(argument)} -> {place(path)}: {told}")
-        return described
+        return Done(place(path), described, seconds)
 
     def _place(self, source: Source) -> tuple[Path | None, str | None]:
         """Where the file goes, and the ending that its header keeps, so that its own name need not."""
@@ -165,7 +173,7 @@ class Decompression:
     batch_size: int | None = None
     workers: Workers | None = None
 
-    def run(self, argument: str, destination: Destination) -> None:
+    def run(self, argument: str, destination: Destination) -> Done:
         """Write the original of one `.cram` file; nothing appears unless all of it is right."""
         start = time.perf_counter()
         destination.check_place(argument)
@@ -179,14 +187,14 @@ class Decompression:
             source.check_unchanged("nothing was written")
             output.commit(source.status)
         destination.finish(path, output, source)
-        self._say(f"{label(argument)} -> {place(path)}: ", file, start)
+        return self._done(f"{label(argument)} -> {place(path)}: ", place(path), file, start)
 
-    def check(self, argument: str) -> None:
+    def check(self, argument: str) -> Done:
         """Decode one `.cram` file and throw the result away. Raises DamagedFileError if `run` would."""
         start = time.perf_counter()
         file = reading.read(files.read(argument).data)
         self._restore(argument, file, self._model(file), lambda _: None)
-        self._say(f"{label(argument)}: ok, ", file, start)
+        return self._done(f"{label(argument)}: ok, ", None, file, start)
 
     def _model(self, file: Opened) -> LM | None:
         return self.find_model(file.header.model) if file.header.model else None
@@ -196,9 +204,10 @@ class Decompression:
             for content in restore(file, Runner(lm, self.batch_size, self.workers, progress)):
                 take(content)
 
-    def _say(self, what: str, file: Opened, start: float) -> None:
+    def _done(self, what: str, where: str | None, file: Opened, start: float) -> Done:
         seconds = time.perf_counter() - start
         self.console.say(f"{what}{count(file.header.original_size, 'byte')}, {seconds:.1f} s")
+        return Done(where, describe(file), seconds)
 
 
 # -- bench -----------------------------------------------------------------------------------------

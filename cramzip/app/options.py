@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from ..container.records import BITS
+from ..errors import UsageError
 from .files import STDIN
 from .streams import descriptor_of
 
@@ -26,6 +28,19 @@ EXPERIMENT_NAMES = (
 )
 KIND_NAMES = ("books", "new", "random words", "files")
 STDIN_DESCRIPTOR = 0
+HELP = "--help"
+HELP = "--help"
+MODEL_VARIABLE, LEVEL_VARIABLE = "CRAMZIP_MODEL", "CRAMZIP_LEVEL"
+LEVELS = range(1, 10)
+LEVEL_NAMES = {1: ("-1", "--fast"), 9: ("-9", "--best")}
+GROUPS = (  # of options in the help of a command; what is in none of them comes before
+    ("Results", ("output", "stdout", "force", "keep", "recursive", "as_json")),
+    ("What a file keeps", ("keeps_name", "strip")),
+    ("Size against time", ("effort", "smallest", "exact", "vectors", "bits", "context", "seed", "dtype")),
+    ("Model", ("model", "revision", "download")),
+    ("Machine", ("batch_size", "device", "jobs", "ray")),
+    ("Messages", ("quiet", "verbose", "progress", "debug", HELP)),
+)
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -34,7 +49,20 @@ class EffortOption(click.Option):
     """One of -1 to -9; the first stands for all of them in the help."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        return ("-1 ... -9", "Effort: 1 is fastest, 9 tries hardest.  [default: 5]") if self.opts == ["-1"] else None
+        if self.opts[0] != "-1":
+            return None
+        return (
+            "-1 ... -9",
+            f"Effort: 1 is fastest (--fast), 9 tries hardest (--best).  [default: {LEVEL_VARIABLE}, or 5]",
+        )
+
+
+def level_of_environment() -> int | None:
+    """The effort that the environment asks for. Raises UsageError."""
+    value = os.environ.get(LEVEL_VARIABLE, "")
+    if value and value not in map(str, LEVELS):
+        raise UsageError(f"{LEVEL_VARIABLE}: expected {LEVELS[0]} to {LEVELS[-1]}, found {value!r}")
+    return int(value) if value else None
 
 
 def options(*several: Callable[[Decorated], Decorated]) -> Callable[[Decorated], Decorated]:
@@ -113,10 +141,10 @@ def numbers_of(ctx: click.Context, param: click.Parameter, value: str | None) ->
 
 
 option = click.option
-files_argument = click.argument("files", nargs=-1, metavar="[FILE]...", callback=inputs_of)
-model_option = option(
-    "-m", "--model", metavar="MODEL", callback=not_empty, help="Hugging Face id, model folder or .gguf file."
-)
+path_type = click.Path(readable=False)  # any name will do; shells complete it
+files_argument = click.argument("files", nargs=-1, metavar="[FILE]...", callback=inputs_of, type=path_type)
+MODEL_NAMES, MODEL_HELP = ("-m", "--model"), "Hugging Face id, model folder or .gguf file."
+model_option = option(*MODEL_NAMES, metavar="MODEL", type=path_type, callback=not_empty, help=MODEL_HELP)
 device_option = option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda", "mps"]),
@@ -135,6 +163,7 @@ workers_options = options(
         "-j",
         "-T",
         "--jobs",
+        "--threads",
         type=click.IntRange(0, 1024),
         metavar="N",
         help="Processes that share the work; 0: as many as there are GPUs, or else cores.  [default: 1]",
@@ -161,15 +190,22 @@ loudness_options = options(
     option("--debug", is_flag=True, help="Show where an error came from."),
 )
 destination_options = options(
-    option("-o", "--output", metavar="PATH", callback=not_empty, help="Write to this file."),
-    option("-c", "--stdout", is_flag=True, help="Write to standard output."),
+    option("-o", "--output", metavar="PATH", type=path_type, callback=not_empty, help="Write to this file."),
+    option("-c", "--stdout", "--to-stdout", "stdout", is_flag=True, help="Write to standard output."),
     option("-f", "--force", is_flag=True, help="Overwrite files; write to a terminal."),
     option("keep", "-k/", "--keep/--rm", default=True, help="Keep the source (default), or remove it after success."),
 )
 cramming_options = options(
-    model_option,
+    option(
+        *MODEL_NAMES,
+        metavar="MODEL",
+        type=path_type,
+        envvar=MODEL_VARIABLE,
+        callback=not_empty,
+        help=f"{MODEL_HELP}  [default: {MODEL_VARIABLE}, or the built-in one]",
+    ),
     option("--revision", metavar="REV", callback=not_empty, help="Commit, tag or branch of a Hugging Face model."),
-    *(option(f"-{n}", "effort", flag_value=n, type=int, cls=EffortOption) for n in range(1, 10)),
+    *(option(*LEVEL_NAMES.get(n, (f"-{n}",)), "effort", flag_value=n, type=int, cls=EffortOption) for n in LEVELS),
     option(
         "--vectors",
         type=click.IntRange(0, 4096),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -19,11 +18,9 @@ from ..errors import UsageError
 from .console import count, human, printable
 from .details import description_record, details, model_name
 from .files import original_path
+from .tables import Table
 
 if TYPE_CHECKING:
-    from rich.table import Table
-    from rich.text import Text
-
     from ..config import CramConfig
     from ..container.description import Description
     from ..container.records import Header
@@ -31,7 +28,6 @@ if TYPE_CHECKING:
     from .bench import Measurement
 
 MEASURED_WITH = ("torch", "transformers", "tokenizers", "zstandard")  # and what the rivals need
-WIDE = 10_000  # columns, where no terminal cuts lines off
 
 # -- list ------------------------------------------------------------------------------------------
 
@@ -40,21 +36,21 @@ Listed = tuple[str, "Description"]  # a file, and what it consists of
 
 def print_list(listed: Iterable[Listed]) -> None:
     """A line for each file, as `zstd -l` prints them."""
-    table = _table(("Groups", "Modelled", "Compressed", "Original", "Ratio", "Bits/byte"), ("Model", "Name", "File"))
+    table = Table(
+        ("Compressed", "Original", "Ratio", "Model", "Name", "File"),
+        frozenset({"Compressed", "Original", "Ratio"}),
+    )
     for file, described in listed:
         header = described.header
-        table.add_row(
-            f"{described.n_groups:,}",
-            f"{described.n_modelled:,}",
+        table.add(
             f"{described.file_size:,}",
             f"{described.original_size:,}",
             f"{described.ratio:.3f}",
-            f"{described.bits_per_byte:.3f}" if described.original_size else "-",
-            _text(model_name(header.model) if header.model else "-"),
-            _text(_original_name(file, header)),
-            _text(file),
+            model_name(header.model) if header.model else "-",
+            _original_name(file, header),
+            file,
         )
-    _print(table)
+    click.echo("\n".join(table.shown()))
 
 
 def _original_name(file: str, header: Header) -> str:
@@ -63,6 +59,12 @@ def _original_name(file: str, header: Header) -> str:
         return original_path(Path(file), header).name
     except (UsageError, ValueError):
         return header.name or "-"
+
+
+def print_document(document: str | None) -> None:
+    """What machines read, where it was asked for."""
+    if document is not None:
+        click.echo(document)
 
 
 def print_details(file: str, described: Description) -> None:
@@ -76,16 +78,14 @@ def print_details(file: str, described: Description) -> None:
 
 def print_bench(measurements: Sequence[Measurement], model: LM) -> None:
     """A block of rows for each file; what the columns and the model mean stands under the table."""
-    right = ("Bytes", "Ratio", "Bits/byte", "Of bound", "Compress", "Decompress")
-    table = _table((), ("File", "Codec"), right)
+    numbers = ("Bytes", "Ratio", "Bits/byte", "Of bound", "Compress", "Decompress")
+    table = Table(("Codec", *numbers), frozenset(numbers))
     previous = None
     for one in measurements:
-        new = one.file != previous
-        if new and previous is not None:
-            table.add_section()
+        if one.file != previous:
+            table.add(f"{one.file} ({count(one.original_bytes, 'byte')})")
         previous = one.file
-        table.add_row(
-            _text(f"{one.file} ({one.original_bytes:,})") if new else "",
+        table.add(
             one.codec if one.intact else f"{one.codec}: NOT EXACT",
             f"{one.compressed_bytes:,}",
             f"{one.ratio:.3f}",
@@ -93,9 +93,8 @@ def print_bench(measurements: Sequence[Measurement], model: LM) -> None:
             "-" if one.bound_share is None else f"{one.bound_share:.1%}",
             human(one.original_bytes / one.compress_seconds, "/s"),
             human(one.original_bytes / one.decompress_seconds, "/s"),
-            style="bold" if one.setting is not None else None,
         )
-    _print(table)
+    click.echo("\n".join(table.shown()))
     click.echo("of bound: what an ideal arithmetic coder would need with the model alone, as a share of the file")
     click.echo(f"model, not counted above: {printable(model.model_id)}, {count(model.weight_bytes, 'byte')}")
 
@@ -141,38 +140,3 @@ def bench_record(measurements: Sequence[Measurement], model: LM, configs: Mappin
             for one in measurements
         ],
     }
-
-
-# -- tables ----------------------------------------------------------------------------------------
-
-
-def _table(left: Sequence[str], texts: Sequence[str], right: Sequence[str] = ()) -> Table:
-    """An empty table: columns of numbers, of text, of numbers again."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for names, justify in ((left, "right"), (texts, "left"), (right, "right")):
-        for name in names:
-            table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    return table
-
-
-def _text(text: str) -> Text:
-    """A name as it is: in a plain `str`, rich would see markup and codes of emoji."""
-    from rich.text import Text
-
-    return Text(printable(text))
-
-
-def _print(table: Table) -> None:
-    """To stdout; full width where no terminal limits it."""
-    from rich.console import Console as RichConsole
-
-    console = RichConsole(file=sys.stdout, highlight=False)
-    if not console.is_terminal:
-        console.width = WIDE
-    with console.capture() as captured:
-        console.print(table)
-    for line in captured.get().splitlines():
-        click.echo(line.rstrip())

@@ -14,7 +14,8 @@ import click
 from ..errors import CramError
 from .console import Console
 from .files import label
-from .spelling import with_command
+from .options import GROUPS, HELP
+from .spelling import SPELLINGS, with_command
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 ALIASES = {"c": "compress", "d": "decompress", "t": "test", "l": "list"}
@@ -28,11 +29,12 @@ def report(error: BaseException, subject: str, *, debug: bool) -> int:
     code = error.exit_code if isinstance(error, CramError) else EXIT_FAILURE
     if isinstance(error, OSError) and error.filename is not None and str(error.filename) != subject:
         subject = f"{subject}: {error.filename}" if subject else str(error.filename)
-    Console().complain(subject, _explain(error))
+    Console().complain(subject, explain(error))
     return code
 
 
-def _explain(error: BaseException) -> str:
+def explain(error: BaseException) -> str:
+    """What an error says, in one line."""
     first_line = (str(error).splitlines() or [""])[0]
     if isinstance(error, CramError):
         return first_line
@@ -50,11 +52,13 @@ def each(
     debug: bool,
     expand: Callable[[str], list[str] | None] = lambda _: None,
     foresee: Callable[[str], bool] = lambda _: True,
+    failed: Callable[[str, Exception, int], object] = lambda *_: None,
 ) -> int:
     """Do `work` on every file, even if it fails for some. Returns the exit code of the first failure, or 0.
 
     `expand` gives what stands in place of an argument: the contents of a folder, None for anything else. Before any
-    work, `foresee` is told of all files, and returns False for those to leave out.
+    work, `foresee` is told of all files, and returns False for those to leave out. `failed` is told of each failure:
+    the file, the error and its exit code.
     """
     first_code = 0
     wanted = [found for found in _expanded(arguments, expand) if found[1] is not None or foresee(found[0])]
@@ -67,6 +71,7 @@ def each(
             raise
         except Exception as error:
             code = report(error, label(argument), debug=debug)
+            failed(label(argument), error, code)
             first_code = first_code or code
     return first_code
 
@@ -89,8 +94,25 @@ def _expanded(
                 waiting.extendleft(reversed(found))
 
 
+def grouped_options(command: click.Command, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
+    """The options of a command with what the help says of them, under the headings of their groups."""
+    known = {name: heading for heading, names in GROUPS for name in names}
+    found: dict[str, list[tuple[str, str]]] = {heading: [] for heading in ("Options", *dict(GROUPS))}
+    for param in command.get_params(ctx):
+        record = param.get_help_record(ctx)
+        if record and isinstance(param, click.Option):
+            name = HELP if HELP in param.opts else param.name or ""
+            found[known.get(name, "Options")].append(record)
+    return {heading: records for heading, records in found.items() if records}
+
+
 class Command(click.Command):
-    """A command whose errors are one line each."""
+    """A command whose errors are one line each, and whose options stand in groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for heading, records in grouped_options(self, ctx).items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
 
     def invoke(self, ctx: click.Context) -> Any:
         debug = ctx.params["debug"]
@@ -130,8 +152,9 @@ class Commands(click.Group):
         try:
             code = super().main(with_command(sys.argv[1:] if args is None else args), **kwargs)
         except click.UsageError as error:
+            right = SPELLINGS.get(error.option_name) if isinstance(error, click.NoSuchOption) else None
             help_at = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
-            Console().complain("", f"{error.format_message()}{help_at}")
+            Console().complain("", error.format_message() + (f" {right}" if right else help_at))
             code = EXIT_USAGE
         except click.Abort:
             Console().complain("", "interrupted")

@@ -10,7 +10,31 @@ from collections.abc import Sequence
 from typing import TextIO
 
 VERBS = {"z": "compress", "d": "decompress", "t": "test", "l": "list"}
-LONG = {f"--{verb}": verb for verb in VERBS.values()}
+LONG = {f"--{verb}": verb for verb in VERBS.values()} | {"--uncompress": "decompress"}
+TAKES_VALUE = frozenset(("-T", "-j", "-o", "-m", "--threads", "--jobs", "--output", "--model"))  # often before a verb
+SPELLINGS = {  # what to say of options that other compressors have
+    "-0": "Levels are -1 (fastest) to -9 (smallest).",
+    "-e": "-9 makes the smallest file.",
+    "--extreme": "-9 makes the smallest file.",
+    "--ultra": "-9 makes the smallest file.",
+    "--long": "A file is always seen as a whole, so there is nothing to set.",
+    "-b": "The command is called bench.",
+    "-n": "The option is called --no-name.",
+    "-N": "The option is called --name.",
+    "-S": "-o names the output.",
+    "--suffix": "-o names the output.",
+    "-F": "-o names the output, and there is one format.",
+    "--format": "There is one format.",
+    "-C": "Checksums are always there.",
+    "--check": "Checksums are always there.",
+    "--no-check": "Checksums are always there.",
+    "-H": "The option is called -h.",
+    "--robot": "The option is called --json.",
+    "--files": "xargs passes names from a file.",
+    "--filelist": "xargs passes names from a file.",
+    "--exclude-compressed": ".cram files are left out anyway.",
+    "--output-dir-flat": "-o names the output of one file.",
+}
 OF_ALL_COMMANDS = ("-h", "--help", "-V", "--version")
 SHORT_OPTIONS = re.compile(r"-[A-Za-z0-9]+")
 
@@ -26,7 +50,13 @@ def with_command(arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     command: str | None = None
     rest: list[str] = []
+    is_value = False
     for index, argument in enumerate(arguments):
+        if is_value:
+            rest.append(argument)
+            is_value = False
+            continue
+        is_value = argument in TAKES_VALUE
         if argument == "--" or not argument.startswith("-") or argument == "-":
             rest += arguments[index:]
             break
