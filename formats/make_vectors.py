@@ -470,6 +470,8 @@ def valid_mixed(modeller):
         ),
     ]:
         yield ok(f"model-id-{what}", description, replace(file, model=replace(file.model, **fields)))
+    nameless = replace(file, model=replace(file.model, model_id=b""))
+    yield ok("model-id-empty", "Model_ID is empty, and both hashes have 4 bytes", nameless)
 
 
 def invalid_header(modeller):
@@ -543,7 +545,6 @@ def invalid_header(modeller):
 
     hub = {"model_id": b"hf:example/tiny"}
     for what, description, lies in [
-        ("id-empty", "Model_ID is empty", {"model_id": b""}),
         ("id-256-bytes", "Model_ID has 256 bytes", {"model_id": b"local:" + b"m" * 250}),
         ("id-latin-1", "Model_ID is not UTF-8", {"model_id": b"local:\xe9"}),
         ("id-unknown-kind", "Model_ID is of an unknown kind", {"model_id": b"builtin:tiny"}),
@@ -755,6 +756,14 @@ def invalid_model(modeller):
         "one bit of Tokenizer_Hash differs",
         replace(file, model=replace(block, tokenizer_hash=flipped)),
     )
+    for field in ("fingerprint", "tokenizer_hash"):
+        brief = getattr(block, field)[:3] + bytes([getattr(block, field)[3] ^ 1])
+        lie = replace(block, model_id=b"", **{field: brief})
+        yield bad(
+            f"model-other-brief-{field.replace('_', '-')}",
+            f"one bit of 4 bytes of {field} differs",
+            replace(file, model=lie),
+        )
     unknown = {"model": None, "digest": b"\0\1\2\3"}
     yield bad("model-digest-unknown", "a built-in model that no program has", replace(file, **unknown))
     yield bad(

@@ -196,9 +196,9 @@ def parse_model(cursor, flags, header):
         header.digest = cursor.take(4, "Model_Digest")
     else:
         header.model_id = cursor.string("Model_ID")
-        header.revision = cursor.string("Revision")
-        header.fingerprint = cursor.take(32, "Model_Fingerprint")
-        header.tokenizer_hash = cursor.take(32, "Tokenizer_Hash")
+        header.revision = cursor.string("Revision") if header.model_id else ""
+        header.fingerprint = cursor.take(32 if header.model_id else 4, "Model_Fingerprint")
+        header.tokenizer_hash = cursor.take(32 if header.model_id else 4, "Tokenizer_Hash")
     if flags & IS_STANDARD:
         return
     if header.is_exact:
@@ -230,7 +230,7 @@ def check_header(header):
     if header.name is not None:
         is_base_name = header.name not in ("", ".", "..") and not re.search(r"[/\\]", header.name)
         require(is_base_name, "header", "Name is no base name")
-    if header.has_model and header.digest is None:
+    if header.model_id:
         is_known = re.match("(hf|local):.", header.model_id)
         require(is_known, "header", "Model_ID does not begin with hf: or local: and a name")
 
@@ -453,7 +453,8 @@ def exact_vectors(data, header):
 def open_model(folder, header, groups):
     """-> (Llama or exact.Model, token table) of the folder, if it is the model that the file needs."""
     if folder is None:
-        wanted = header.model_id or f"the built-in model {header.digest.hex()}"
+        kind, hash_ = ("a", header.fingerprint) if header.digest is None else ("the built-in", header.digest)
+        wanted = header.model_id or f"{kind} model {hash_.hex()}"
         raise WrongModel("model", f"the file needs {wanted}; give the folder with that model")
     config, tensors, table = read_config(folder), read_tensors(folder), token_table(folder)
     found = fingerprint(config, tensors)
@@ -464,7 +465,7 @@ def open_model(folder, header, groups):
             ("Tokenizer_Hash", header.tokenizer_hash, tokenizer_hash(table)),
         ]
     for field, needed, here in identities:
-        if needed != here:
+        if needed != here[: len(needed)]:
             raise WrongModel("model", f"{field}: the file needs {needed.hex()}, this model has {here.hex()}")
     model = exact_model(folder, config, tensors) if header.is_exact else Llama(config, tensors)
     if header.vector_coding is not None and header.vector_width != model.width:

@@ -78,7 +78,7 @@ def filtered(group, original, *filters, count=None):
 
 @dataclass(frozen=True)
 class Model:
-    """The long form of the model block. All fields are given."""
+    """The long form of the model block. All fields are given; without Model_ID, the hashes are cut."""
 
     fingerprint: bytes
     tokenizer_hash: bytes
@@ -86,6 +86,8 @@ class Model:
     revision: bytes = b""
 
     def __bytes__(self):
+        if not self.model_id:
+            return string(b"") + self.fingerprint[:4] + self.tokenizer_hash[:4]
         return string(self.model_id) + string(self.revision) + self.fingerprint + self.tokenizer_hash
 
 

@@ -326,6 +326,38 @@ def test_stripping_leaves_out_most_of_the_hash_and_takes_no_name(cramzip, folder
     assert Path("book.txt").read_bytes() == text
 
 
+def test_a_stripped_file_does_not_say_where_its_model_is(cramzip, folder, text):
+    Path("book.txt").write_bytes(text)
+    whole = cramzip("c", *FAST, "-c", "book.txt").stdout_bytes
+    stripped = cramzip("c", *FAST, "--smallest", "-c", "book.txt").stdout_bytes
+    model, brief = (reading.read(blob).header.model for blob in (whole, stripped))
+    assert brief == model.brief
+    assert (brief.model_id, len(brief.fingerprint), len(brief.tokenizer_hash)) == ("", 4, 4)
+    Path("book.cram").write_bytes(stripped)
+    result = cramzip("t", "book.cram")
+    assert result.exit_code == 4
+    assert "-m" in result.stderr
+    assert f"model {brief.fingerprint.hex()}" in cramzip("l", "book.cram").stdout
+    assert cramzip("t", *MODEL, "book.cram").exit_code == 0
+    assert cramzip("t", "-m", "builtin:primer", "book.cram").exit_code == 4
+
+
+def test_the_header_of_a_stripped_file_is_short(cramzip, text):
+    one = described(cramzip, cramzip("c", *MODEL, "--smallest", stdin=text).stdout_bytes)
+    assert one["header_bytes"] <= 40
+
+
+@pytest.mark.usefixtures("never_stored")
+@pytest.mark.parametrize("other", ["fingerprint", "tokenizer_hash"])
+def test_four_bytes_of_a_hash_tell_models_apart(cramzip, text, other):
+    blob = cramzip("c", *FAST, "--smallest", stdin=text).stdout_bytes
+    model = reading.read(blob).header.model
+    flipped = bytes([getattr(model, other)[0] ^ 1]) + getattr(model, other)[1:]
+    Path("a.cram").write_bytes(with_header(blob, model=replace(model, **{other: flipped})))
+    result = cramzip("t", *MODEL, "a.cram")
+    assert (result.exit_code, result.stderr.count("\n")) == (4, 1)
+
+
 @pytest.mark.parametrize("options", [(), ("--strip", "--vectors", "0")], ids=" ".join)
 def test_the_smallest_file_is_stripped_and_has_no_vectors(cramzip, text, options):
     smallest = cramzip("c", *FAST, "--smallest", *options, stdin=text).stdout_bytes

@@ -111,6 +111,7 @@ models = st.one_of(
         st.binary(min_size=32, max_size=32),
         st.binary(min_size=32, max_size=32),
     ),
+    st.builds(OutsideModel, *map(st.just, ("", "")), *[st.binary(min_size=4, max_size=4)] * 2),
 )
 parameters = st.just(STANDARD) | st.builds(
     Parameters, st.integers(0, 15), st.integers(1, MAX_TOKENS), st.integers(0, MAX_TOKENS)

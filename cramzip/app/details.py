@@ -23,7 +23,7 @@ HASH_BYTES = 32  # of a whole SHA-256
 def model_name(model: BuiltinModel | OutsideModel) -> str:
     """`builtin:NAME` for a model of this package, `built-in` and its digest for one of another version."""
     if isinstance(model, OutsideModel):
-        return model.model_id
+        return model.model_id or f"model {model.fingerprint.hex()}"
     try:
         return find_digest(model.digest).model_id
     except WrongModelError:

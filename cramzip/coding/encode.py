@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from ..config import CramConfig
 from ..container import writing
-from ..container.records import Entry, Group, Header
+from ..container.records import Entry, Group, Header, OutsideModel
 from ..container.stored import stored_content, stored_group, stored_groups, stored_sizes
 from ..container.wire import Bytes
 from ..workers.base import Workers
@@ -123,7 +124,10 @@ class Writer:
             return header
         has_vectors = any(entry.kind.has_vectors for entry in entries)
         shown_gain = -1.0 if original.strip else max(0.0, gain)
-        return self.method.described(header, shown_gain if has_vectors else None)
+        described = self.method.described(header, shown_gain if has_vectors else None)
+        if original.strip and isinstance(described.model, OutsideModel):
+            return replace(described, model=described.model.brief)
+        return described
 
 
 def _is_stored_at_its_best(entries: Sequence[Entry], size: int) -> bool:

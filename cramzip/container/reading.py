@@ -173,7 +173,7 @@ def _parse_header(cursor: Cursor) -> tuple[Header, int]:
     if flags & BUILTIN:
         model = BuiltinModel(cursor.take(DIGEST_SIZE))
     elif flags & HAS_MODEL:
-        model = OutsideModel(cursor.string(), cursor.string(), cursor.take(32), cursor.take(32))
+        model = _outside_model(cursor)
     parameters, lanes = STANDARD, STANDARD_LANES if flags & IS_EXACT else None
     if flags & HAS_MODEL and not flags & IS_STANDARD:
         if lanes:
@@ -190,6 +190,12 @@ def _parse_header(cursor: Cursor) -> tuple[Header, int]:
         except ValueError:
             cursor.fail(f"Vector_Coding: {code} is reserved")
     return Header(original_size, original_hash, name, model, parameters, block, lanes, ending), cursor.varint()
+
+
+def _outside_model(cursor: Cursor) -> OutsideModel:
+    if model_id := cursor.string():
+        return OutsideModel(model_id, cursor.string(), cursor.take(32), cursor.take(32))
+    return OutsideModel("", "", cursor.take(DIGEST_SIZE), cursor.take(DIGEST_SIZE))
 
 
 def _yes_or_no(cursor: Cursor, field: str) -> bool:
@@ -215,7 +221,8 @@ def _check_header(header: Header) -> None:
             _damaged("header", f"{field}: {value} is not in {low} to {high}")
     if header.name is not None and (fault := name_fault(header.name)):
         _damaged("header", f"Name: {fault}")
-    if isinstance(header.model, OutsideModel) and not _MODEL_ID.fullmatch(header.model.model_id):
+    model_id = header.model.model_id if isinstance(header.model, OutsideModel) else ""
+    if model_id and not _MODEL_ID.fullmatch(model_id):
         _damaged("header", "Model_ID: expected hf: or local: and a name")
 
 

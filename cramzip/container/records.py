@@ -11,7 +11,7 @@ from ..errors import UsageError
 from .wire import CONTROL_CHARACTER, MAX_STRING, Bytes
 
 HASH_SIZES = (4, 8, 16, 32)  # bytes that are kept of the SHA-256 of the original
-DIGEST_SIZE = 4  # bytes of the fingerprint of a built-in model
+DIGEST_SIZE = 4  # bytes that are kept of the fingerprint of a built-in model, and of the hashes of a nameless one
 
 
 class Kind(IntEnum):
@@ -95,12 +95,17 @@ class BuiltinModel:
 
 @dataclass(frozen=True)
 class OutsideModel:
-    """Any other model, and where it was found (section 4)."""
+    """Any other model, and where it was found (section 4); of a model without `model_id`, the hashes are cut."""
 
     model_id: str
     revision: str
     fingerprint: bytes
     tokenizer_hash: bytes
+
+    @property
+    def brief(self) -> OutsideModel:
+        """The same model in the fewest bytes."""
+        return OutsideModel("", "", self.fingerprint[:DIGEST_SIZE], self.tokenizer_hash[:DIGEST_SIZE])
 
 
 @dataclass(frozen=True)

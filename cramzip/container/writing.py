@@ -81,7 +81,8 @@ def pack_header(header: Header, n_groups: int) -> bytes:
     if isinstance(model, BuiltinModel):
         out += model.digest
     elif model:
-        out += pack_string(model.model_id) + pack_string(model.revision) + model.fingerprint + model.tokenizer_hash
+        out += pack_string(model.model_id) + (pack_string(model.revision) if model.model_id else b"")
+        out += model.fingerprint + model.tokenizer_hash
     if lanes and not is_standard:
         out += pack_varint(lanes.tokens) + pack_varint(lanes.most) + bytes([lanes.learning])
     elif model and not is_standard:

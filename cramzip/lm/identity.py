@@ -25,7 +25,7 @@ def name_of(needed: ModelReference) -> str:
     """What people call the model that a file names."""
     if isinstance(needed, BuiltinModel):
         return f"the built-in model {needed.digest.hex()}"
-    return f"the model {needed.model_id}"
+    return f"the model {needed.model_id or needed.fingerprint.hex()}"
 
 
 def locate(needed: ModelReference, where: str | None = None, *, download: bool = False) -> ModelSource:
@@ -53,7 +53,7 @@ def require(lm: LM | None, needed: ModelReference) -> LM:
         lm.source.require(needed.digest)
         return lm
     lm.source.require(needed.fingerprint)
-    if needed.tokenizer_hash != lm.tokenizer_hash:
+    if needed.tokenizer_hash != lm.tokenizer_hash[: len(needed.tokenizer_hash)]:
         raise WrongModelError(
             f"Tokenizer_Hash: the file needs {needed.tokenizer_hash.hex()}, {lm.model_id} here has "
             f"{lm.tokenizer_hash.hex()}; pass the right model with -m"

@@ -119,6 +119,8 @@ def find_named(model_id: str, revision: str, *, download: bool = False) -> Model
     kind, _, name = model_id.partition(":")
     if kind == "hf" and is_hub_id(name):
         return _find_on_hub(name, as_commit(revision), download)
+    if not model_id:
+        raise ModelError("the file does not say which model it was made with: say where it is with -m")
     if kind == "local":
         raise ModelError(f"the file was made with a local model, {name!r}: say where it is with -m")
     raise ModelError(f"the file names its model {model_id!r}: say where it is with -m")
