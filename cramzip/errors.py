@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 LONGEST_MESSAGE = 500  # characters of what a library says
 
 
@@ -32,6 +34,15 @@ class DamagedFileError(CramError):
         super().__init__(f"{stage}: {message}")
         self.stage, self.message = stage, message
 
+    @property
+    def verdict(self) -> str:
+        """What is most likely the matter, for people."""
+        if self.stage in ("magic", "version"):
+            return ""
+        if re.search(r"truncated|expected, \d+ left", self.message):
+            return ": the file is cut off"
+        return ": the file is damaged" + (" or cut off" if self.stage in ("header", "table", "length") else "")
+
 
 class ModelError(CramError):
     """A model is missing, cannot be loaded, or is of a kind that cramzip cannot use."""
@@ -55,9 +66,7 @@ class MissingModelError(ModelError):
     """A Hugging Face model that is not on this machine, and that nobody has agreed to download."""
 
     def __init__(self, model_id: str, missing_file: str | None = None):
-        what = (
-            f"not complete in the local cache ({missing_file} is missing)" if missing_file else "not in the local cache"
-        )
+        what = f"not complete in the local cache ({missing_file} is missing)" if missing_file else "not on this machine"
         super().__init__(f"model {model_id} is {what}; --download fetches it")
         self.model_id, self.missing_file = model_id, missing_file
 

@@ -15,7 +15,8 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which tests side by side, and what they start, would ignore
-os.environ["XDG_CONFIG_HOME"] = "/nonexistent"  # no test shall find the profiles of whoever runs it
+os.environ["XDG_CONFIG_HOME"] = "/nonexistent"  # no test shall find the profiles of whoever runs it,
+os.environ["XDG_CACHE_HOME"] = "/proc/nonexistent"  # nor what is known of models; nothing can be kept there, either
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,14 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from models import TINY_MODEL, make_model
+from models import TINY_MODEL, make_gguf, make_model
 
 from cramzip.errors import MissingModelError, ModelError
 from cramzip.lm.hub import is_hub_id
@@ -153,8 +154,41 @@ def test_nothing_is_fetched_that_is_not_loaded(hub, repository, tmp_path):
 def test_a_hub_that_does_not_answer_is_told_in_one_line(tmp_path):
     finished = found_through("http://127.0.0.1:9", tmp_path)
     message = finished.stderr.splitlines()[-1]
-    assert message.startswith("cramzip.errors.ModelError: acme/tiny cannot be downloaded: ")
-    assert "check your internet connection" in message
+    assert message.startswith("cramzip.errors.ModelError: model acme/tiny is not on this machine, and this machine is")
+
+
+def test_a_gguf_file_of_a_repository_is_found_in_the_cache(cache, tmp_path):
+    made = make_gguf(tmp_path / "tiny.gguf")
+    (cache / "q").mkdir()
+    (cache / "q" / "tiny-Q4.gguf").symlink_to(made)
+    source = find("acme/tiny:q/tiny-Q4.gguf")
+    assert (source.model_id, source.revision, source.is_gguf) == ("hf:acme/tiny:q/tiny-Q4.gguf", COMMIT, True)
+    assert source.fingerprint == find(str(made)).fingerprint
+    assert find_named(source.model_id, COMMIT).path == source.path
+    with pytest.raises(MissingModelError, match=re.escape("acme/tiny:other.gguf")):
+        find("acme/tiny:other.gguf")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ("GatedRepoError", "is gated: accept its conditions at https://huggingface.co/acme/small"),
+        ("RepositoryNotFoundError", "Hugging Face has no model acme/small"),
+        ("LocalEntryNotFoundError", "this machine is offline"),
+    ],
+)
+def test_what_the_hub_answers_is_told_with_what_to_do(monkeypatch, error, told):
+    from huggingface_hub import errors
+
+    kind = getattr(errors, error)
+
+    def refuse(*_, **__):
+        raise kind.__new__(kind)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    with pytest.raises(ModelError, match=told) as caught:
+        find("acme/small", download=True)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "acme/tiny", "a-b/c.d_e", "x" * 96])
@@ -181,8 +215,13 @@ def test_a_name_that_no_repository_can_have(name):
         ("x" * 300, "no such folder or file"),
         ("a/" * 3000, "no such folder or file"),
         ("a\0b", "no such folder or file"),
-        ("nomodel.gguf", "no such folder or file"),
-        ("./nomodel.GGUF", "no such folder or file"),
+        ("nomodel.gguf", "nomodel.gguf: no such file$"),
+        ("./nomodel.GGUF", "nomodel.GGUF: no such file$"),
+        ("./nomodel", "nomodel: no such folder or file$"),
+        ("/no/such/model", "/no/such/model: no such folder or file$"),
+        ("no such model", "not a Hugging Face id .built-in: builtin:primer.$"),
+        ("acme/tiny:../../x.gguf", "not a Hugging Face id"),
+        ("acme/tiny:x.bin", "not a Hugging Face id"),
         ("primer", "the built-in model is called builtin:primer"),
         ("builtin:primr", "no built-in model is called 'primr'; there is primer"),
         ("builtin:..", "there is primer"),

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ..errors import CramError
+from ..errors import CramError, DamagedFileError
 from .console import Console
 from .files import label
 from .options import GROUPS, HELP
@@ -36,6 +36,8 @@ def report(error: BaseException, subject: str, *, debug: bool) -> int:
 def explain(error: BaseException) -> str:
     """What an error says, in one line."""
     first_line = (str(error).splitlines() or [""])[0]
+    if isinstance(error, DamagedFileError):
+        return f"{first_line}{error.verdict}"
     if isinstance(error, CramError):
         return first_line
     if isinstance(error, OSError) and error.strerror:

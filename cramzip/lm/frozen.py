@@ -22,6 +22,7 @@ from ..errors import ModelError
 from . import probe
 from .devices import pick
 from .isolation import transformers_alone
+from .known import versions
 from .loading import load_model, load_tokenizer
 from .precision import plain_float32, require_float32, usual_settings
 from .source import ModelSource, find
@@ -143,8 +144,14 @@ class FrozenLM:
 
     @cached_property
     def noise(self) -> float:
-        """What `measure_noise` once found."""
-        return self.measure_noise()
+        """What `measure_noise` once found, with this device and these packages."""
+        machine = f"{self.device} {torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()} threads"
+        fact = f"noise {versions('torch', 'transformers')} {machine}"
+        found = self.source.recall().get(fact)
+        if not isinstance(found, float):
+            found = self.measure_noise()
+            self.source.remember(**{fact: found})
+        return found
 
     @usual_settings()
     def measure_noise(self) -> float:

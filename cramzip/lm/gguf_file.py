@@ -40,6 +40,7 @@ class GgufFile:
 
     fields: dict[str, Any]
     tensors: list[GgufTensor]
+    kinds: dict[str, tuple[int, ...]]  # the type of each field, and of what is in an array
 
     def plain(self, key: str) -> Any:
         """A value as JSON can hold it. Raises ModelError if it is missing."""
@@ -78,11 +79,13 @@ class _Reader:
             self._fail(f"GGUF version: expected {VERSIONS[0]} or {VERSIONS[1]}, found {version}")
         n_tensors, n_fields = self._count(LEAST_TENSOR), self._count(LEAST_FIELD)
         fields: dict[str, Any] = {}
+        kinds: dict[str, tuple[int, ...]] = {}
         for _ in range(n_fields):
             key = self._string()
             if key in fields:
                 self._fail(f"{key}: there twice")
-            fields[key] = self._value(self._integer("<I"))
+            kinds[key] = self._kind()
+            fields[key] = self._value(kinds[key])
         described = [self._describe() for _ in range(n_tensors)]
         alignment = fields.get("general.alignment", ALIGNMENT)
         if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
@@ -91,7 +94,7 @@ class _Reader:
         tensors = [self._tensor(about, begin) for about in described]
         if len({tensor.name for tensor in tensors}) < len(tensors):
             self._fail("two tensors have one name")
-        return GgufFile(fields, tensors)
+        return GgufFile(fields, tensors, kinds)
 
     def _fail(self, message: str) -> NoReturn:
         raise ModelError(f"{self.path}: {message} (at byte {self.position})")
@@ -119,12 +122,16 @@ class _Reader:
         except UnicodeDecodeError:
             self._fail("a string is not UTF-8")
 
-    def _value(self, kind: int) -> Any:
-        if kind == STRING:
+    def _kind(self) -> tuple[int, ...]:
+        kind = self._integer("<I")
+        return (kind, self._integer("<I")) if kind == ARRAY else (kind,)
+
+    def _value(self, kind: tuple[int, ...]) -> Any:
+        if kind[0] == STRING:
             return self._string()
-        if kind == ARRAY:
-            return self._array(self._integer("<I"))
-        return self._numbers(kind, 1).tolist()[0]
+        if kind[0] == ARRAY:
+            return self._array(kind[1])
+        return self._numbers(kind[0], 1).tolist()[0]
 
     def _array(self, kind: int) -> Any:
         if kind == ARRAY:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..container.records import BuiltinModel, OutsideModel
-from ..errors import WrongModelError
-from .source import ModelSource, as_commit, find, find_digest, find_named
+from ..errors import ModelError, WrongModelError
+from .source import ModelSource, as_commit, find, find_digest, find_known, find_named
 
 if TYPE_CHECKING:
     from .models import LM
@@ -29,20 +29,31 @@ def name_of(needed: ModelReference) -> str:
 
 
 def locate(needed: ModelReference, where: str | None = None, *, download: bool = False) -> ModelSource:
-    """Find the model that a file names, at `where` if the user gives it, else by its name. Nothing is loaded yet.
+    """Find the model that a file names, at `where` if the user gives it, else by its name, else among those that were
+    used on this machine. Nothing is loaded yet.
 
     Raises ModelError, MissingModelError for what a download may bring, and WrongModelError if another model is there.
     """
-    if isinstance(needed, BuiltinModel):
-        source = find_digest(needed.digest) if where is None else find(where, download=download)
-        source.require(needed.digest)
-        return source
-    if where is None:
-        source = find_named(needed.model_id, needed.revision, download=download)
+    fingerprint = needed.digest if isinstance(needed, BuiltinModel) else needed.fingerprint
+    if where is not None:
+        commit = None if isinstance(needed, BuiltinModel) else as_commit(needed.revision)
+        source = find(where, download=download, commit=commit)
     else:
-        source = find(where, download=download, commit=as_commit(needed.revision))
-    source.require(needed.fingerprint)
+        try:
+            source = _named(needed, download)
+        except ModelError:
+            used_before = find_known(fingerprint)
+            if used_before is None:
+                raise
+            source = used_before
+    source.require(fingerprint)
     return source
+
+
+def _named(needed: ModelReference, download: bool) -> ModelSource:
+    if isinstance(needed, BuiltinModel):
+        return find_digest(needed.digest)
+    return find_named(needed.model_id, needed.revision, download=download)
 
 
 def require(lm: LM | None, needed: ModelReference) -> LM:

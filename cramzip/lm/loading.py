@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from ..exact import WEIGHTS_NAME
 from ..exact.arithmetic import Floats
 from ..exact.weights import parse, read_model
 from .gguf_file import GgufFile, read_gguf
+from .gguf_view import quick_reader
 from .isolation import GGUF_NAME, transformers_alone, view
+from .known import versions
 from .source import ModelSource, explained
 from .strict_json import parse_object
 from .tokens import ByteExactTokenizer, TokenTable, byte_level_table, gguf_token_table, read_tokenizer
@@ -50,7 +52,7 @@ def load_model(source: ModelSource) -> Any:
             )
             return nn.Module.float(model), report  # transformers' own refuses models whose weights were quantised
 
-    with transformers_alone():
+    with transformers_alone(), _reading(source):
         model, report = explained(f"{source.model_id} cannot be loaded", load)
     for problem in ("missing_keys", "mismatched_keys"):
         if report[problem]:
@@ -106,21 +108,32 @@ def load_tokenizer(source: ModelSource, vocabulary_size: int) -> ByteExactTokeni
     def load() -> ByteExactTokenizer:
         return ByteExactTokenizer(_backend(source), vocabulary_size, _table(source))
 
-    with transformers_alone():
+    with transformers_alone(), _reading(source):
         return explained(f"the tokenizer of {source.model_id} cannot be loaded", load)
 
 
 def _backend(source: ModelSource) -> Any:
     """A tokenizer of the tokenizers library."""
-    from transformers import AutoTokenizer
+    from tokenizers import Tokenizer
 
     if not source.is_gguf and (source.path / "tokenizer.json").is_file():
         return read_tokenizer((source.path / "tokenizer.json").read_bytes())
+    fact = f"tokenizer {versions('transformers', 'tokenizers')}"
+    if known_one := source.recall().get(fact):
+        return Tokenizer.from_str(known_one)
+    from transformers import AutoTokenizer
+
     with ExitStack() as stack:
         folder = stack.enter_context(view(source.path)) if source.is_gguf else source.path
-        return AutoTokenizer.from_pretrained(
+        backend = AutoTokenizer.from_pretrained(
             folder, **_gguf_argument(source), local_files_only=True, trust_remote_code=False
         ).backend_tokenizer
+    source.remember(**{fact: backend.to_str()})
+    return backend
+
+
+def _reading(source: ModelSource) -> AbstractContextManager[None]:
+    return quick_reader() if source.is_gguf else nullcontext()
 
 
 def _gguf_argument(source: ModelSource) -> dict[str, str]:

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..container.records import DIGEST_SIZE
 from ..container.wire import CONTROL_CHARACTER
 from ..errors import CramError, ModelError, UsageError, WrongModelError, one_line
+from . import known
 from .fingerprint import folder_fingerprint, gguf_fingerprint
-from .hub import find_snapshot, is_hub_id
+from .hub import find_file, find_snapshot, is_hub_name
 from .weights import has_exact_weights, weight_files
 
 BUILTIN_MODELS = Path(__file__).parents[1] / "models"
@@ -54,11 +55,24 @@ class ModelSource:
 
     @cached_property
     def fingerprint(self) -> bytes:
-        """Model_Fingerprint, read off the files. Raises ModelError."""
+        """Model_Fingerprint, read off the files, or known from an earlier time. Raises ModelError."""
         if self.is_gguf:
             self._require_packages()
+        if known_one := self.recall().get("fingerprint"):
+            return bytes.fromhex(known_one)
         read = gguf_fingerprint if self.is_gguf else folder_fingerprint
-        return explained(f"{self.model_id} cannot be read", lambda: read(self.path))
+        found = explained(f"{self.model_id} cannot be read", lambda: read(self.path))
+        self.remember(fingerprint=found.hex(), model_id=self.model_id, revision=self.revision)
+        return found
+
+    def recall(self) -> known.Facts:
+        """What is known of an outside model."""
+        return {} if self.is_builtin else known.recall(self.path)
+
+    def remember(self, **facts: Any) -> None:
+        """Know this of an outside model from now on."""
+        if not self.is_builtin:
+            known.remember(self.path, **facts)
 
     def _require_packages(self) -> None:
         """Raise ModelError if what reads GGUF files is not installed."""
@@ -99,8 +113,8 @@ def find(
         source = found
     else:
         name = model.removeprefix("hf:")
-        if not is_hub_id(name) or model.lower().endswith(GGUF_SUFFIX):
-            raise ModelError(f"{model[:MAX_NAME]}: no such folder or file, and not a Hugging Face id")
+        if not is_hub_name(name) or (name.lower().endswith(GGUF_SUFFIX) and ":" not in name):
+            raise ModelError(f"{model[:MAX_NAME]}: {_nothing_there(model)}")
         if model in _builtin_names():
             raise ModelError(f"{model}: no such folder; the built-in model is called builtin:{model}")
         if revision is not None and not _REVISION.fullmatch(revision):
@@ -111,13 +125,23 @@ def find(
     return source
 
 
+def _nothing_there(model: str) -> str:
+    """Why a name is no model: it looks like that of a file, or like nothing that is known."""
+    if model.lower().endswith(GGUF_SUFFIX) and ":" not in model:
+        return "no such file"
+    if model.startswith(("/", "./", "../", "~")):
+        return "no such folder or file"
+    built_in = ", ".join(f"builtin:{name}" for name in _builtin_names())
+    return f"no such folder or file, and not a Hugging Face id (built-in: {built_in})"
+
+
 def find_named(model_id: str, revision: str, *, download: bool = False) -> ModelSource:
     """The model that a `.cram` file names. No part of what the file says is ever taken for a path.
 
     Raises ModelError, and MissingModelError for what a download may bring.
     """
     kind, _, name = model_id.partition(":")
-    if kind == "hf" and is_hub_id(name):
+    if kind == "hf" and is_hub_name(name):
         return _find_on_hub(name, as_commit(revision), download)
     if not model_id:
         raise ModelError("the file does not say which model it was made with: say where it is with -m")
@@ -135,6 +159,14 @@ def find_digest(digest: bytes) -> ModelSource:
         f"the file was made with the built-in model {digest.hex()} of another version of cramzip; "
         "say where it is with -m"
     )
+
+
+def find_known(fingerprint: bytes) -> ModelSource | None:
+    """An outside model that was used on this machine before, by its fingerprint or the first bytes of it."""
+    for path, facts in known.models():
+        if str(facts.get("fingerprint", "")).startswith(fingerprint.hex()):
+            return ModelSource(str(facts.get("model_id", "local:_")), str(facts.get("revision", "")), path)
+    return None
 
 
 def as_commit(revision: str) -> str | None:
@@ -171,6 +203,10 @@ def _find_local(model: str) -> ModelSource | None:
 
 
 def _find_on_hub(name: str, revision: str | None, download: bool) -> ModelSource:
+    repository, _, file = name.partition(":")
+    if file:
+        found = find_file(repository, file, revision, download=download)
+        return ModelSource(f"hf:{name}", found.commit, found.path)
     folder = find_snapshot(name, revision, download=download)
     return ModelSource(f"hf:{name}", folder.name, folder)
 
