@@ -1,9 +1,12 @@
 import sys
+import time
 
 import pytest
+from models import ROOT
 
 from cramzip.app import console
 from cramzip.app.console import Console, printable
+from cramzip.app.estimate import seconds, tell_compress
 from cramzip.app.tables import Table, cut, width
 
 
@@ -139,3 +142,77 @@ def test_what_list_prints_fits_into_a_terminal(terminal, folder):
         lines = user.read(10_000).decode().splitlines()
     assert lines[0].split() == ["Compressed", "Original", "Ratio", "Model", "Name", "File"]
     assert max(map(len, lines)) <= 80
+
+
+# -- waiting ---------------------------------------------------------------------------------------
+
+
+def test_what_takes_longer_than_a_moment_is_told_and_taken_back(terminal, monkeypatch):
+    monkeypatch.setattr(console, "SILENT_FOR", 0.05)
+    with terminal() as user:
+        with Console().waiting("loading a model"):
+            assert user.read(1000) == b"loading a model ..."
+        assert user.read(1000).decode() == f"\r{' ' * 19}\r"
+        with Console(quiet=True).waiting("loading a model"):
+            assert user.read(1000) == b""
+
+
+def test_what_is_quick_is_not_told(terminal):
+    with terminal() as user:
+        with Console().waiting("loading a model"):
+            pass
+        assert user.read(1000) == b""
+
+
+def test_waiting_is_told_in_a_log_only_where_progress_is_wanted(capsys, monkeypatch):
+    monkeypatch.setattr(console, "SILENT_FOR", 0.0)
+    for wanted in (None, True):
+        with Console(show_progress=wanted).waiting("loading\na model"):
+            time.sleep(0.1)
+        assert capsys.readouterr().err == ("loading\\na model ...\n" if wanted else "")
+
+
+def test_an_error_while_waiting_comes_through(terminal):
+    with terminal(), pytest.raises(KeyError), Console().waiting("loading"):
+        raise KeyError
+
+
+def test_one_bar_shows_both_passes(capsys, monkeypatch):
+    monkeypatch.setattr(console, "LOGGED_EVERY", 0.0)
+    with Console(show_progress=True).progress("book.txt", 2000, passes=2) as progress:
+        progress(2000)
+        progress(2000)
+    assert " 50%|█████     | 1.00k/2.00k" in capsys.readouterr().err
+
+
+# -- estimates -------------------------------------------------------------------------------------
+
+
+TEXT = (ROOT / "examples" / "texts" / "lighthouse.txt").read_bytes()
+
+
+class Slow:
+    """A model of which little is known."""
+
+    device, n_parameters = "cpu", 135_000_000
+
+    class source:
+        is_exact = False
+
+
+@pytest.mark.parametrize(
+    ("size", "told"), [(1000, ""), (60_000, "a: about 7 minutes for 60 kB\n"), (10**6, "a: about 1 hour for 1 MB\n")]
+)
+def test_long_jobs_are_told_at_once(capsys, size, told):
+    text = (TEXT * (size // len(TEXT) + 1))[:size]
+    tell_compress(Console(), "a", text, Slow(), 1)
+    assert capsys.readouterr().err == told
+    tell_compress(Console(quiet=True), "a", text, Slow(), 1)
+    tell_compress(Console(), "a", bytes(range(256)) * (size // 256), Slow(), 1)
+    assert capsys.readouterr().err == ""
+
+
+def test_estimates_grow_with_the_text_and_shrink_with_workers():
+    alone = seconds(Slow(), 10**6, 1, decodes_only=True)
+    assert alone == pytest.approx(10 * seconds(Slow(), 10**5, 1, decodes_only=True))
+    assert alone == pytest.approx(2 * seconds(Slow(), 10**6, 2, decodes_only=True))

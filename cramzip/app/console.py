@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Event, Timer
 from typing import TYPE_CHECKING, TextIO
 
 import click
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode categories: controls, bidi overrides, lone surrogates
 UNITS = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 REDRAWN_EVERY, LOGGED_EVERY = 0.1, 10.0  # seconds
+SILENT_FOR = 1.0
 
 
 def printable(text: str) -> str:
@@ -66,11 +68,40 @@ class Console:
         click.echo(printable(f"cramzip: {question} [y/N] "), nl=False, err=True)
         return patient(sys.stdin.buffer).readline().strip().lower() in (b"y", b"yes")
 
+    @property
+    def _shows_progress(self) -> bool:
+        if sys.stderr is None:
+            return False
+        return at_terminal(sys.stderr) and not self.quiet if self.show_progress is None else self.show_progress
+
     @contextmanager
-    def progress(self, label: str, total: int, *, done: int = 0) -> Iterator[Callable[[int], None]]:
-        """A bar with rate and time left. It gives a function to tell how many more bytes are done."""
-        show = at_terminal(sys.stderr) and not self.quiet if self.show_progress is None else self.show_progress
-        if not show or sys.stderr is None:
+    def waiting(self, for_what: str) -> Iterator[None]:
+        """Say what is being waited for, where progress is shown and it takes longer than a second."""
+        if not self._shows_progress:
+            yield
+            return
+        shown, line = Event(), printable(f"{for_what} ...")
+
+        def show() -> None:
+            shown.set()
+            click.echo(line, nl=not at_terminal(sys.stderr), err=True)
+
+        timer = Timer(SILENT_FOR, show)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()
+            if shown.is_set() and at_terminal(sys.stderr):
+                click.echo(f"\r{' ' * len(line)}\r", nl=False, err=True)
+
+    @contextmanager
+    def progress(self, label: str, total: int, *, done: int = 0, passes: int = 1) -> Iterator[Callable[[int], None]]:
+        """A bar with rate and time left. It gives a function to tell how many more bytes are done, of any of `passes`
+        over all of them."""
+        if not self._shows_progress:
             yield lambda _: None
             return
         from tqdm import tqdm
@@ -78,7 +109,7 @@ class Console:
         with tqdm(
             desc=printable(label),
             total=total,
-            initial=done,
+            initial=done / passes,
             unit="B",
             unit_scale=True,
             file=sys.stderr,
@@ -86,7 +117,7 @@ class Console:
             mininterval=REDRAWN_EVERY if sys.stderr.isatty() else LOGGED_EVERY,
             dynamic_ncols=True,
         ) as bar:
-            yield bar.update
+            yield lambda n: bar.update(n / passes) and None
 
 
 # -- numbers ---------------------------------------------------------------------------------------

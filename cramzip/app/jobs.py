@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,7 @@ from ..errors import DamagedFileError, UsageError, VerificationError
 from . import files
 from .console import Console, at_terminal, closing_line, count
 from .destination import Destination, place
+from .estimate import tell_compress, tell_decompress
 from .files import Source, label
 from .journal import Journal
 from .models import FindModel, LoadModel
@@ -40,6 +42,11 @@ if TYPE_CHECKING:
     from ..lm.models import LM
     from ..workers.base import Workers
     from .bench import Measurement
+
+
+def n_jobs(workers: Workers | None) -> int:
+    """How many times as much work is done at once as by one process, which uses two cores."""
+    return max(1, min(getattr(workers, "n", None) or 1, os.cpu_count() or 1) // 2)
 
 
 class Done(NamedTuple):
@@ -91,19 +98,20 @@ class Compression:
         # Workers are asked before a model is loaded: they may not be there.
         conditions = self.workers.conditions if self.workers else None
         writer = Writer(self.load_model(), self.config)
-        with _journal(path, source, self._identity(source, writer, conditions), console) as journal:
-            with console.progress(label(argument), source.size, done=journal.resumed_bytes) as progress:
-                for segment in writer.segments(
-                    source.data, finished=journal.segments, progress=progress, workers=self.workers
-                ):
-                    journal.append(segment)
+        tell_compress(console, label(argument), source.data, writer.lm, n_jobs(self.workers))
+        with (
+            _journal(path, source, self._identity(source, writer, conditions), console) as journal,
+            console.progress(label(argument), source.size, done=journal.resumed_bytes, passes=2) as progress,
+        ):
+            for segment in writer.segments(
+                source.data, finished=journal.segments, progress=progress, workers=self.workers
+            ):
+                journal.append(segment)
             with destination.output_at(path, overwrite=overwrite) as output:
                 original = Original(source.data, source.sha256, name, self.strip, ending)
                 writer.write(output.file, original, journal, journal.gain)
                 file = reading.read(files.map_file(output.file))
-                with console.progress("verifying", source.size) as progress:
-                    runner = Runner(writer.lm, self.config.batch_size, self.workers, progress)
-                    verify(file, source.data, runner)
+                verify(file, source.data, Runner(writer.lm, self.config.batch_size, self.workers, progress))
                 source.check_unchanged("nothing was written")
                 output.commit(source.status)
         destination.finish(path, output, source)
@@ -200,6 +208,7 @@ class Decompression:
         return self.find_model(file.header.model) if file.header.model else None
 
     def _restore(self, argument: str, file: Opened, lm: LM | None, take: Callable[[bytes], object]) -> None:
+        tell_decompress(self.console, label(argument), describe(file), lm, n_jobs(self.workers))
         with self.console.progress(label(argument), file.header.original_size) as progress:
             for content in restore(file, Runner(lm, self.batch_size, self.workers, progress)):
                 take(content)

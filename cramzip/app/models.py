@@ -24,7 +24,8 @@ def model_loader(name: str | None, revision: str | None, device: str, console: C
     def load() -> LM:
         from ..lm import models
 
-        model = models.load(name, revision=revision, device=device, download=name is not None)
+        with console.waiting(f"loading {name or 'the built-in model'}"):
+            model = models.load(name, revision=revision, device=device, download=name is not None)
         console.detail(f"model {model.model_id}, {model.n_parameters:,} parameters, on {model.device}")
         return model
 
@@ -50,7 +51,8 @@ def model_finder(where: str | None, device: str, console: Console, *, download: 
         from ..lm.models import loaded
 
         kept.clear()
-        kept[needed] = loaded(source, device)
+        with console.waiting(f"loading {source.model_id}"):
+            kept[needed] = loaded(source, device)
         return kept[needed]
 
     return find_model

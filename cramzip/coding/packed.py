@@ -25,7 +25,7 @@ FORMATS = {
     "zlib": rb"\x78[\x01\x5e\x9c\xda]",
     "compress": rb"\x1f\x9d[\x80-\x9f]",
     "cab": rb"MSCF\0{4}",
-    "cram": rb"\x9dCZ\x01",
+    "cram": rb"\x9dCZ",
     "gif": rb"GIF8[79]a",
     "webp": rb"RIFF.{4}WEBP",
     "avi": rb"RIFF.{4}AVI ",
