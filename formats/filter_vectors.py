@@ -8,6 +8,7 @@ from writer import FILTERED, RAW, ZSTD, RangeEncoder, VectorBlock, bad, draw, fi
 
 MARK, CRLF, CR, UTF_16_LE, UTF_16_BE, UTF_32_LE, UTF_32_BE, LETTERS, BLANKS, CAPITALS = range(1, 11)
 STRAYS, LINE_BLANKS, PREFIX, REPEATS, WINDOWS_1252, KOI8_R, WINDOWS_1253 = 11, 12, 13, 14, 32, 38, 41
+ESCAPES, GBK, SHIFT_JIS = 16, 48, 49
 BLOCK = VectorBlock(4, WIDTH)
 UPPER = bytes(range(0x80, 0x100))
 
@@ -135,6 +136,12 @@ def cases():
     )
     yield "strays-alone", "cuts, and no page", b"one", b"\x80on\xff\xfee", (STRAYS, b"\0\6\0\x80\5\2\xff\xfe")
     yield "strays-invalid", "filtered bytes that are no UTF-8", b"\xff\xc3\xa9", b"\xff\xe9", (STRAYS, b"\x20\0")
+    names = "é \u20ac 🫖 é\uffff".encode(), rb"\u00e9 \u20ac \ud83e\uded6 " + "é".encode() + rb"\uffff"
+    yield "escapes", "escapes in small digits, a pair, and a character that was none", *names, (ESCAPES, b"\0\3\1")
+    yield "escapes-large", "escapes in large digits", "é\u00ff".encode(), rb"\u00E9\u00FF", (ESCAPES, b"\1")
+    yield "gbk", "GBK", "老人, a\n".encode(), "老人, a\n".encode("gbk"), (GBK, b"")
+    words = "\u65e5\u672c\u3067\uff76\u2252".encode(), b"\x93\xfa\x96\x7b\x82\xc5\xb6\x81\xe0"
+    yield "shift-jis", "Shift-JIS: two bytes, one, and a character with two codes", *words, (SHIFT_JIS, b"")
     ends = b"a\r\nb\nc\r\nd\ne\r\nf\ng\r\nh\ni\nj\r\n"
     yield "bits", "a bit for each line end", ends.replace(b"\r", b""), ends, (CRLF, b"\0\0\x55\2")
     for what, mode, original in [("", 0, b"a \n \nb\nc "), ("-short", 1, b"a \n\nb\nc ")]:
@@ -281,6 +288,13 @@ def invalid_content(modeller):
         ("bits-few", "a byte of bits too few", b"\n" * 9, (CRLF, b"\0\0\1")),
         ("bits-many", "a byte of bits too many", lines, (CRLF, b"\0\0\1\0")),
         ("bits-left-over", "a bit for the third of two places", lines, (CRLF, b"\0\0\4")),
+        ("escapes-none", "no parameters of escapes", lines, (ESCAPES, b"")),
+        ("escapes-digits", "digits of a third kind", lines, (ESCAPES, b"\2")),
+        ("escapes-runs", "more runs than characters", "é".encode(), (ESCAPES, b"\0\1")),
+        ("gbk-parameters", "parameters of GBK", lines, (GBK, b"\0")),
+        ("gbk-other", "U+00E6 in GBK", "æ".encode(), (GBK, b"")),
+        ("shift-jis-other", "U+00A5 in Shift-JIS", "¥".encode(), (SHIFT_JIS, b"")),
+        ("shift-jis-invalid", "bytes that are no UTF-8", b"a\xff", (SHIFT_JIS, b"")),
         ("strays-none", "no parameters of stray bytes", lines, (STRAYS, b"")),
         ("strays-page", "stray bytes of a code page that is reserved", lines, (STRAYS, b"\x2d\0")),
         ("strays-size", "Cut_Size is more than there is", lines, (STRAYS, b"\x20\2\0")),

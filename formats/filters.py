@@ -7,7 +7,7 @@ from functools import cache
 from corrections import Bit, Impossible, RangeDecoder
 
 MARK, LINES, MAC_LINES, WIDE, LETTERS, BLANKS, CAPITALS = 1, 2, 3, (4, 5, 6, 7), 8, 9, 10
-STRAYS, LINE_BLANKS, PREFIX, REPEATS = 11, 12, 13, 14
+STRAYS, LINE_BLANKS, PREFIX, REPEATS, ESCAPES = 11, 12, 13, 14, 16
 CODECS = {4: "utf-16-le", 5: "utf-16-be", 6: "utf-32-le", 7: "utf-32-be"}
 PAGES = {
     32: "cp1252",
@@ -24,7 +24,23 @@ PAGES = {
     43: "cp850",
     44: "cp866",
 }
-KNOWN = {MARK, LINES, MAC_LINES, *WIDE, LETTERS, BLANKS, CAPITALS, STRAYS, LINE_BLANKS, PREFIX, REPEATS, *PAGES}
+DOUBLE = {48: "gbk", 49: "cp932"}
+KNOWN = {
+    MARK,
+    LINES,
+    MAC_LINES,
+    *WIDE,
+    LETTERS,
+    BLANKS,
+    CAPITALS,
+    STRAYS,
+    LINE_BLANKS,
+    PREFIX,
+    REPEATS,
+    ESCAPES,
+    *PAGES,
+    *DOUBLE,
+}
 SMALL = (  # first and last small letter, step, and how much lower the large one is
     "61-7A 1 32, E0-F6 1 32, F8-FE 1 32, 101-12F 2 1, 133-137 2 1, 13A-148 2 1, 14B-177 2 1, 17A-17E 2 1, "
     "3AC-3AC 1 38, 3AD-3AF 1 37, 3B1-3C1 1 32, 3C3-3CB 1 32, 3CC-3CC 1 64, 3CD-3CE 1 63, "
@@ -75,8 +91,10 @@ def invert(steps, data, size):
 
 
 def invert_one(number, parameters, data, limit):
-    if number in PAGES or number == MARK:
+    if number in PAGES or number in DOUBLE or number == MARK:
         require(not parameters, "parameters of a filter that has none")
+        if number in DOUBLE:
+            return from_double_bytes(data, DOUBLE[number])
         return from_page(data, PAGES[number]) if number in PAGES else b"\xef\xbb\xbf" + data
     if number in WIDE:
         require(len(parameters) < (2 if number < 6 else 4), "a whole unit in the parameters")
@@ -91,6 +109,10 @@ def invert_one(number, parameters, data, limit):
         large = capitals()
         word = "[" + "".join(large) + "".join(large.values()) + "]+"
         return at_places(data, word, lambda found: "".join(large.get(c, c) for c in found), parameters)
+    if number == ESCAPES:
+        require(parameters[:1] in (b"\0", b"\1"), "digits are neither small nor large")
+        digits = "04X" if parameters[0] else "04x"
+        return at_places(data, "[\x80-\ud7ff\ue000-\U0010ffff]", lambda c: escaped(c, digits), parameters[1:])
     if number == STRAYS:
         return with_strays(data, parameters, limit)
     if number == REPEATS:
@@ -103,6 +125,21 @@ def generalised(data):
         return data.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError as error:
         raise Malformed("filtered bytes are no UTF-8") from error
+
+
+def from_double_bytes(data, codec):
+    try:
+        text = data.decode()
+        original = text.encode(codec)
+        require(original.decode(codec) == text, "a character that is in no table")
+    except UnicodeError as error:
+        raise Malformed("no UTF-8, or a character that the encoding does not have") from error
+    return original
+
+
+def escaped(character, digits):
+    units = character.encode("utf-16-be").hex()
+    return "".join(f"\\u{int(units[i : i + 4], 16):{digits}}" for i in range(0, len(units), 4))
 
 
 def page_numbers(codec):

@@ -1,5 +1,6 @@
 """Filters: what they change comes back, whatever the bytes; what no filter makes is damage."""
 
+import json
 import random
 import re
 import sys
@@ -14,12 +15,14 @@ from models import ROOT
 from cramzip.errors import DamagedFileError
 from cramzip.filters import base, chain, encodings, letters, repeats
 from cramzip.filters.chain import CERTAIN, DOUBTFUL, FILTERS, MOST_GROWTH, Chain, Step, extended, parse
+from cramzip.filters.double_byte import DOUBLE_BYTE, double_byte_encoding
 from cramzip.filters.encodings import CODE_PAGES, WIDE, has_blanks_like_text, wide_encoding
 
 sys.path.insert(0, str(ROOT / "formats"))
 
 import filters as reference
 
+FILTERS_BY_NAME = {filter_.name: filter_.id for filter_ in FILTERS.values()}
 SPECIFICATION = (ROOT / "formats" / "cram.md").read_text("utf-8")
 ENGLISH = "The harbour master kept two logs:\none for the port authority, and one, in pencil, for himself.\n\n" * 9
 FRENCH = "Le garçon était là, près de la fenêtre, à écouter la pluie.\n" * 20
@@ -50,7 +53,21 @@ BITS = st.sampled_from(
     + [b"\xef\xbb\xbf", b"\xff\xfe", b"\0", b"\xe9", b"\x81", b"\xed\xa0\x80", b"\xed\xb0\x80", "\U0001f600".encode()]
     + [
         text.encode()
-        for text in ("e\u0301", "é", "u\u0308\u0304", "и\u0306", "\u1100\u1161\u11a8", "각", "ß", "İ", "ÿ", "Ÿ")
+        for text in (
+            "e\u0301",
+            "é",
+            "u\u0308\u0304",
+            "и\u0306",
+            "\u1100\u1161\u11a8",
+            "각",
+            "ß",
+            "İ",
+            "ÿ",
+            "Ÿ",
+            "\\u00e9",
+            "\\ud83d\\ude00",
+            "\\ud83d",
+        )
     ]
 )
 MIXTURES = st.one_of(st.lists(BITS, max_size=40).map(b"".join), st.binary(max_size=200))
@@ -59,10 +76,11 @@ every_filter = pytest.mark.parametrize("filter_", FILTERS.values(), ids=lambda f
 
 def settings_of(filter_):
     """Parameters whose settings a filter takes, so that it changes whatever it can."""
-    return {11: b"\x20", 12: b"\3", 13: b"\5> "}.get(filter_.id, b"")
+    return {11: b"\x20", 12: b"\3", 13: b"\5> ", 16: b"\0"}.get(filter_.id, b"")
 
 
 @every_filter
+@settings(deadline=None)  # tables are made when they are first needed
 @given(MIXTURES)
 def test_what_a_filter_changes_comes_back(filter_, data):
     for like in (None, settings_of(filter_)):
@@ -71,6 +89,7 @@ def test_what_a_filter_changes_comes_back(filter_, data):
 
 
 @every_filter
+@settings(deadline=None)  # tables are made when they are first needed
 @given(MIXTURES)
 def test_the_reference_reader_inverts_them_alike(filter_, data):
     if (change := filter_.apply(data, settings_of(filter_))) is not None:
@@ -94,6 +113,7 @@ def test_chains_come_back(filters, data):
 
 
 @every_filter
+@settings(deadline=None)  # tables are made when they are first needed
 @given(MIXTURES, st.binary(max_size=12))
 def test_hostile_parameters_are_damage_or_give_bytes_within_the_limit(filter_, changed, parameters):
     limit = len(changed) + 8
@@ -283,8 +303,57 @@ def test_code_pages_are_those_of_the_specification(page):
     assert all(page.table[int(value, 16)] == chr(int(value, 16)) for value in left_open)
 
 
+@pytest.mark.parametrize("encoding", DOUBLE_BYTE, ids=lambda encoding: encoding.name)
+def test_codes_of_two_bytes_are_those_of_the_specification(encoding):
+    codec = encoding.codec
+    (row,) = re.findall(rf"\| {encoding.id} \| [^|]+ \| [^|]+ \| ([0-9,]+) \| ([0-9a-f]{{8}}) \|", SPECIFICATION)
+    characters, first = [], {}
+    for code in (bytes([high, low]) for high in range(0x81, 0x100) for low in range(0x40, 0x100)):
+        try:
+            character = code.decode(codec)
+        except UnicodeDecodeError:
+            continue
+        if len(character) == 1 and first.setdefault(character, code) == code:
+            characters.append(character)
+            assert character.encode(codec) == code
+            assert encoding.invert(character.encode(), b"", 9) == code
+    assert row == (f"{len(characters):,}", f"{zlib.crc32(''.join(characters).encode()):08x}")
+    assert reference.DOUBLE[encoding.id] == codec
+    ones = {value: bytes([value]).decode(codec, "ignore") for value in range(256)}
+    japanese = {0x80: "\x80", 0xA0: "\uf8f0"} | {value: chr(0xFEC0 + value) for value in range(0xA1, 0xE0)}
+    japanese |= {value: chr(0xF7F4 + value) for value in (0xFD, 0xFE, 0xFF)}
+    upper = {value: character for value, character in ones.items() if value >= 0x80 and character}
+    assert upper == (japanese if encoding.id == 49 else {})
+
+
+JAPANESE = "灯台守は毎晩、海の上に灯をともした。だれも来なかったが、かれは待っていた。\n"
+
+
+@pytest.mark.parametrize(("text", "name"), [(JAPANESE, "cp932"), (CHINESE, "gbk")])
+def test_chinese_and_japanese_are_known_by_what_is_frequent(text, name):
+    data = text.encode(name)
+    for part in (data, data[:61], data[1:60]):
+        assert double_byte_encoding(part).name == name
+    assert applied(FILTERS_BY_NAME[name], data) == (text, b"")
+    others = [(RUSSIAN, "cp1251"), (RUSSIAN, "koi8-r"), (RUSSIAN, "cp866"), (FRENCH, "cp1252"), (FRENCH, "mac-roman")]
+    for other, codec in others:
+        assert double_byte_encoding(other.encode(codec)) is None
+    for other in (random.Random(1).randbytes(4000), "Don’t say I’m what’s his. ".encode("cp1252") * 20, text.encode()):
+        assert double_byte_encoding(other) is None
+
+
+def test_escapes_become_characters():
+    text = '{"где": "там, где café", "\U0001f600": "é"}\n'
+    for upper in (False, True):
+        escaped = json.dumps(json.loads(text))
+        escaped = re.sub(r"(?<=\\u)[0-9a-f]{4}", lambda found: found[0].upper(), escaped) if upper else escaped
+        assert applied(16, escaped) == (text.rstrip(), bytes([upper]))
+    assert applied(16, r"\u0434\u0430 é \u0434\u0430 \ud800 \u0041")[1] == b"\0\2\1"
+    assert applied(16, r"\u0434 \u0430 \u0434 \U00000434") is None
+
+
 def test_the_numbers_are_those_of_the_specification():
-    assert set(FILTERS) == reference.KNOWN == {*range(1, 15), *range(32, 45)}
+    assert set(FILTERS) == reference.KNOWN == {*range(1, 15), 16, *range(32, 45), 48, 49}
 
 
 @settings(max_examples=300)

@@ -46,8 +46,14 @@ PARTS += [
     b"\0",
 ]
 PARTS += [b"\xef\xbb\xbf", b"\xff\xfe", b"\xe9", b"\x81", b"\xff", b"\xed\xa0\x80", b"\xed\xb0\x80", "😀".encode()]
-SETTINGS = {11: [bytes([page]) for page in (0, 32, 34, 40)], 12: [b"\2", b"\5"], 13: [b"\5> ", b"\x0c  \t> -"]}
-CODECS = [wide.codec for wide in WIDE] + ["cp1252", "cp1251", "koi8-r", "mac-roman", "cp437"]
+PARTS += [b"\\u00e9", b"\\u0434", b"\\ud83d\\ude00", b"\\u00FF"]
+SETTINGS = {
+    16: [b"\0", b"\1"],
+    11: [bytes([page]) for page in (0, 32, 34, 40)],
+    12: [b"\2", b"\5"],
+    13: [b"\5> ", b"\x0c  \t> -"],
+}
+CODECS = [wide.codec for wide in WIDE] + ["cp1252", "cp1251", "koi8-r", "mac-roman", "cp437", "gbk", "cp932"]
 
 
 def decomposed(data, draw):

@@ -1,6 +1,7 @@
 """Text in another dress: which filters it gets, what that costs, and that all of it comes back."""
 
 import base64
+import json
 import random
 import re
 import struct
@@ -45,6 +46,9 @@ RUSSIAN = (
     "Дети выросли, дом опустел, а он всё ещё слушал, как скрипит старая дверь.\n"
 )
 
+CHINESE = "老人每天傍晚坐在河边给孩子们讲没有人相信的故事，灯火一盏一盏地亮起来。" * 3
+JAPANESE = "灯台守は毎晩、海の上に灯をともした。だれも来なかったが、かれは待っていた。" * 3
+
 
 @pytest.fixture(scope="module")
 def lm():
@@ -77,6 +81,9 @@ DRESSES = {
     "windows-1251": (RUSSIAN.encode("cp1251"), RUSSIAN, ["windows-1251"], 3),
     "koi8-r": (RUSSIAN.encode("koi8-r"), RUSSIAN, ["koi8-r"], 3),
     "mac": (FRENCH.replace("\n", "\r").encode("mac-roman"), FRENCH, ["macintosh", "cr"], 5),
+    "gbk": (CHINESE.encode("gbk"), CHINESE, ["gbk"], 3),
+    "shift-jis": (JAPANESE.encode("cp932"), JAPANESE, ["cp932"], 3),
+    "json": (json.dumps({"a": RUSSIAN}).encode(), json.dumps({"a": RUSSIAN}, ensure_ascii=False), ["escapes"], 4),
     "decomposed": (unicodedata.normalize("NFD", FRENCH).encode(), FRENCH, ["composed letters"], 3),
     "no-break": (ASCII.replace(" ", "\xa0").encode(), ASCII, ["no-break blanks"], 3),
     "blanks": (ASCII.replace("\n", " \n").encode(), ASCII, ["line blanks"], 4),
@@ -310,6 +317,8 @@ def test_wide_text_is_text(data):
 
 def test_text_in_a_code_page_is_text():
     assert all(looks_like_text(RUSSIAN.encode(page)) for page in ("cp1251", "koi8-r", "cp866"))
+    assert looks_like_text(CHINESE.encode("gbk"))
+    assert looks_like_text(JAPANESE.encode("cp932"))
     assert not looks_like_text(random.Random(0).randbytes(4000))
     assert not looks_like_text(struct.pack("<999i", *range(0, 99900, 100)))
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..container.wire import MAX_GROUP_SIZE, Bytes
+from ..filters.double_byte import double_byte_encoding
 from ..filters.encodings import has_blanks_like_text, wide_encoding
 from .packed import packed_format
 
@@ -56,8 +57,8 @@ def looks_like_text(sample: Bytes) -> bool:
         data = decoded
     invalid = len(data) - len(data.decode("utf-8", errors="ignore").encode())
     control = len(data) - len(data.translate(None, _CONTROL))
-    if RARE_CONTROL * control <= len(data) and has_blanks_like_text(data):
-        invalid = 0  # letters of some code page
+    if invalid and RARE_CONTROL * control <= len(data) and (has_blanks_like_text(data) or double_byte_encoding(data)):
+        invalid = 0  # letters of some code page, or of two bytes each
     return invalid + control <= MAX_CONTROL_SHARE * len(data)
 
 

@@ -14,7 +14,9 @@ from ..container.stored import stored_groups
 from ..container.writing import filtered_group
 from ..filters.base import Change, Filter
 from ..filters.chain import CERTAIN, DOUBTFUL, STRAYS, Chain, extended
+from ..filters.double_byte import double_byte_encoding
 from ..filters.encodings import CODE_PAGES, is_utf8, wide_encoding
+from ..filters.escapes import Escapes
 from ..filters.letters import Capitals, bytes_of, text_of
 from ..filters.repeats import Repeats
 from ..filters.strays import INVALID, NO_PAGE, PAGES, VALID, n_invalid
@@ -41,7 +43,9 @@ def undressed(method: Method, content: bytes) -> Undressed:
     if wide := wide_encoding(content):
         found = _with(found, wide)
     elif not is_utf8(content):
-        found = _decoded(method, found)
+        double = double_byte_encoding(content[:SAMPLE])
+        found = _with(found, double) if double else found
+        found = found if found.chain.steps else _decoded(method, found)
     for certain in CERTAIN:
         found = _with(found, certain)
     for doubtful in DOUBTFUL:
@@ -146,6 +150,12 @@ def _saves(method: Method, plain: Undressed, tried: Undressed) -> bool:
         first = max(0, places[0] - BEFORE)
         before, after = plain.content[first : first + SAMPLE], tried.content[first : first + SAMPLE]
         share = sum(1 for place in places if place < first + SAMPLE) / len(places)
+    elif isinstance(last.filter, Escapes):
+        first = max(0, plain.content.index(b"\\u") - BEFORE)
+        before = plain.content[first : first + SAMPLE]
+        change = last.filter.apply(before, last.parameters)
+        assert change is not None
+        after, share = change.changed, before.count(b"\\u") / plain.content.count(b"\\u")
     else:
         end = plain.content.rfind(b"\n", 0, SAMPLE) + 1 or len(plain.content)
         before = plain.content[: min(end, len(plain.content))]

@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 from ..errors import DamagedFileError
 from .base import Filter, check_size, pack_varint, take_varint
+from .double_byte import DOUBLE_BYTE
 from .encodings import CODE_PAGES, WIDE, Mark
+from .escapes import Escapes
 from .letters import Blanks, Capitals, Composed
 from .lines import CR, CRLF, LineBlanks, LineEnds, Prefix
 from .repeats import Repeats
@@ -18,9 +20,10 @@ MIN_CHAIN_SIZE = 3  # bytes
 
 # In the order in which they are tried.
 CERTAIN = (Mark(), LineEnds(2, "crlf", CRLF), LineEnds(3, "cr", CR), Composed(), Blanks())
-DOUBTFUL = (LineBlanks(), Prefix(), Capitals())
+DOUBTFUL = (Escapes(), LineBlanks(), Prefix(), Capitals())
 STRAYS = StrayBytes()
-FILTERS: dict[int, Filter] = {each.id: each for each in (*WIDE, *CODE_PAGES, STRAYS, *CERTAIN, *DOUBTFUL, Repeats())}
+ALL = (*WIDE, *CODE_PAGES, *DOUBLE_BYTE, STRAYS, *CERTAIN, *DOUBTFUL, Repeats())
+FILTERS: dict[int, Filter] = {each.id: each for each in ALL}
 
 
 class Step(NamedTuple):
