@@ -20,7 +20,7 @@ from .container.wire import Bytes, byte_view
 from .errors import UsageError
 from .exact.lanes import costs
 from .lm.exact import ExactLM
-from .lm.models import load
+from .lm.models import load, with_dictionary
 
 if TYPE_CHECKING:
     import torch
@@ -38,19 +38,21 @@ def compress(
     *,
     name: str | None = None,
     strip: bool = False,
+    dictionary: Bytes | None = None,
     progress: Progress | None = None,
     workers: Workers | None = None,
 ) -> bytes:
     """The `.cram` file for `data`, bytes or a stream, decoded and compared before it is returned.
 
     `lm`: the built-in model, unless another is given. `name`: that of the original, which the file keeps; `strip`
-    leaves out what is optional. `progress` is told how many more bytes are compressed. Raises UsageError, and
-    VerificationError if this machine does not get the same bytes back.
+    leaves out what is optional. `dictionary`: a sample of such data, which makes small files much smaller, and which
+    `decompress` then needs, too; such a file keeps no name. `progress` is told how many more bytes are compressed.
+    Raises UsageError, and VerificationError if this machine does not get the same bytes back.
     """
     config = config or CramConfig()
     content = byte_view(_read_all(data))
     original = Original(content, hashlib.sha256(content).digest(), name, strip)
-    lm = builtin() if lm is None else lm
+    lm = _going_on(builtin() if lm is None else lm, dictionary)
     blob = unverified(original, lm, config, progress=progress, workers=workers)
     verify(reading.read(blob), content, Runner(lm, config.batch_size, workers))
     return blob
@@ -82,32 +84,41 @@ def decompress(
     start: int = 0,
     stop: int | None = None,
     max_size: int | None = None,
+    dictionary: Bytes | None = None,
     workers: Workers | None = None,
     progress: Progress | None = None,
 ) -> bytes:
     """The original of a `.cram` file, bytes or a stream, or its bytes `start` to `stop` alone.
 
     `lm`: the model that the file was made with; a file of the built-in model, or of stored groups alone, needs none.
-    `workers` share a whole, not a part; `progress` is told how many more bytes of a whole are there. Raises UsageError
-    if there are more than `max_size` bytes, before anything is decoded; DamagedFileError; and WrongModelError if `lm`
-    is another model. A whole is checked by its SHA-256, a part by the checksums of its groups.
+    `dictionary`: that of the file, if it has one. `workers` share a whole, not a part; `progress` is told how many more
+    bytes of a whole are there. Raises UsageError if there are more than `max_size` bytes, before anything is decoded;
+    DamagedFileError; and WrongModelError if `lm` or `dictionary` is another one. A whole is checked by its SHA-256, a
+    part by the checksums of its groups.
     """
     file = reading.read(byte_view(_read_all(blob)))
     size = file.header.original_size
     end = size if stop is None else min(stop, size)
     if max_size is not None and end - start > max_size:
         raise UsageError(f"max_size: {end - start} bytes are to be decoded, at most {max_size} are wanted")
-    lm = model_for(file.header, lm)
+    lm = model_for(file.header, lm, dictionary)
     if start == 0 and stop is None:
         return b"".join(restore(file, Runner(lm, workers=workers, progress=progress or (lambda _: None))))
     return restore_part(file, lm, start, end)
 
 
-def model_for(header: Header, lm: LM | None) -> LM | None:
-    """The model for a file: the one that is given, or else the built-in one, if it is what the file needs."""
+def model_for(header: Header, lm: LM | None, dictionary: Bytes | None = None) -> LM | None:
+    """The model for a file: the one that is given, or else the built-in one, if it is what the file needs.
+
+    With the dictionary, if the file needs one.
+    """
     if lm is None and isinstance(header.model, BuiltinModel):
-        return builtin()
-    return lm
+        lm = builtin()
+    return lm if lm is None or header.dictionary is None else _going_on(lm, dictionary)
+
+
+def _going_on(lm: LM, dictionary: Bytes | None) -> LM:
+    return lm if dictionary is None else with_dictionary(lm, bytes(byte_view(dictionary)))
 
 
 @cache

@@ -230,6 +230,15 @@ class Sequence:
         self.model, self.position = model, 0
         self.pasts = [Past(model.key_heads, positions) for _ in model.layers]
 
+    def copy(self, more):
+        """The same, with room for so many positions more."""
+        other = Sequence(self.model, self.position + more)
+        for own, past in zip(other.pasts, self.pasts, strict=True):
+            for name in ("keys", "values", "l", "n"):
+                getattr(own, name)[:, : self.position] = getattr(past, name)[:, : self.position]
+        other.position = self.position
+        return other
+
     def feed(self, x):
         """The state after the last layer at the next position, at which x stands."""
         model = self.model
@@ -349,13 +358,14 @@ def order(lengths):
     return [lane for step in range(lengths[0]) for lane, length in enumerate(lengths) if step < length]
 
 
-def run_lanes(model, firsts, n_tokens, coder):
+def run_lanes(model, firsts, n_tokens, coder, before=None):
     """-> the token ids of a group.
 
-    `firsts` is for each lane what stands first, (P, D); `coder.token(y, t)` says what the next token is.
+    `firsts` is for each lane what stands first, (P, D), after the positions of the sequence `before`, if there is one;
+    `coder.token(y, t)` says what the next token is.
     """
-    lengths = lane_lengths(n_tokens, len(firsts))
-    lanes = [Sequence(model, len(first) + length - 1) for first, length in zip(firsts, lengths, strict=True)]
+    lengths, before = lane_lengths(n_tokens, len(firsts)), before or Sequence(model, 0)
+    lanes = [before.copy(len(first) + length - 1) for first, length in zip(firsts, lengths, strict=True)]
     texts = [[] for _ in lanes]
     for i in order(lengths):
         for x in [model.embed(texts[i][-1])] if texts[i] else firsts[i]:

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import replace
 
+import dictionary
 import reader
 from exact import Model as ExactModel
 from exact import Reciter, arrays, chosen, counts, lane_lengths, order, run_lanes
@@ -39,6 +40,9 @@ WIDTH = 52  # of the model
 ALONE, LEARNING = Lanes(), STANDARD_LANES  # the model alone; the usual lanes, which learn
 LINES = b'id, name; size|12\t3\nid, name; more|13\t3\n"a, b", "c"\n'
 TEXT = "In 1866 – après l’été – the kettle sang: “Привет, 世界!” 🫖\r\n".encode() + b"\xff\xfe\x00\xc3("
+
+SAMPLE = LINES * 3 + b'"c", name; 7|12\t3\n' + TEXT + LINES  # more tokens than the model reads
+SHORT = b"id, name; size|12\t3\n"
 
 # found by trying: arguments of vector_bytes, and tokens
 NEAR_MOST, BEYOND_MOST = (3, 4, 1, 252), (18, 4, 1, 249)  # the largest number, as a part of 2^16: 0.9993, 1.0021
@@ -156,6 +160,27 @@ class Modeller:
         tokens = run_lanes(self.model, firsts, count, teller)
         return self.group(PROMPTED if vectors else CODED, vectors + end(teller.encoder), tokens, m)
 
+    def begin(self, sample):
+        """Where lanes begin after a dictionary."""
+        tokens = dictionary.cut(sample, self.table, self.model.vocabulary_size)
+        return dictionary.Start(self.model, tokens, Learner(self.table, self.model.vocabulary_size, 1))
+
+    def continued(self, begin, count, want, lanes=LEARNING):
+        """A group of coded tokens after a dictionary."""
+        n_lanes = min(lanes.limit, -(-count // lanes.tokens))
+        teller = LearningTeller(want, lane_lengths(count, n_lanes), begin.learner_of(n_lanes))
+        firsts = [[self.model.embed(begin.last)]] * n_lanes
+        tokens = run_lanes(self.model, firsts, count, teller, begin.sequence)
+        return self.group(CODED, teller.encoder.shortest(), tokens, 0)
+
+    def dictionary_hash(self, sample, size=8):
+        return hashlib.sha256(b"cramzip-dictionary-1" + self.block.fingerprint + sample).digest()[:size]
+
+    def after(self, sample, *groups, lanes=LEARNING, size=8, **fields):
+        """A file with a dictionary."""
+        fields = {"hash_size": size, "dictionary": self.dictionary_hash(sample, min(size, 8))} | fields
+        return self.file(*groups, lanes=lanes, **fields)
+
     def recited(self, vectors, count, coding=4):
         firsts, m = self.firsts(1, vectors, coding)
         return self.group(RECITED, vectors, run_lanes(self.model, firsts, count, Reciter()), m)
@@ -225,6 +250,80 @@ def valid_coded(modeller):
     hub = replace(modeller.block, model_id=b"hf:example/tiny", revision=b"0123456789abcdef0123456789abcdef01234567")
     file = modeller.file(groups[0], model=hub, name=b"kettle.txt", hash_size=4)
     yield ok("coded-hub", "an exact file with a name, of a model of the Hugging Face Hub", file)
+
+
+def valid_with_dictionary(modeller):
+    begin, brief = modeller.begin(SAMPLE), modeller.begin(SHORT)
+    assert len(SHORT) < dictionary.READ < len(tokens_of(SAMPLE, modeller.table)) - 50
+    lines = tokens_of(LINES, modeller.table)
+    often = (lines * 3)[:180]
+
+    def vector(name, description, sample, file):
+        return ok(f"dictionary-{name}", description, file, dictionary=sample)
+
+    group = modeller.continued(begin, len(lines), told(lines))
+    for size in (4, 8, 16, 32):
+        file = modeller.after(SAMPLE, group, size=size)
+        yield vector(f"hash-{size}", f"lines after a dictionary; {size} bytes of Original_Hash", SAMPLE, file)
+    group = modeller.continued(brief, len(lines), told(lines))
+    yield vector("short", "a dictionary of fewer tokens than the model reads", SHORT, modeller.after(SHORT, group))
+    byte = modeller.continued(modeller.begin(b"\n"), 9, now_and_then)
+    yield vector("byte", "a dictionary of one byte", b"\n", modeller.after(b"\n", byte))
+    one = modeller.continued(begin, 1, told([lines[0] + 1]))
+    yield vector("one-token", "one token after a dictionary", SAMPLE, modeller.after(SAMPLE, one))
+    text = tokens_of(TEXT, modeller.table)
+    group = modeller.continued(begin, len(text), told(text))
+    yield vector("text", "text after a dictionary in which it stands", SAMPLE, modeller.after(SAMPLE, group))
+    lanes = Lanes(50, 3, 1)
+    group = modeller.continued(begin, len(often), told(often), lanes)
+    yield vector("lanes", "three lanes, all after the same", SAMPLE, modeller.after(SAMPLE, group, lanes=lanes))
+    groups = [modeller.continued(begin, 24, told(part)) for part in (often[:24], often[24:48])]
+    description = "two groups, of which each begins after the dictionary, and a stored one; there is a Check"
+    yield vector("groups", description, SAMPLE, modeller.after(SAMPLE, groups[0], raw(b"-"), groups[1]))
+
+
+def invalid_with_dictionary(modeller):
+    begin = modeller.begin(SHORT)
+    group = modeller.continued(begin, 24, now_and_then)
+    file = modeller.after(SHORT, group)
+
+    def vector(name, description, file, sample=SHORT):
+        return bad(name, description, file, dictionary=sample)
+
+    for bit, what in [(0, "name"), (4, "vectors")]:
+        description = f"flag bit {bit} is set, reserved in a file with a dictionary"
+        yield vector(f"header-dictionary-{what}", description, replace(file, wrong_flags=1 << bit))
+    alone = modeller.after(SHORT, group, lanes=ALONE)
+    yield vector("header-dictionary-learning-0", "Learning is 0 in a file with a dictionary", alone)
+    header = file.header()
+    yield vector("header-dictionary-cut", "the file ends within Dictionary_Hash", header[:-2])
+    yield vector(
+        "header-dictionary-alone", "flag bit 7 alone, but no model block", File((raw(b"one"),), wrong_flags=128)
+    )
+    several = modeller.after(SHORT, group, raw(b"-"))
+    yield vector("table-dictionary-check", "Check differs, in a file of several groups", replace(several, check=0))
+    stored = modeller.after(SHORT, raw(b"one"))
+    yield vector("table-dictionary-superfluous", "a dictionary, but stored groups alone", stored)
+    predicted = modeller.after(SHORT, replace(group, kind=PREDICTED))
+    yield vector("table-dictionary-predicted", "a predicted group in a file with a dictionary", predicted)
+    yield vector("table-dictionary-cut", "the file ends within the entry", bytes(file)[: len(header) + 1])
+    lanes = Lanes(2**16, 1024, 1)
+    long = Group(CODED, b"\xc0" * 17, b"-" * 65282, 65282)
+    long = modeller.after(SHORT, long, lanes=lanes)
+    yield vector("table-dictionary-positions", "a lane of 65,282 tokens after a dictionary: one too many", long)
+    yield vector("model-dictionary-missing", "a file with a dictionary, which is not given", file, None)
+    yield vector("model-dictionary-other", "another dictionary", file, SHORT[:-1])
+    flipped_hash = flipped(modeller.dictionary_hash(SHORT))
+    yield vector("model-dictionary-hash", "Dictionary_Hash differs", replace(file, dictionary=flipped_hash))
+    without = modeller.coded(24, now_and_then, lanes=LEARNING)
+    yield vector("content-dictionary-none", "coded without the dictionary", modeller.after(SHORT, without))
+    wrong = flipped(hashlib.sha256(group.content).digest()[:8])
+    yield vector("content-dictionary-hash", "Original_Hash differs", replace(file, original_hash=wrong))
+    broken = replace(group, payload=group.payload[:-1] + flipped(group.payload[-1:]))
+    yield vector("content-dictionary-last-byte", "the last byte differs", modeller.after(SHORT, broken))
+    many = modeller.after(SHORT, Group(CODED, b"", b"-" * 4097, 4097), lanes=Lanes(2**16, 1, 1))
+    yield vector("content-dictionary-too-few", "4097 tokens, and no bytes", many)
+    yield vector("content-dictionary-left-over", "a byte more than the decoder reads", bytes(file) + b"\1")
 
 
 def valid_with_vectors(modeller):
@@ -484,7 +583,8 @@ def invalid_content(modeller):
 def all_vectors(folder, other_folder):
     """The vectors that are read with the model in `folder`; `other_folder` has one that is none for exact files."""
     modeller = Modeller(folder)
-    for makers in (valid_coded, valid_with_vectors, invalid_header, invalid_table, invalid_vectors):
+    with_dictionary = valid_with_dictionary, invalid_with_dictionary
+    for makers in (valid_coded, valid_with_vectors, *with_dictionary, invalid_header, invalid_table, invalid_vectors):
         for vector in makers(modeller):
             yield replace(vector, model=folder.name)
     for vector in invalid_model(modeller, other_folder):

@@ -112,7 +112,7 @@ class Learner:
         self.table, self.V = table, vocabulary_size
         self.b, self.g = np.zeros(self.V), np.ones(self.V)
         self.places = [Place() for _ in range(n_lanes)]
-        self.young, self.old = {}, {}
+        self.young, self.old, self.settled = {}, {}, {}
         self.W, self.W_ages = [0.3] * 6, [20] * 6
         self.ranks = [Rank() for _ in range(3)]
         self.x, self.h = np.zeros(self.V, int), np.zeros(self.V, int)  # of this step, so far
@@ -128,7 +128,12 @@ class Learner:
         self.x[:] = self.h[:] = 0
 
     def known(self, key):
-        return self.young.get(key) or self.old.get(key)
+        return self.young.get(key) or self.old.get(key) or self.settled.get(key)
+
+    def settle(self):
+        """What is known now stays (section 13)."""
+        self.settled = self.settled | self.old | self.young
+        self.young, self.old = {}, {}
 
     def intervals(self, lane, shares):
         """(first, width, token, after it) of the candidates of a lane in turn, then `rest`.
@@ -225,6 +230,13 @@ class Learner:
             self.W_ages[self.o] += 1
             step = max(0.01, 1 / self.W_ages[self.o])
             self.W[self.o] += step * (a / ((1 - self.w) * self.m[x] + a) - self.w)
+        self.count(lane, x)
+        self.x[x] += 1
+        self.h += shares
+
+    def count(self, lane, x):
+        """Sections 12.3 and 12.2."""
+        self.lists = [self.known(key) for key in self.places[lane].nine_keys()]
         knew = [i for i in ORDERS if self.lists[i] and x in self.lists[i].tokens()]
         place = self.places[lane]
         for i, key in enumerate(place.nine_keys()):
@@ -233,8 +245,6 @@ class Learner:
         if len(self.young) >= MOST_KEYS:
             self.young, self.old = {}, self.young
         place.move(x, (self.table[x] if x < len(self.table) else None) or b"")
-        self.x[x] += 1
-        self.h += shares
 
 
 class LearningDecoder:

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """A reader of `.cram` files, written from cram.md and exact.md alone.
 
-    python formats/reader.py FILE.cram [MODEL_FOLDER] > original
+    python formats/reader.py FILE.cram [MODEL_FOLDER [DICTIONARY]] > original
 
 It shares no code with the library, and no numerics either: the model (llama.py, and exact.py for exact files) runs in
 plain NumPy, so a file that both decode alike was decoded twice. It trades speed for being short enough to check against
 the specification; "section" means a section of cram.md.
 
-MODEL_FOLDER is a Hugging Face folder with a Llama in it; a file of stored groups alone needs none.
+MODEL_FOLDER is a Hugging Face folder with a Llama in it; a file of stored groups alone needs none. DICTIONARY is the
+file that a file with Dictionary_Hash was made with.
 Exit codes: 0 ok, 1 input/output, 2 usage, 3 damaged file, 4 wrong or missing model.
 """
 
@@ -19,6 +20,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import dictionary
 import exact
 import filters
 import learner
@@ -140,6 +142,7 @@ class Header:
     lane_tokens: int = 512  # of exact files, in place of the four before
     lane_limit: int = 32
     learning: int = 1
+    dictionary_hash: bytes | None = None
     vector_coding: int | None = None  # without vector block
     vectors_after_start: bool = False
     vector_width: int = 0
@@ -156,7 +159,9 @@ def parse_header(cursor):
     )
     cursor.take(4, "Magic and Version")
     ending, flags, header = begin[3] // 16, cursor.u8("Flags"), Header()
-    reserved = 0 if flags & HAS_MODEL else IS_BUILTIN | IS_STANDARD | HAS_VECTORS | IS_EXACT
+    has_dictionary = flags & (HAS_MODEL | IS_EXACT) == IS_EXACT
+    reserved = 0 if flags & HAS_MODEL else IS_BUILTIN | IS_STANDARD | HAS_VECTORS
+    reserved = HAS_NAME | HAS_VECTORS if has_dictionary else reserved
     require(not flags & reserved, "header", f"Flags {flags:#04x} has a reserved bit set")
     header.original_size = cursor.varint("Original_Size")
     header.original_hash = cursor.take(4 << (flags >> 5 & 3), "Original_Hash")
@@ -165,8 +170,8 @@ def parse_header(cursor):
         header.name = cursor.string("Name")
     if ending:
         header.ending = parse_ending(cursor, ending)
-    if flags & HAS_MODEL:
-        parse_model(cursor, flags, header)
+    if flags & (HAS_MODEL | IS_EXACT):
+        parse_model(cursor, flags, header, has_dictionary)
     if flags & HAS_VECTORS:
         code = cursor.u8("Vector_Coding")
         header.vector_coding, header.vectors_after_start = code & ~AFTER_START, bool(code & AFTER_START)
@@ -190,15 +195,17 @@ def parse_ending(cursor, number):
     return text
 
 
-def parse_model(cursor, flags, header):
+def parse_model(cursor, flags, header, has_dictionary):
     header.has_model, header.is_exact = True, bool(flags & IS_EXACT)
     if flags & IS_BUILTIN:
-        header.digest = cursor.take(4, "Model_Digest")
+        header.digest = b"" if has_dictionary else cursor.take(4, "Model_Digest")
     else:
         header.model_id = cursor.string("Model_ID")
         header.revision = cursor.string("Revision") if header.model_id else ""
         header.fingerprint = cursor.take(32 if header.model_id else 4, "Model_Fingerprint")
         header.tokenizer_hash = cursor.take(32 if header.model_id else 4, "Tokenizer_Hash")
+    if has_dictionary:
+        header.dictionary_hash = cursor.take(min(len(header.original_hash), 8), "Dictionary_Hash")
     if flags & IS_STANDARD:
         return
     if header.is_exact:
@@ -218,6 +225,7 @@ def parse_model(cursor, flags, header):
 
 
 def check_header(header):
+    require(header.dictionary_hash is None or header.learning, "header", "Learning is 0 in a file with a dictionary")
     require_range(header.noise_exponent, 0, 15, "header", "Noise_Exponent")
     require_range(header.chunk_tokens, 1, 2**16, "header", "Chunk_Tokens")
     require_range(header.context_tokens, 0, 2**16, "header", "Context_Tokens")
@@ -272,6 +280,7 @@ class Group:
     def positions(self, header):
         """The most positions that one of its chunks or lanes takes."""
         before = self.vector_count + header.vectors_after_start if self.vector_count else 1
+        before += dictionary.READ if header.dictionary_hash is not None else 0
         if header.is_exact:
             return before + -(-self.token_count // self.parts(header)) - 1
         longest = min(self.token_count, header.chunk_tokens)
@@ -295,7 +304,7 @@ def parse_entry(cursor, header):
     if group.has_vectors:
         group.vector_count = cursor.varint("Vector_Count")
     if alone:
-        group.payload_size = cursor.left - 4  # behind Check
+        group.payload_size = cursor.left - (4 if has_check(header) else 0)  # behind Check
 
     require_range(group.size, 1, 2**22, "table", "Size")
     if group.kind == RAW:
@@ -311,12 +320,18 @@ def parse_entry(cursor, header):
     return group
 
 
+def has_check(header):
+    return header.group_count != 1 or header.dictionary_hash is None
+
+
 def parse_table(cursor, header):
-    """-> the groups; the cursor stands behind Check, which agrees."""
+    """-> the groups; the cursor stands behind Check, which agrees, if there is one."""
     cursor.stage = "table"
     if header.group_count > 1:
         require(7 * header.group_count <= cursor.left, "table", f"no room for {header.group_count} entries")
     groups = [parse_entry(cursor, header) for _ in range(header.group_count)]
+    if not has_check(header):
+        return groups
     checked = cursor.data[: cursor.at]
     check = cursor.crc("Check")
     if header.group_count == 1:
@@ -454,11 +469,11 @@ def open_model(folder, header, groups):
     """-> (Llama or exact.Model, token table) of the folder, if it is the model that the file needs."""
     if folder is None:
         kind, hash_ = ("a", header.fingerprint) if header.digest is None else ("the built-in", header.digest)
-        wanted = header.model_id or f"{kind} model {hash_.hex()}"
+        wanted = header.model_id or f"{kind} model {hash_.hex()}".rstrip()
         raise WrongModel("model", f"the file needs {wanted}; give the folder with that model")
     config, tensors, table = read_config(folder), read_tensors(folder), token_table(folder)
     found = fingerprint(config, tensors)
-    identities = [("Model_Digest", header.digest, found[:4])]
+    identities = [("Model_Digest", header.digest, found[: len(header.digest or b"")])]
     if header.digest is None:
         identities = [
             ("Model_Fingerprint", header.fingerprint, found),
@@ -480,6 +495,19 @@ def open_model(folder, header, groups):
     if longest > model.context:
         raise WrongModel("model", f"a group needs {longest} positions, this model has {model.context}")
     return model, table
+
+
+def open_dictionary(content, folder, header, model, table):
+    """-> where lanes begin in a file with a dictionary."""
+    needed = header.dictionary_hash
+    if content is None:
+        raise WrongModel("model", f"Dictionary_Hash: the file needs the dictionary {needed.hex()}")
+    model_fingerprint = fingerprint(read_config(folder), read_tensors(folder))
+    found = hashlib.sha256(b"cramzip-dictionary-1" + model_fingerprint + content).digest()[: len(needed)]
+    if found != needed:
+        raise WrongModel("model", f"Dictionary_Hash: the file needs {needed.hex()}, this dictionary has {found.hex()}")
+    tokens = dictionary.cut(content, table, model.vocabulary_size)
+    return dictionary.Start(model, tokens, learner.Learner(table, model.vocabulary_size, 1))
 
 
 def exact_model(folder, config, tensors):
@@ -515,11 +543,11 @@ def decode_tokens(model, header, group, vectors, corrections):
     return done
 
 
-def decode_group(model, table, header, group, payload, numbers):
-    """-> bytes; `numbers` are what parse_vectors made of the vectors, or None."""
+def decode_group(model, table, header, group, payload, extra):
+    """-> bytes; `extra` is where lanes begin, or in a file that is not exact, what parse_vectors gave; or None."""
     decode = decode_exact_group if header.is_exact else decode_other_group
     try:
-        tokens = decode(model, table, header, group, payload, numbers)
+        tokens = decode(model, table, header, group, payload, extra)
     except Impossible as problem:
         raise Damaged("content", f"a modelled group: {problem}") from problem
     return join_tokens(tokens, table)
@@ -529,25 +557,27 @@ def coded_bytes(header, group, payload):
     """What follows the vectors."""
     coded = payload[group.vectors_size(header) :]
     many = f"{group.token_count} tokens are too many for {len(coded)} bytes"
-    require(group.token_count <= 2**12 * len(coded), "content", many)
+    counted = len(coded) + (header.dictionary_hash is not None)
+    require(group.token_count <= 2**12 * counted, "content", many)
     return coded
 
 
-def decode_exact_group(model, table, header, group, payload, _):
+def decode_exact_group(model, table, header, group, payload, begin):
     start, n_lanes = model.embed(model.start)[None], group.parts(header)
     coder = exact.Reciter() if group.kind == RECITED else exact.Decoder(coded_bytes(header, group, payload))
     if header.learning and group.kind != RECITED:
-        coder = learner.LearningDecoder(
-            coder, learner.Learner(table, model.vocabulary_size, n_lanes), group.token_count
-        )
-    firsts = [start] * n_lanes
+        learns = begin.learner_of(n_lanes) if begin else learner.Learner(table, model.vocabulary_size, n_lanes)
+        coder = learner.LearningDecoder(coder, learns, group.token_count)
+    firsts, before = [start] * n_lanes, None
+    if begin:
+        firsts, before = [model.embed(begin.last)[None]] * n_lanes, begin.sequence
     if group.has_vectors:
         vectors = exact_vectors(payload[: group.vectors_size(header)], header)
         require((np.abs(vectors) <= exact.MOST_NUMBER).all(), "content", "a vector has a number beyond 2^16")
         firsts = vectors.reshape(n_lanes, group.vector_count, model.width)
         if header.vectors_after_start:
             firsts = [np.concatenate([start, own]) for own in firsts]
-    tokens = exact.run_lanes(model, firsts, group.token_count, coder)
+    tokens = exact.run_lanes(model, firsts, group.token_count, coder, before)
     if group.kind != RECITED:
         coder.check_end()
     return tokens
@@ -590,8 +620,8 @@ def decompress_zstd(payload, size):
 # ---------------------------------------------------------------- all of it, in the order of section 11
 
 
-def read(blob, folder=None):
-    """The original in a `.cram` file. Raises Damaged or WrongModel."""
+def read(blob, folder=None, sample=None):
+    """The original in a `.cram` file; `sample` is the dictionary. Raises Damaged or WrongModel."""
     cursor = Cursor(blob, "header")
     header = parse_header(cursor)
     groups = parse_table(cursor, header)
@@ -607,13 +637,16 @@ def read(blob, folder=None):
         for group, payload in zip(groups, payloads, strict=True)
     ]
     model, table = open_model(folder, header, groups) if header.has_model else (None, None)
+    begin = None
+    if header.dictionary_hash is not None:
+        begin = open_dictionary(sample, folder, header, model, table)
 
     original = b""
     for i, (group, content) in enumerate(zip(groups, payloads, strict=True)):
         if group.kind == ZSTD:
             content = decompress_zstd(content, group.size)
         if group.is_modelled:
-            content = decode_group(model, table, header, group, content, numbers[i])
+            content = decode_group(model, table, header, group, content, begin if header.is_exact else numbers[i])
         if group.is_filtered:
             content = unfilter(parted[i][0], content, group.size)
         require(len(content) == group.size, "content", f"group {i} has {len(content)} bytes, not {group.size}")
@@ -631,11 +664,12 @@ def escaped(text):
 
 
 def main(arguments):
-    if len(arguments) not in (1, 2):
-        print("usage: reader.py FILE.cram [MODEL_FOLDER] > original", file=sys.stderr)
+    if len(arguments) not in (1, 2, 3):
+        print("usage: reader.py FILE.cram [MODEL_FOLDER [DICTIONARY]] > original", file=sys.stderr)
         return 2
     try:
-        original = read(Path(arguments[0]).read_bytes(), *arguments[1:])
+        sample = Path(arguments[2]).read_bytes() if arguments[2:] else None
+        original = read(Path(arguments[0]).read_bytes(), arguments[1] if arguments[1:] else None, sample)
         sys.stdout.buffer.write(original)
         sys.stdout.buffer.flush()
     except (Refused, Unsupported, OSError) as problem:

@@ -141,6 +141,7 @@ class File:
     digest: bytes | None = None  # in place of model
     parameters: Parameters | Lanes = STANDARD
     vectors: VectorBlock | None = None
+    dictionary: bytes | None = None  # Dictionary_Hash
     hash_size: int = 8
     magic: bytes = b"\x9dCZ"
     version: int = 1
@@ -161,7 +162,7 @@ class File:
         is_standard = self.parameters in (STANDARD, STANDARD_LANES) and not self.standard_written
         flags = (
             (self.name is not None)
-            | has_model << 1
+            | (has_model and self.dictionary is None) << 1
             | (self.digest is not None) << 2
             | (has_model and is_standard) << 3
             | (self.vectors is not None) << 4
@@ -178,7 +179,7 @@ class File:
         out += honest(self.original_hash, hashlib.sha256(self.original).digest()[: self.hash_size])
         out += ending if self.name is None else string(self.name) + ending
         if has_model:
-            out += honest(self.digest, bytes(self.model or b""))
+            out += honest(self.digest, bytes(self.model or b"")) + (self.dictionary or b"")
             out += b"" if is_standard else bytes(self.parameters)
         out += b"" if self.vectors is None else bytes(self.vectors)
         return out + varint(honest(self.group_count, len(self.groups)))
@@ -188,6 +189,8 @@ class File:
 
     def __bytes__(self):
         checked, payloads = self.header() + self.table(), b"".join(group.payload for group in self.groups)
+        if self.dictionary is not None and len(self.groups) == 1:
+            return checked + payloads
         check = zlib.crc32(checked + payloads if len(self.groups) == 1 else checked)
         return checked + u32(honest(self.check, check)) + payloads
 
@@ -302,6 +305,7 @@ class Vector:
     stage: str | None = None  # the stage that refuses it
     original: bytes | None = None  # or the bytes that it holds
     model: str = "model"  # the folder that it is to be read with
+    dictionary: bytes | None = None
 
 
 def ok(name, description, file, **fields):
@@ -315,6 +319,8 @@ def bad(name, description, file, **fields):
 def describe(vector):
     """What index.json says of a vector."""
     out = {"file": f"{vector.name}.cram", "description": vector.description, "model": vector.model}
+    if vector.dictionary is not None:
+        out["dictionary"] = vector.dictionary.hex()
     if vector.original is None:
         refusal = "wrong model" if vector.stage == "model" else "damaged"
         return out | {"expect": refusal, "stage": vector.stage}

@@ -71,6 +71,18 @@ def folder_of(vector):
     return FORMATS / vector["model"]
 
 
+def sample_of(vector):
+    return bytes.fromhex(vector["dictionary"]) if "dictionary" in vector else None
+
+
+def by_reference(vector):
+    return reader.read(blob_of(vector), folder_of(vector), sample_of(vector))
+
+
+def by_library(vector):
+    return cramzip.decompress(blob_of(vector), loaded(folder_of(vector)), dictionary=sample_of(vector))
+
+
 @cache
 def loaded(folder):
     return load(str(folder))
@@ -91,20 +103,20 @@ def primer():
 
 @vectors("ok")
 def test_reference_reader_decodes(vector):
-    assert_is_original(reader.read(blob_of(vector), folder_of(vector)), vector)
+    assert_is_original(by_reference(vector), vector)
 
 
 @vectors("damaged")
 def test_reference_reader_calls_damaged_at_the_right_stage(vector):
     with pytest.raises(reader.Damaged) as refusal:
-        reader.read(blob_of(vector), folder_of(vector))
+        by_reference(vector)
     assert refusal.value.stage == vector["stage"]
 
 
 @vectors("wrong model")
 def test_reference_reader_wants_another_model_for(vector):
     with pytest.raises(reader.WrongModel) as refusal:
-        reader.read(blob_of(vector), folder_of(vector))
+        by_reference(vector)
     assert refusal.value.stage == vector["stage"] == "model"
 
 
@@ -157,6 +169,8 @@ def test_reference_reader_needs_no_model_to_find_damage_before_the_stage_model(v
         ([VECTORS / "ok-coded.cram", EXACT_MODEL], 0),
         ([VECTORS / "ok-coded.cram", MODEL], 4),
         ([VECTORS / "content-coded-cut.cram", EXACT_MODEL], 3),
+        ([VECTORS / "ok-dictionary-short.cram", EXACT_MODEL], 4),
+        ([VECTORS / "ok-dictionary-short.cram", EXACT_MODEL, VECTORS / "index.json"], 4),
     ],
     ids=lambda value: value if isinstance(value, int) else "-".join(Path(part).stem for part in value),
 )
@@ -177,7 +191,7 @@ def examples():
 
 
 def test_both_readers_read_the_examples_of_files():
-    *of_one_group, smallest = examples()
+    *of_one_group, after_dictionary, smallest = examples()
     assert reader.read(smallest) == cramzip.decompress(smallest) == b""
     for blob, kind in zip(of_one_group, (reader.PREDICTED, reader.CODED), strict=True):
         with pytest.raises(reader.WrongModel, match="built-in model 1a2b3c4d"):
@@ -186,6 +200,14 @@ def test_both_readers_read_the_examples_of_files():
         assert (file.header.name, file.header.original_size) == ("a.txt", 11)
         assert file.header.original_hash == hashlib.sha256(b"the cat sat").digest()[:8]
         assert (file.entries[0].kind, file.entries[0].n_tokens) == (kind, 4)
+    with pytest.raises(reader.WrongModel, match="the built-in model"):
+        reader.read(after_dictionary)
+    with pytest.raises(WrongModelError, match="5e6f7081"):
+        cramzip.decompress(after_dictionary)
+    assert len(after_dictionary) == 17 + 2
+    file = cramzip.read(after_dictionary)
+    assert (file.header.dictionary.hex(), file.header.original_size, file.header.name) == ("5e6f7081", 11, None)
+    assert (file.entries[0].kind, file.entries[0].n_tokens) == (Kind.CODED, 4)
 
 
 def test_reference_reader_reads_the_examples_of_vectors():
@@ -231,7 +253,7 @@ def test_the_index_lists_exactly_the_files_that_there_are():
 
 
 def test_no_two_vectors_are_the_same():
-    assert len({blob_of(vector) for vector in INDEX}) == len(INDEX)
+    assert len({(blob_of(vector), vector.get("dictionary")) for vector in INDEX}) == len(INDEX)
 
 
 def test_every_stage_has_vectors():
@@ -253,20 +275,20 @@ def test_generators_make_the_committed_files_again(tmp_path):
 
 @vectors("ok")
 def test_library_decodes(vector):
-    assert_is_original(cramzip.decompress(blob_of(vector), loaded(folder_of(vector))), vector)
+    assert_is_original(by_library(vector), vector)
 
 
 @vectors("damaged")
 def test_library_calls_damaged_at_the_right_stage(vector):
     with pytest.raises(DamagedFileError) as refusal:
-        cramzip.decompress(blob_of(vector), loaded(folder_of(vector)))
+        by_library(vector)
     assert refusal.value.stage == vector["stage"]
 
 
 @vectors("wrong model")
 def test_library_wants_another_model_for(vector):
     with pytest.raises(WrongModelError):
-        cramzip.decompress(blob_of(vector), loaded(folder_of(vector)))
+        by_library(vector)
 
 
 # ---------------------------------------------------------------- files of the library, for the reference reader
@@ -531,8 +553,15 @@ def test_the_specification_counts_positions_as_the_readers_do():
 def test_the_specification_counts_lanes_and_their_positions_as_the_readers_do():
     (lanes,) = re.findall(r"^    lanes = 1 in kind 2, (.*) in kinds 5 and 6$", SPECIFICATION, re.MULTILINE)
     (formula,) = re.findall(r"`(P \+ N - 1)` MUST be at most 65,536", SPECIFICATION)
-    for kind, vectors, after_start, before in [(5, 0, False, 1), (6, 5, False, 5), (6, 5, True, 6), (2, 1, True, 2)]:
+    for kind, vectors, after_start, before in [
+        (5, 0, False, 1),
+        (6, 5, False, 5),
+        (6, 5, True, 6),
+        (2, 1, True, 2),
+        (5, 0, False, 256),
+    ]:
         header = reader.Header(is_exact=True, lane_tokens=40, lane_limit=3, vectors_after_start=after_start)
+        header.dictionary_hash = bytes(4) if before == 256 else None
         for count in (1, 40, 41, 80, 81, 300):
             group = reader.Group(kind, token_count=count, vector_count=vectors)
             terms = {"T": count, "Lane_Tokens": 40, "Lane_Limit": 3, "ceil": math.ceil}
@@ -557,7 +586,7 @@ def test_strings_that_steer_terminals_are_shown_as_escapes(vector, cramzip):
     assert any(map(is_steering, f"{header.name}{header.model.model_id if header.model else ''}"))
     runs = [cramzip("l", file), cramzip("l", "--json", file)]
     shown = "".join(run.stdout + run.stderr for run in runs)
-    by_reference = subprocess.run([sys.executable, FORMATS / "reader.py", file], capture_output=True, text=True)
-    assert not any(map(is_steering, shown + by_reference.stderr + (by_reference.stdout if header.model else "")))
+    reference = subprocess.run([sys.executable, FORMATS / "reader.py", file], capture_output=True, text=True)
+    assert not any(map(is_steering, shown + reference.stderr + (reference.stdout if header.model else "")))
     assert "\\" in shown
-    assert "\\" in by_reference.stderr or not header.model
+    assert "\\" in reference.stderr or not header.model

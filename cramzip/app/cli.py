@@ -15,12 +15,13 @@ from .console import Console
 from .details import details
 from .files import STDIN, example_texts, is_compressed
 from .given import destination_of, expansion, workers_of
-from .models import model_finder, model_loader
+from .models import dictionary_of, going_on, model_finder, model_loader
 from .options import (
     batch_option,
     cramming_options,
     destination_options,
     device_option,
+    dictionary_option,
     download_option,
     files_argument,
     json_option,
@@ -97,6 +98,7 @@ def commands(ctx: click.Context) -> None:
 @option("--strip", is_flag=True, help="Leave out what is optional, and of the hash all but 4 bytes.")
 @option("--smallest", is_flag=True, help="The smallest file: --strip, and no vectors, as yet.")
 @option("--exact", is_flag=True, help="Nothing but vectors: they must recite the text.")
+@dictionary_option
 @cramming_options
 @workers_options
 @loudness_options
@@ -116,13 +118,14 @@ def compress(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
     config = _config(given, smallest=given["smallest"], exact=given["exact"])
     destination, console = destination_of(given, len(files), compresses=True), _console(given)
     records = Records(as_json, destination, files)
-    load = model_loader(given["model"], given["revision"], given["device"], console)
+    dictionary = dictionary_of(given["dictionary"])
+    load = going_on(model_loader(given["model"], given["revision"], given["device"], console), dictionary)
     if destination.stdout and (len(files) > 1 or given["recursive"]):
         raise UsageError("a .cram file holds one original: --stdout takes one file, not several")
     naming = {None: jobs.Naming.ENDING, True: jobs.Naming.WHOLE, False: jobs.Naming.NOTHING}[given["keeps_name"]]
-    strip = given["strip"] or given["smallest"]
+    strip = given["strip"] or given["smallest"] or dictionary is not None
     if strip and given["keeps_name"]:
-        raise UsageError("--strip and --smallest leave out what is optional: they exclude --name")
+        raise UsageError("--strip, --smallest and -D leave out what is optional: they exclude --name")
 
     def work(file: str) -> None:
         done = jobs.Compression(destination, load, config, console, naming, strip, workers).run(file)
@@ -144,6 +147,7 @@ def compress(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
 @destination_options
 @recursive_option
 @json_option
+@dictionary_option
 @model_option
 @download_option
 @batch_option
@@ -161,9 +165,12 @@ def decompress(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
     destination, console = destination_of(given, len(files)), _console(given)
     records = Records(as_json, destination, files)
     find = model_finder(given["model"], given["device"], console, download=given["download"])
+    dictionary = dictionary_of(given["dictionary"])
 
     def work(file: str) -> None:
-        records.add(file, jobs.Decompression(find, console, given["batch_size"], workers).run(file, destination))
+        records.add(
+            file, jobs.Decompression(find, console, given["batch_size"], workers, dictionary).run(file, destination)
+        )
 
     expand = expansion("decompresses", is_compressed, recursive=given["recursive"])
     with workers_of(given) as workers:
@@ -177,6 +184,7 @@ def decompress(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
 @files_argument
 @recursive_option
 @json_option
+@dictionary_option
 @model_option
 @download_option
 @batch_option
@@ -189,9 +197,10 @@ def test(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
 
     console, records = _console(given), Records(as_json)
     find = model_finder(given["model"], given["device"], console, download=given["download"])
+    dictionary = dictionary_of(given["dictionary"])
 
     def work(file: str) -> None:
-        records.add(file, jobs.Decompression(find, console, given["batch_size"], workers).check(file))
+        records.add(file, jobs.Decompression(find, console, given["batch_size"], workers, dictionary).check(file))
 
     expand = expansion("tests", is_compressed, recursive=given["recursive"])
     with workers_of(given) as workers:

@@ -21,9 +21,14 @@ HASH_BYTES = 32  # of a whole SHA-256
 
 @cache
 def model_name(model: BuiltinModel | OutsideModel) -> str:
-    """`builtin:NAME` for a model of this package, `built-in` and its digest for one of another version."""
+    """`builtin:NAME` for a model of this package, `built-in` and its digest for one of another version.
+
+    In a file with a dictionary there is no digest to tell them apart.
+    """
     if isinstance(model, OutsideModel):
         return model.model_id or f"model {model.fingerprint.hex()}"
+    if not model.digest:
+        return "built-in"
     try:
         return find_digest(model.digest).model_id
     except WrongModelError:
@@ -72,9 +77,12 @@ def _choices(described: Description) -> list[tuple[str, str]]:
         ]
     if described.filters:
         rows.append(("filters", _filters(described)))
+    dictionary = described.header.dictionary
+    if dictionary is not None:
+        rows.append(("dictionary", f"{dictionary.hex()}, needed to decompress"))
     rows.append(("model", model_name(model)))
     if isinstance(model, BuiltinModel):
-        return [*rows, ("digest", model.digest.hex())]
+        return [*rows, ("digest", model.digest.hex())] if model.digest else rows
     return [
         *rows,
         ("revision", model.revision or "-"),
@@ -138,13 +146,14 @@ def list_record(file: str, described: Description) -> dict[str, Any]:
         "ending": header.ending,
         "original_hash": header.original_hash.hex(),
         **description_record(described),
+        "dictionary": header.dictionary.hex() if header.dictionary else None,
         "model": _model_record(header.model) if header.model else None,
     }
 
 
 def _model_record(model: BuiltinModel | OutsideModel) -> dict[str, Any]:
     if isinstance(model, BuiltinModel):
-        return {"id": model_name(model), "digest": model.digest.hex()}
+        return {"id": model_name(model), "digest": model.digest.hex() or None}
     return {
         "id": model.model_id,
         "revision": model.revision,

@@ -107,6 +107,13 @@ def read(argument: str) -> Source:
     return source
 
 
+def read_file(path: str) -> bytes:
+    """A regular file or a pipe, at once. Raises InputOutputError for anything else, and OSError as the system does."""
+    _check_kind(Path(path).stat())
+    with open_reader(Path(path)) as stream:
+        return stream.read()
+
+
 def _check_kind(status: os.stat_result) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise InputOutputError("is a directory")

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from .. import __version__
 from ..coding.original import Original
 from ..coding.packed import packed_format
-from ..coding.restore import Runner, restore, verify
+from ..coding.restore import Runner, needs_dictionary, restore, verify
 from ..config import CramConfig
 from ..container import reading
 from ..container.description import Description, describe
 from ..container.endings import ending_of
 from ..container.opened import Opened
 from ..container.records import name_fault
-from ..errors import DamagedFileError, UsageError, VerificationError
+from ..errors import DamagedFileError, UsageError, VerificationError, WrongModelError
 from . import files
 from .console import Console, at_terminal, closing_line, count
 from .destination import Destination, place
@@ -180,6 +180,7 @@ class Decompression:
     console: Console
     batch_size: int | None = None
     workers: Workers | None = None
+    dictionary: bytes | None = None
 
     def run(self, argument: str, destination: Destination) -> Done:
         """Write the original of one `.cram` file; nothing appears unless all of it is right."""
@@ -205,7 +206,15 @@ class Decompression:
         return self._done(f"{label(argument)}: ok, ", None, file, start)
 
     def _model(self, file: Opened) -> LM | None:
-        return self.find_model(file.header.model) if file.header.model else None
+        header = file.header
+        if header.dictionary is not None and self.dictionary is None:  # before a model is loaded
+            raise WrongModelError(f"Dictionary_Hash: {needs_dictionary(header.dictionary)}")
+        model = self.find_model(header.model) if header.model else None
+        if model is None or header.dictionary is None or self.dictionary is None:
+            return model
+        from ..lm.models import with_dictionary
+
+        return with_dictionary(model, self.dictionary)
 
     def _restore(self, argument: str, file: Opened, lm: LM | None, take: Callable[[bytes], object]) -> None:
         tell_decompress(self.console, label(argument), describe(file), lm, n_jobs(self.workers))

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
-from ..errors import MissingModelError
+from ..errors import InputOutputError, MissingModelError
 from ..lm.identity import ModelReference, locate
+from . import files
 from .console import Console
 
 if TYPE_CHECKING:
@@ -30,6 +31,27 @@ def model_loader(name: str | None, revision: str | None, device: str, console: C
         return model
 
     return load
+
+
+def dictionary_of(path: str | None) -> bytes | None:
+    """The dictionary that a user names. Raises UsageError and InputOutputError, which name it."""
+    if path is None:
+        return None
+    try:
+        content = files.read_file(path)
+    except (OSError, InputOutputError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputOutputError(f"the dictionary {path}: {reason}") from None
+    return content
+
+
+def going_on(load: LoadModel, dictionary: bytes | None) -> LoadModel:
+    """The same function for a model that goes on from a dictionary, if there is one."""
+    if dictionary is None:
+        return load
+    from ..lm.models import with_dictionary
+
+    return cache(lambda: with_dictionary(load(), dictionary))
 
 
 def model_finder(where: str | None, device: str, console: Console, *, download: bool) -> FindModel:

@@ -32,12 +32,14 @@ def open(
     encoding: str | None = None,
     errors: str | None = None,
     newline: str | None = None,
+    dictionary: Bytes | None = None,
 ) -> IO[Any]:
     """Open a `.cram` file: `rb` reads bytes and seeks, `rt` reads text, `wb` and `wt` write, `xb` and `xt` a new file.
 
     What is read is decoded group by group, when it is needed, and checked by the checksums of its groups. What is
     written is compressed at `close`, and appears whole or not at all: an exception in a `with` block leaves what was
-    there. `lm` is the built-in model unless another is given; `encoding`, `errors` and `newline` are those of `open`.
+    there. `lm` is the built-in model unless another is given; `encoding`, `errors` and `newline` are those of `open`,
+    `dictionary` is that of `compress`.
     Raises UsageError, DamagedFileError, WrongModelError, OSError.
     """
     if mode not in MODES:
@@ -47,19 +49,19 @@ def open(
         raise UsageError(f"mode {mode}: encoding, errors and newline are for texts")
     stream: IO[bytes]
     if mode.startswith("r"):
-        stream = io.BufferedReader(_Reader(Path(path), lm))
+        stream = io.BufferedReader(_Reader(Path(path), lm, dictionary))
     else:
-        stream = _Written(Path(path), lm, config, is_new=mode.startswith("x"))
+        stream = _Written(Path(path), lm, config, dictionary, is_new=mode.startswith("x"))
     return _Text(stream, encoding=encoding or "utf-8", errors=errors, newline=newline) if is_text else stream
 
 
 class _Reader(io.RawIOBase):
     """The original of a file. The group that was read last is kept."""
 
-    def __init__(self, path: Path, lm: LM | None):
+    def __init__(self, path: Path, lm: LM | None, dictionary: Bytes | None):
         self.name = str(path)
         self._file = reading.read(_contents(path))
-        self._lm = lm
+        self._lm, self._dictionary = lm, dictionary
         self._offsets = self._file.offsets
         self._position, self._group, self._content = 0, -1, b""
 
@@ -88,7 +90,7 @@ class _Reader(io.RawIOBase):
         group = bisect_right(self._offsets, self._position) - 1
         begin, end = self._offsets[group : group + 2]
         if group != self._group:
-            self._lm = codec.model_for(self._file.header, self._lm)
+            self._lm = codec.model_for(self._file.header, self._lm, self._dictionary)
             self._content, self._group = restore_part(self._file, self._lm, begin, end), group
         found = self._content[self._position - begin : self._position - begin + len(buffer)]
         buffer[: len(found)] = found
@@ -114,14 +116,14 @@ class _Written(io.BytesIO):
 
     is_wanted = True
 
-    def __init__(self, path: Path, lm: LM | None, config: CramConfig | None, *, is_new: bool):
+    def __init__(self, path: Path, lm: LM | None, config: CramConfig | None, dictionary: Bytes | None, *, is_new: bool):
         super().__init__()
         if is_new and path.exists():
             raise FileExistsError(17, os.strerror(17), str(path))
         if not path.parent.is_dir():
             raise FileNotFoundError(2, os.strerror(2), str(path))
         self.name = str(path)
-        self._path, self._lm, self._config = path, lm, config
+        self._path, self._lm, self._config, self._dictionary = path, lm, config, dictionary
 
     def __exit__(self, kind: object, *rest: object) -> None:
         self.is_wanted = kind is None  # else what was there stays
@@ -132,7 +134,9 @@ class _Written(io.BytesIO):
             return
         try:
             if self.is_wanted:
-                write_whole(self._path, codec.compress(self.getvalue(), self._lm, self._config))
+                content = self.getvalue()
+                blob = codec.compress(content, self._lm, self._config, dictionary=self._dictionary)
+                write_whole(self._path, blob)
         finally:
             super().close()
 

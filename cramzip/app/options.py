@@ -171,6 +171,13 @@ workers_options = options(
     option("--ray", metavar="ADDRESS", callback=ray_address_of, help="Share the work with this Ray cluster."),
 )
 download_option = option("--download", is_flag=True, help="Fetch a missing model from Hugging Face.")
+dictionary_option = option(
+    "-D",
+    "--dictionary",
+    metavar="FILE",
+    callback=not_empty,
+    help="A sample of such texts, for small files; d and t need the same.",
+)
 recursive_option = option("-r", "--recursive", is_flag=True, help="Work on what is in folders, and in theirs.")
 json_option = option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 

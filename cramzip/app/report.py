@@ -36,17 +36,19 @@ Listed = tuple[str, "Description"]  # a file, and what it consists of
 
 def print_list(listed: Iterable[Listed]) -> None:
     """A line for each file, as `zstd -l` prints them."""
-    table = Table(
-        ("Compressed", "Original", "Ratio", "Model", "Name", "File"),
-        frozenset({"Compressed", "Original", "Ratio"}),
-    )
+    listed = list(listed)
+    some = any(described.header.dictionary for _, described in listed)
+    texts = ("Model", *(("Dictionary",) if some else ()), "Name", "File")
+    table = Table(("Compressed", "Original", "Ratio", *texts), frozenset({"Compressed", "Original", "Ratio"}))
     for file, described in listed:
         header = described.header
+        dictionary = header.dictionary.hex() if header.dictionary else "-"
         table.add(
             f"{described.file_size:,}",
             f"{described.original_size:,}",
             f"{described.ratio:.3f}",
             model_name(header.model) if header.model else "-",
+            *((dictionary,) if some else ()),
             _original_name(file, header),
             file,
         )

@@ -33,16 +33,22 @@ def decode_group(lm: ExactLM, group: Group, header: Header, progress: Progress) 
         threads=max(1, min(lm.threads, n_lanes // WORTH_A_THREAD)),
         progress=_differences(progress),
     )
+    if header.dictionary is not None:
+        assert lm.dictionary is not None
+        options = replace(options, context=lm.dictionary.context)
     coded = opened.corrections(group, header)
     if coded is None:
         return lanes.recite(lm.model, entry.n_tokens, options)
     if header.lanes.learning:
-        options = replace(options, learner=learner_of(lm, n_lanes))
+        options = replace(options, learner=learner_of(lm, n_lanes, has_dictionary=header.dictionary is not None))
     return lanes.decode_lanes(lm.model, bytes(coded), entry.n_tokens, n_lanes, options)
 
 
-def learner_of(lm: ExactLM, n_lanes: int) -> Learner:
-    """What learns while the lanes of a group are coded."""
+def learner_of(lm: ExactLM, n_lanes: int, *, has_dictionary: bool) -> Learner:
+    """What learns while the lanes of a group are coded, of a file that goes on from the model's dictionary or not."""
+    if has_dictionary:
+        assert lm.dictionary is not None
+        return lm.dictionary.learner(n_lanes)
     return Learner(lm.tokenizer.table, lm.vocabulary_size, n_lanes)
 
 

@@ -13,13 +13,24 @@ from typing import TYPE_CHECKING, Any
 from ..config import CramConfig
 from ..container import opened, vectors, writing
 from ..container.layout import MAX_POSITIONS
-from ..container.records import STANDARD_LANES, Entry, Group, Header, Kind, Lanes, Parameters
+from ..container.records import (
+    MOST_DICTIONARY_HASH,
+    STANDARD_LANES,
+    BuiltinModel,
+    Entry,
+    Group,
+    Header,
+    Kind,
+    Lanes,
+    Parameters,
+)
 from ..container.stored import expected_entry, order_0_size, stored_group
 from ..container.vectors import QuantizedMem
 from ..container.wire import Bytes
 from ..container.writing import modelled_group
 from ..errors import UsageError
 from ..exact.cache import BLOCK
+from ..exact.dictionary import Context
 from ..exact.lanes import Options, costs, encode_lanes, faults, lane_lengths
 from ..exact.learner import Learner
 from ..lm.exact import ExactLM
@@ -52,6 +63,8 @@ class Laned(Method):
         self.n_vectors = int(config.exact) if config.vectors is None else config.vectors
         if config.context:
             raise UsageError(f"context: {lm.model_id} reads in lanes; what a token sees cannot be chosen")
+        if lm.dictionary and self.n_vectors:
+            raise UsageError("a dictionary is for text without vectors")
         self.config, self.expected = replace(config, vectors=self.n_vectors, context=None), 0.0
         self.lanes = _lanes(self.config)
         longest = self.lanes.tokens if self.n_vectors else MAX_POSITIONS
@@ -117,6 +130,7 @@ class Laned(Method):
         options = Options(
             vectors=embeddings(mem) if mem else None,
             after_start=bool(mem) and self.goal.view.after_start,
+            context=self._context,
             threads=min(self.lm.threads, n_lanes),
             progress=lambda n: tell(crammed + (1 - crammed) * n / len(ids)),
         )
@@ -126,7 +140,8 @@ class Laned(Method):
         group = modelled_group(kind, content, len(ids), self.n_vectors, payload)
         tell(1.0)
         smallest = writing.entries_size([expected_entry(content)])
-        if smallest <= writing.entries_size([group.entry]) or len(ids) > opened.TOKENS_PER_BYTE * len(tokens):
+        most = opened.most_tokens(len(tokens), has_dictionary=self._has_dictionary)
+        if smallest <= writing.entries_size([group.entry]) or len(ids) > most:
             return stored_group(content), 0.0
         if not mem:
             return group, 0.0
@@ -134,7 +149,15 @@ class Laned(Method):
         return group, 8.0 * (len(encode_lanes(self.lm.model, ids, n_lanes, without)) - len(tokens))
 
     def _learner(self, n_lanes: int) -> Learner | None:
-        return learner_of(self.lm, n_lanes) if self.lanes.learning else None
+        return learner_of(self.lm, n_lanes, has_dictionary=self._has_dictionary) if self.lanes.learning else None
+
+    @property
+    def _has_dictionary(self) -> bool:
+        return self.lm.dictionary is not None
+
+    @property
+    def _context(self) -> Context | None:
+        return self.lm.dictionary.context if self.lm.dictionary else None
 
     def _crammed(self, ids: Sequence[int], n_lanes: int, progress: Callable[[float], None]) -> list[QuantizedMem]:
         """Vectors for every lane."""
@@ -169,18 +192,25 @@ class Laned(Method):
         return 8 * order_0_size(content) * share
 
     def cost(self, ids: Sequence[int]) -> float:
-        return 8.0 * len(encode_lanes(self.lm.model, ids, 1, Options(learner=self._learner(1))))
+        return 8.0 * len(encode_lanes(self.lm.model, ids, 1, Options(context=self._context, learner=self._learner(1))))
 
     def stored_entry(self, content: Bytes) -> Entry:
         return expected_entry(content)
 
     def described(self, header: Header, gain: float | None) -> Header:
         block = None if gain is None else self.goal.described(gain)
-        return replace(header, model=reference(self.lm), vectors=block, lanes=self.lanes)
+        header = replace(header, model=reference(self.lm), vectors=block, lanes=self.lanes)
+        if self.lm.dictionary is None:
+            return header
+        size = min(len(header.original_hash), MOST_DICTIONARY_HASH)
+        model = BuiltinModel(b"") if self.lm.source.is_builtin else header.model
+        return replace(header, name=None, model=model, dictionary=self.lm.dictionary.hash[:size])
 
     @property
     def conditions(self) -> dict[str, Any]:
-        found = {"lanes": asdict(self.lanes), "packages": versions("tokenizers", "zstandard")}
+        found: dict[str, Any] = {"lanes": asdict(self.lanes), "packages": versions("tokenizers", "zstandard")}
+        if self.lm.dictionary:
+            found["dictionary"] = self.lm.dictionary.hash.hex()
         if not self.n_vectors:
             return found
         import torch

@@ -133,6 +133,9 @@ def check_model(file: Opened, lm: LM | None) -> None:
     if header.model is None:
         return
     lm = _suited(require(lm, header.model), header)
+    if header.dictionary is not None:
+        assert isinstance(lm, ExactLM)
+        _require_dictionary(lm, header.dictionary)
     if header.vectors and header.vectors.width != lm.width:
         raise WrongModelError(f"Vector_Width: the file needs {header.vectors.width}, {lm.model_id} has {lm.width}")
     if header.is_exact:
@@ -144,6 +147,20 @@ def check_model(file: Opened, lm: LM | None) -> None:
     needed = max((view.positions(entry.n_tokens, entry.n_vectors) for entry in modelled), default=0)
     if lm.context is not None and needed > lm.context:
         raise WrongModelError(f"a chunk needs {needed} positions, {lm.model_id} has {lm.context}")
+
+
+def _require_dictionary(lm: ExactLM, needed: bytes) -> None:
+    if lm.dictionary is None:
+        raise WrongModelError(f"Dictionary_Hash: {needs_dictionary(needed)}")
+    if (found := lm.dictionary.hash[: len(needed)]) != needed:
+        raise WrongModelError(
+            f"Dictionary_Hash: {needs_dictionary(needed)}; the one that is given has {found.hex()} with {lm.model_id}"
+        )
+
+
+def needs_dictionary(needed: bytes) -> str:
+    """What people are told of a file that needs a dictionary with this hash."""
+    return f"the file needs the dictionary {needed.hex()}; say with -D which file that is"
 
 
 def _suited(lm: LM, header: Header) -> LM:

@@ -87,6 +87,11 @@ def vectors(group: Group, header: Header) -> list[QuantizedMem]:
     return [QuantizedMem(coding, codes, scales) for codes, scales in parts]
 
 
+def most_tokens(size: int, *, has_dictionary: bool) -> int:
+    """The most tokens in so many bytes of corrections, or of coded tokens, which may be none after a dictionary."""
+    return TOKENS_PER_BYTE * (size + has_dictionary)
+
+
 def corrections(group: Group, header: Header) -> Bytes | None:
     """The bytes of the corrections of a modelled group; None for a recited one, which has none.
 
@@ -95,6 +100,6 @@ def corrections(group: Group, header: Header) -> Bytes | None:
     if group.entry.kind is Kind.RECITED:
         return None
     found, n_tokens = split(group, header)[1], group.entry.n_tokens
-    if n_tokens > TOKENS_PER_BYTE * len(found):
+    if n_tokens > most_tokens(len(found), has_dictionary=header.dictionary is not None):
         raise DamagedFileError("content", f"{n_tokens} tokens are too many for {len(found)} bytes of corrections")
     return found

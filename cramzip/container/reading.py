@@ -44,6 +44,7 @@ from .opened import Opened, filters, split
 from .records import (
     DIGEST_SIZE,
     HASH_SIZES,
+    MOST_DICTIONARY_HASH,
     STANDARD,
     STANDARD_LANES,
     BuiltinModel,
@@ -123,13 +124,8 @@ def _read_after_magic(blob: memoryview) -> Opened:
         entries = (_read_only_entry(cursor, header),)
     else:
         entries = tuple(read_entry(cursor) for _ in range(n_groups))
-    covered = blob[: cursor.position]
-    expected = cursor.u32()
-    found = zlib.crc32(covered)
-    if n_groups == 1:
-        found = zlib.crc32(blob[cursor.position :], found)
-    if found != expected:
-        cursor.fail(f"Check: expected {expected:08x}, found {found:08x}")
+    if header.has_check(n_groups):
+        _check_sum(cursor, is_alone=n_groups == 1)
     _check_header(header)
     _check_entries(entries, header)
     end = cursor.position + sum(entry.payload_size for entry in entries)
@@ -137,6 +133,16 @@ def _read_after_magic(blob: memoryview) -> Opened:
         problem = "truncated" if len(blob) < end else "trailing bytes"
         _damaged("length", f"{problem}: expected {end} bytes, found {len(blob)}")
     return Opened(header, entries, blob, overhead=cursor.position)
+
+
+def _check_sum(cursor: Cursor, *, is_alone: bool) -> None:
+    """Check, which covers all before it, and the payload of a group that `is_alone`."""
+    found = zlib.crc32(cursor.data[: cursor.position])
+    expected = cursor.u32()
+    if is_alone:
+        found = zlib.crc32(cursor.data[cursor.position :], found)
+    if found != expected:
+        cursor.fail(f"Check: expected {expected:08x}, found {found:08x}")
 
 
 def _next_file(blob: memoryview) -> int | None:
@@ -163,7 +169,10 @@ def _parse_header(cursor: Cursor) -> tuple[Header, int]:
     ending_code, flags = cursor.u8() >> ENDING_SHIFT, cursor.u8()
     original_size = cursor.varint()
     original_hash = cursor.take(HASH_SIZES[flags >> HASH_SHIFT & 3])
-    if flags & (BUILTIN | IS_STANDARD | HAS_VECTORS | IS_EXACT) and not flags & HAS_MODEL:
+    has_dictionary = not flags & HAS_MODEL and bool(flags & IS_EXACT)
+    has_model = has_dictionary or bool(flags & HAS_MODEL)
+    reserved = HAS_NAME | HAS_VECTORS if has_dictionary else 0 if has_model else BUILTIN | IS_STANDARD | HAS_VECTORS
+    if flags & reserved:
         cursor.fail(f"Flags: {flags:#04x} is reserved")
     if flags & HAS_NAME and ending_code:
         cursor.fail("Flags: there is a name, and an ending beside it")
@@ -171,11 +180,12 @@ def _parse_header(cursor: Cursor) -> tuple[Header, int]:
     ending = read_ending(ending_code, cursor)
     model: BuiltinModel | OutsideModel | None = None
     if flags & BUILTIN:
-        model = BuiltinModel(cursor.take(DIGEST_SIZE))
-    elif flags & HAS_MODEL:
+        model = BuiltinModel(b"" if has_dictionary else cursor.take(DIGEST_SIZE))
+    elif has_model:
         model = _outside_model(cursor)
+    dictionary = cursor.take(min(len(original_hash), MOST_DICTIONARY_HASH)) if has_dictionary else None
     parameters, lanes = STANDARD, STANDARD_LANES if flags & IS_EXACT else None
-    if flags & HAS_MODEL and not flags & IS_STANDARD:
+    if has_model and not flags & IS_STANDARD:
         if lanes:
             lanes = Lanes(cursor.varint(), cursor.varint(), _yes_or_no(cursor, "Learning"))
         else:
@@ -189,7 +199,8 @@ def _parse_header(cursor: Cursor) -> tuple[Header, int]:
             block = Vectors.from_code(code, width, gain - 1 if gain else None)
         except ValueError:
             cursor.fail(f"Vector_Coding: {code} is reserved")
-    return Header(original_size, original_hash, name, model, parameters, block, lanes, ending), cursor.varint()
+    header = Header(original_size, original_hash, name, model, parameters, block, lanes, ending, dictionary)
+    return header, cursor.varint()
 
 
 def _outside_model(cursor: Cursor) -> OutsideModel:
@@ -206,6 +217,8 @@ def _yes_or_no(cursor: Cursor, field: str) -> bool:
 
 def _check_header(header: Header) -> None:
     parameters, block = header.parameters, header.vectors
+    if header.dictionary is not None and header.lanes and not header.lanes.learning:
+        _damaged("header", "Learning: 0 in a file with a dictionary")
     limits = [
         ("Noise_Exponent", parameters.noise_exponent, *NOISE_EXPONENTS),
         ("Chunk_Tokens", parameters.chunk_tokens, 1, MAX_TOKENS),
@@ -252,7 +265,7 @@ def _read_only_entry(cursor: Cursor, header: Header) -> Entry:
     kind, is_filtered = _kind(cursor)
     n_tokens = 0 if kind.is_stored else cursor.varint()
     n_vectors = cursor.varint() if kind.has_vectors else 0
-    payload_size = cursor.remaining - CHECK_SIZE
+    payload_size = cursor.remaining - (CHECK_SIZE if header.has_check(1) else 0)
     if payload_size < 0:
         cursor.fail(f"truncated: {cursor.remaining} bytes left (entry at byte {start})")
     size = header.original_size

@@ -8,10 +8,12 @@ from enum import IntEnum
 from typing import ClassVar
 
 from ..errors import UsageError
+from .layout import DICTIONARY_TOKENS
 from .wire import CONTROL_CHARACTER, MAX_STRING, Bytes
 
 HASH_SIZES = (4, 8, 16, 32)  # bytes that are kept of the SHA-256 of the original
 DIGEST_SIZE = 4  # bytes that are kept of the fingerprint of a built-in model, and of the hashes of a nameless one
+MOST_DICTIONARY_HASH = 8  # bytes that are kept of the hash of a dictionary
 
 
 class Kind(IntEnum):
@@ -88,7 +90,10 @@ def coding_of(bits: str) -> Coding:
 
 @dataclass(frozen=True)
 class BuiltinModel:
-    """A model that comes with cramzip, named by its `digest`: the first 4 bytes of its fingerprint."""
+    """A model that comes with cramzip, named by its `digest`: the first 4 bytes of its fingerprint.
+
+    It is empty in a file with a dictionary, whose hash names the model, too.
+    """
 
     digest: bytes
 
@@ -185,6 +190,7 @@ class Header:
     """What a file says of itself. `original_hash` is the SHA-256 of the original, or its first 4, 8 or 16 bytes.
 
     Of the name of the original it has all, or the `ending`, such as `txt`, or nothing.
+    `dictionary` is the hash of the dictionary that the lanes go on from, or the first bytes of it.
     """
 
     original_size: int
@@ -195,6 +201,11 @@ class Header:
     vectors: Vectors | None = None
     lanes: Lanes | None = None
     ending: str | None = None
+    dictionary: bytes | None = None
+
+    def has_check(self, n_groups: int) -> bool:
+        """Whether there is a Check after the table; where there is none, Original_Hash takes its place."""
+        return self.dictionary is None or n_groups > 1
 
     @property
     def is_exact(self) -> bool:
@@ -243,8 +254,13 @@ def n_vector_bytes(entry: Entry, header: Header) -> int:
 
 
 def longest_lane(entry: Entry, header: Header) -> int:
-    """Positions that a group of an exact file needs: what stands before the tokens of its longest lane, and these."""
+    """Positions that a group of an exact file needs: what stands before the tokens of its longest lane, and these.
+
+    Those of a dictionary count in full, however short it is.
+    """
     before = 1 if entry.n_vectors == 0 else entry.n_vectors + bool(header.vectors and header.vectors.after_start)
+    if header.dictionary is not None:
+        before += DICTIONARY_TOKENS
     return before + -(-entry.n_tokens // n_chunks(entry, header)) - 1
 
 

@@ -72,7 +72,7 @@ def pack_header(header: Header, n_groups: int) -> bytes:
     is_standard = lanes == STANDARD_LANES if lanes else parameters == STANDARD
     flags = HASH_SIZES.index(len(header.original_hash)) << HASH_SHIFT
     flags |= (HAS_NAME if header.name is not None else 0) | (HAS_VECTORS if vectors else 0)
-    flags |= HAS_MODEL if model else 0
+    flags |= HAS_MODEL if model and header.dictionary is None else 0
     flags |= BUILTIN if isinstance(model, BuiltinModel) else 0
     flags |= (IS_STANDARD if model and is_standard else 0) | (IS_EXACT if lanes else 0)
     ending = pack_ending(header.ending if header.name is None else None)
@@ -83,6 +83,7 @@ def pack_header(header: Header, n_groups: int) -> bytes:
     elif model:
         out += pack_string(model.model_id) + (pack_string(model.revision) if model.model_id else b"")
         out += model.fingerprint + model.tokenizer_hash
+    out += header.dictionary or b""
     if lanes and not is_standard:
         out += pack_varint(lanes.tokens) + pack_varint(lanes.most) + bytes([lanes.learning])
     elif model and not is_standard:
@@ -98,7 +99,8 @@ def pack_header(header: Header, n_groups: int) -> bytes:
 def file_size(header: Header, entries: Sequence[Entry]) -> int:
     """Bytes of a whole file."""
     table = sum(len(pack_entry(entry, alone=len(entries) == 1)) + entry.payload_size for entry in entries)
-    return len(pack_header(header, len(entries))) + table + CHECK_SIZE
+    check = CHECK_SIZE if header.has_check(len(entries)) else 0
+    return len(pack_header(header, len(entries))) + table + check
 
 
 def entries_size(entries: Iterable[Entry]) -> int:
@@ -115,7 +117,9 @@ def write(sink: BinaryIO, header: Header, groups: Iterable[Group]) -> int:
     if len(entries) == 1:
         (only,) = groups
         checked = zlib.crc32(only.payload, checked)
-    size = sink.write(front) + sink.write(checked.to_bytes(4, "little"))
+    size = sink.write(front)
+    if header.has_check(len(entries)):
+        size += sink.write(checked.to_bytes(CHECK_SIZE, "little"))
     for group in groups:
         size += sink.write(group.payload)
     return size

@@ -59,6 +59,12 @@ class Cache:
         """Go on with some of the rows only."""
         self.integers, self.scales = self.integers[:, rows], self.scales[:, rows]
 
+    def take_over(self, other: Cache) -> None:
+        """Begin, in every row, with the positions of another cache, which has one row and has forgotten nothing."""
+        for own, kept in ((self.integers, other.integers), (self.scales, other.scales)):
+            own[:, :, :, : other.length] = kept[:, :, :, : other.length]
+        self.position = self.length = other.length
+
     def scratch(self, name: str, shape: tuple[int, ...], dtype: type = np.float32) -> npt.NDArray[Any]:
         """Memory to work in, the same for every call with this name: contents are lost."""
         size = prod(shape)

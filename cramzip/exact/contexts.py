@@ -10,6 +10,7 @@ A key is a hash of 64 bits; keys that coincide share what they know. What a key 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 ALL = -1  # the key of a dict at which the sum of its counts stands
 COUNT_BITS = 8
@@ -24,6 +25,7 @@ MULTIPLIER = 0x9E3779B97F4A7C15
 MASK = 2**64 - 1
 
 Entry = int | dict[int, int] | None
+Known = dict[int, int | dict[int, int]]  # by keys
 
 
 class Kinds:
@@ -45,12 +47,30 @@ class Place:
 
     def __init__(self, kinds: Kinds):
         self._kinds = kinds
-        self.last = (0,) * 8  # the youngest first
+        self.last: tuple[int, ...] = (0,) * 8  # the youngest first
         self.field, self.above = 0, 0
         self.line: list[int] = []
         self.starts = [0]
         self.line_above: list[int] = []
         self.starts_above = [0]
+
+    @property
+    def state(self) -> list[Any]:
+        """All of this, as JSON can hold it."""
+        lines = self.line, self.starts, self.line_above, self.starts_above
+        return [list(self.last), self.field, self.above, *map(list, lines)]
+
+    @state.setter
+    def state(self, state: Sequence[Any]) -> None:
+        last, self.field, self.above, *lines = state
+        self.last = tuple(last)
+        self.line, self.starts, self.line_above, self.starts_above = map(list, lines)
+
+    def fork(self) -> Place:
+        """Another place, which is the same now."""
+        other = Place(self._kinds)
+        other.state = self.state
+        return other
 
     def keys(self) -> tuple[int, ...]:
         """The keys of the next token: its last 1, 2, 3, 5 and 8 tokens; its column; what lies above; the line's first.
@@ -92,18 +112,35 @@ class Place:
 
 
 class Followers:
-    """What is known of keys: of at most two generations, each as many keys as were seen before the next began."""
+    """What is known of keys: of at most two generations, each as many keys as were seen before the next began.
 
-    def __init__(self, generation: int = GENERATION):
+    `known` is what was known before: it stays, and is never changed.
+    """
+
+    def __init__(self, generation: int = GENERATION, known: Known | None = None):
         self._generation = generation
-        self._young: dict[int, int | dict[int, int]] = {}
-        self._old: dict[int, int | dict[int, int]] = {}
+        self._young: Known = {}
+        self._old: Known = {}
+        self._known: Known = known or {}
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
 
+    @property
+    def known(self) -> Known:
+        """All that is known now."""
+        if not (self._young or self._old):
+            return self._known
+        return {**self._known, **self._old, **self._young}
+
+    def following(self, known: Known) -> Followers:
+        """New ones, after `known`."""
+        return Followers(self._generation, known)
+
     def of(self, keys: Iterable[int]) -> list[Entry]:
-        young, old = self._young, self._old
+        young, old, known = self._young, self._old, self._known
+        if known:
+            return [young.get(key) or old.get(key) or known.get(key) for key in keys]
         if not old:
             return [young.get(key) for key in keys]
         return [entry if (entry := young.get(key)) is not None else old.get(key) for key in keys]
@@ -116,7 +153,7 @@ class Followers:
         first = N_ORDERS - 1
         while first and not _knows(entries[first], token):
             first -= 1
-        young = self._young
+        young, known = self._young, self._known
         for key, entry in zip(keys[first:], entries[first:], strict=True):
             if entry is None:
                 young[key] = token << COUNT_BITS | 1
@@ -128,6 +165,8 @@ class Followers:
                 else:
                     young[key] = {ALL: n + 1, only: n, token: 1}
             else:
+                if known and known.get(key) is entry:
+                    entry = entry.copy()
                 if entry[ALL] == MOST_COUNT:
                     halve(entry)
                 entry[token] = entry.get(token, 0) + 1

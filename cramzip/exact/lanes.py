@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -30,6 +31,19 @@ MOST_VECTOR = 2.0**16  # of the numbers in vectors
 
 Tokens = npt.NDArray[np.int64]
 Finish = Callable[[Floats, Floats], Any]  # of logits (lanes, n, V), and of what one of their units stands for
+
+
+class Context(Protocol):
+    """Tokens before those of the lanes: where their positions are, and the last of them, which has none yet."""
+
+    @property
+    def cache(self) -> Cache: ...
+
+    @property
+    def last(self) -> int: ...
+
+    def begun(self, model: Model, n_lanes: int, n_more: int) -> Cache:
+        """A cache of so many rows that all stand after the positions, with room for `n_more`."""
 
 
 class Learner(Protocol):
@@ -58,12 +72,14 @@ class Learner(Protocol):
 class Options:
     """What a text may have beside its tokens, and how it is worked on; all but `threads` and `progress` changes bytes.
 
-    `vectors` (M, D), or (L, M, D) for each lane, stand in place of the start token, or `after_start`. `learner` changes
-    the model's probabilities. `threads` share the lanes. `progress` is called with the number of tokens that are done.
+    `vectors` (M, D), or (L, M, D) for each lane, stand in place of the start token, or `after_start`; or `context` in
+    place of both. `learner` changes the model's probabilities. `threads` share the lanes. `progress` is called with the
+    number of tokens that are done.
     """
 
     vectors: Floats | None = None
     after_start: bool = False
+    context: Context | None = None
     learner: Learner | None = None
     threads: int = 1
     progress: Callable[[int], object] | None = None
@@ -183,13 +199,17 @@ class _Run:
             raise ValueError(f"{n_lanes} lanes for {n_tokens} tokens; at least one token a lane, at most {MOST_LANES}")
         self._model, self._lengths = model, lane_lengths(n_tokens, n_lanes)
         self._prefix = _prefix(model, n_lanes, options)  # (L, 1, M or 1 + M, D)
-        n_positions = self._prefix.shape[1] + self._lengths[0] - 1
+        n_more, context = self._prefix.shape[1] + self._lengths[0] - 1, options.context
+        n_positions = n_more + (context.cache.position if context else 0)
         if n_positions > MAX_POSITIONS:
             raise ValueError(f"a lane of {n_positions} positions; at most {MAX_POSITIONS} are exact")
         firsts = [n_lanes * thread // options.threads for thread in range(options.threads + 1)]
-        self._parts = [
-            (first, model.new_cache(stop - first, n_positions)) for first, stop in pairwise(firsts) if stop > first
-        ]
+        new_cache = (
+            partial(context.begun, model, n_more=n_more)
+            if context
+            else partial(model.new_cache, n_positions=n_positions)
+        )
+        self._parts = [(first, new_cache(stop - first)) for first, stop in pairwise(firsts) if stop > first]
         self.known: Tokens = np.zeros((n_lanes, self._lengths[0]), np.int64)
 
     def fill(self, tokens: Sequence[int]) -> None:
@@ -242,6 +262,8 @@ class _Run:
 
 def _prefix(model: Model, n_lanes: int, options: Options) -> Floats:
     """The input embeddings that lanes begin with."""
+    if options.context:
+        return np.broadcast_to(model.embed([options.context.last]), (n_lanes, 1, model.shape.width))
     start = np.broadcast_to(model.embed([model.shape.start]), (n_lanes, 1, model.shape.width))
     if options.vectors is None:
         return start

@@ -12,14 +12,28 @@ Everything is a single operation on Python's floats or on integers, so it is the
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from itertools import accumulate
 from math import sqrt
 from operator import add
+from typing import Any
 
 from .arithmetic import Floats, sigmoids, stretches
 from .bias import Bias
-from .contexts import ALL, COUNT_BITS, GENERATION, MOST_COUNT, N_CONTEXTS, N_ORDERS, Entry, Followers, Kinds, Place
+from .contexts import (
+    ALL,
+    COUNT_BITS,
+    GENERATION,
+    MOST_COUNT,
+    N_CONTEXTS,
+    N_ORDERS,
+    Entry,
+    Followers,
+    Kinds,
+    Known,
+    Place,
+)
 from .probabilities import TOTAL, Counts
 
 MOST_CANDIDATES = 3
@@ -56,6 +70,33 @@ class Learner:
         self._weights = [FIRST_WEIGHT] * (N_ORDERS + 1)  # of the blend, for each longest order
         self._ages = [WEIGHT_AGE] * (N_ORDERS + 1)
         self._choices = [_Choice() for _ in range(self._n_candidates)]
+
+    def read(self, tokens: Iterable[int]) -> None:
+        """Count tokens of the first lane, without the model."""
+        place, followers = self._places[0], self._followers
+        for token in tokens:
+            keys = place.keys()
+            followers.count(keys, followers.of(keys), token)
+            place.move(token)
+
+    @property
+    def seen(self) -> tuple[Known, Place]:
+        """What is known of keys, and the place of the first lane."""
+        return self._followers.known, self._places[0]
+
+    def start_from(self, known: Known, place: Place) -> None:
+        """Let all lanes begin at a place, with what is known there, which is not changed."""
+        self._followers = self._followers.following(known)
+        self._places = [place.fork() for _ in self._places]
+
+    def forked(self, n_lanes: int) -> Learner:
+        """Another learner for so many lanes, which go on where the first lane of this one stands."""
+        known, place = self.seen
+        shared: list[Any] = [self._followers, self._places, *(table for one in self._choices for table in one.tables)]
+        other = deepcopy(self, {id(one): one for one in shared})
+        other._places = [place] * n_lanes
+        other.start_from(known, place)
+        return other
 
     def sums(self, logits: Floats) -> Counts:
         """Cumulated counts (L, V + 1) of logits (L, V) with the bias; `logits` is used as memory to work in."""
@@ -190,6 +231,11 @@ class _Choice:
         self._stretches, self._sigmoids = stretches().tolist(), sigmoids().tolist()
         self._rates = [1 / (age + 2.5) for age in range(MOST_AGE + 1)]
         self.probability = 0.0
+
+    @property
+    def tables(self) -> tuple[list[float], ...]:
+        """What is always the same."""
+        return self._stretches, self._sigmoids, self._rates
 
     def look(self, by_model: float, by_blend: float, candidate: int, entries: Sequence[Entry], longest: int) -> None:
         """Find the probability: by what model and blend say if it is none of the candidates before, and by contexts."""

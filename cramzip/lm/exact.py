@@ -5,6 +5,7 @@ Without torch, unless vectors are to be found, or unless a GPU is asked for.
 
 from __future__ import annotations
 
+import copy
 import os
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..exact.probe import load
 from ..exact.rotations import MAX_POSITIONS
 from ..exact.weights import read_model
+from .dictionary import Dictionary
 from .source import ModelSource
 from .tokens import ByteExactTokenizer, read_tokenizer
 from .with_torch import in_torch, torch_needed_by
@@ -25,8 +27,11 @@ class ExactLM:
     """A Llama whose every bit is the same on every machine: `model` computes it.
 
     `width` D is the width of an input embedding, `vocabulary_size` V the number of logits, `context` the most positions
-    of a lane, `start` the token that stands before a text. `threads` is how many may work at a time.
+    of a lane, `start` the token that stands before a text. `threads` is how many may work at a time. `dictionary` is
+    what texts go on from, None for nothing.
     """
+
+    dictionary: Dictionary | None = None
 
     def __init__(self, source: ModelSource, device: str = "auto", threads: int | None = None):
         """Raises ModelError, also if this machine does not get the right bits."""
@@ -40,6 +45,18 @@ class ExactLM:
         self.n_layers, self.context = shape.n_layers, MAX_POSITIONS
         self.n_parameters = self.model.weights.n_parameters
         self.threads = threads or n_cores()
+        self._dictionaries: dict[bytes, Dictionary] = {}  # the last one, by its content
+
+    def with_dictionary(self, content: bytes) -> ExactLM:
+        """The same model with a dictionary. Raises UsageError for content that can be none."""
+        known, table = self._dictionaries, self.tokenizer.table
+        if content not in known:
+            new = Dictionary(content, self.fingerprint, self.model, table)
+            known.clear()
+            known[content] = new
+        other = copy.copy(self)
+        other.dictionary = known[content]
+        return other
 
     @property
     def device(self) -> str:

@@ -24,7 +24,7 @@ def reference(lm: LM) -> ModelReference:
 def name_of(needed: ModelReference) -> str:
     """What people call the model that a file names."""
     if isinstance(needed, BuiltinModel):
-        return f"the built-in model {needed.digest.hex()}"
+        return f"the built-in model {needed.digest.hex()}".rstrip()
     return f"the model {needed.model_id or needed.fingerprint.hex()}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Union
 
+from ..errors import UsageError
 from .exact import ExactLM
 from .source import ModelSource, find
 from .with_torch import in_torch
@@ -17,6 +18,16 @@ LM = Union["FrozenLM", ExactLM]
 def load(model: str | None = None, *, revision: str | None = None, device: str = "auto", download: bool = False) -> LM:
     """Find and load a model; see `find` for what `model` can be. Raises ModelError."""
     return loaded(find(model, revision=revision, download=download), device)
+
+
+def with_dictionary(lm: LM, content: bytes) -> ExactLM:
+    """A model that goes on from a sample. Raises UsageError for a model in floats, and for content that is no sample.
+
+    What was made of the last sample is kept for the next call.
+    """
+    if not isinstance(lm, ExactLM):
+        raise UsageError(f"dictionary: {lm.model_id} is computed in floats; a dictionary needs exact arithmetic")
+    return lm.with_dictionary(content)
 
 
 def as_torch(lm: LM) -> FrozenLM:

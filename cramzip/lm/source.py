@@ -151,7 +151,9 @@ def find_named(model_id: str, revision: str, *, download: bool = False) -> Model
 
 
 def find_digest(digest: bytes) -> ModelSource:
-    """The built-in model that a `.cram` file means. Raises WrongModelError."""
+    """The built-in model that a `.cram` file means, the usual one for no digest. Raises WrongModelError."""
+    if not digest:
+        return find()
     for source in map(_find_builtin, _builtin_names()):
         if source.digest == digest:
             return source
