@@ -4,7 +4,6 @@ import json
 import os
 import random
 import sys
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -130,7 +129,7 @@ def test_lanes_after_a_dictionary_come_back(lm, size, n_lanes):
 def test_a_lane_goes_on_as_if_the_dictionary_were_its_beginning(lm):
     """The model gives the same logits after start token and dictionary as in one sequence with them."""
     sample, tokens = tokens_of(lm, SAMPLE)[-40:], tokens_of(lm, SMALL[0])[:30]
-    context = dictionary.read(lm.model, sample, new_learner(lm))
+    context = dictionary.read(lm.model, dictionary.count(sample, new_learner(lm)), new_learner(lm))
     cache = context.begun(lm.model, 3, 1 + len(tokens))
     x = np.broadcast_to(lm.model.embed([[context.last, *tokens]]), (3, 1 + len(tokens), lm.width))
     found = lm.model.logits(x, cache)
@@ -171,7 +170,7 @@ def test_the_same_bits_come_out_in_torch(lm):
     twin = exact_torch.load(lm.model.weights)
     tokens, contexts = tokens_of(lm, SAMPLE), []
     for model in (lm.model, twin):
-        context = dictionary.read(model, tokens, new_learner(lm))
+        context = dictionary.read(model, dictionary.count(tokens, new_learner(lm)), new_learner(lm))
         options = Options(context=context, learner=context.learner.forked(2))
         contexts.append(encode_lanes(model, tokens[:90], 2, options))
     assert contexts[0] == contexts[1]
@@ -184,11 +183,12 @@ def test_what_was_packed_comes_back(lm):
     learner = new_learner(lm)
     learner.read(tokens_of(lm, SAMPLE + PROSE[:3000]))
     known, place = learner.seen
-    again, other = dictionary.unpack(dictionary.pack((known, place)), Place(Kinds(lm.tokenizer.table)))
+    packed = dictionary.pack(dictionary.Seen(known, place, [3, 1, 2]))
+    again, other, last = dictionary.unpack(packed, Place(Kinds(lm.tokenizer.table)))
     assert [(key, list(e.items()) if isinstance(e, dict) else e) for key, e in again.items()] == [
         (key, list(e.items()) if isinstance(e, dict) else e) for key, e in known.items()
     ]
-    assert (other.state, other.keys()) == (place.state, place.keys())
+    assert (other.state, other.keys(), last) == (place.state, place.keys(), [3, 1, 2])
 
 
 def test_a_dictionary_that_was_kept_gives_the_same_file(lm, cache, monkeypatch):
@@ -443,15 +443,12 @@ def test_errors_name_the_dictionary(tmp_path):
         dictionary_of(str(tmp_path / "nothing"))
 
 
-def test_learning_is_the_same_whether_a_dictionary_was_kept_or_not(lm, cache):
+def test_learning_is_the_same_whether_a_dictionary_was_kept_or_not(lm):
     """Also where there are more keys than a generation holds."""
-    tokens = tokens_of(lm, PROSE[:20000])
     learners = [Learner(lm.tokenizer.table, lm.vocabulary_size, 1, generation=1000) for _ in range(3)]
-    seen = dictionary.count(tokens, learners[0])
-    packed = dictionary.pack(seen)
-    learners[1].start_from(*seen)
-    learners[2].start_from(*dictionary.unpack(packed, Place(Kinds(lm.tokenizer.table))))
-    contexts = [dictionary.read(lm.model, tokens, learner) for learner in learners[1:]]
-    for one, other in pairwise(contexts):
-        assert one.learner.seen[0] == other.learner.seen[0]
-        assert one.learner.seen[1].state == other.learner.seen[1].state
+    seen = dictionary.count(tokens_of(lm, PROSE[:20000]), learners[0])
+    again = dictionary.unpack(dictionary.pack(seen), Place(Kinds(lm.tokenizer.table)))
+    one, other = (dictionary.read(lm.model, *pair) for pair in zip((seen, again), learners[1:], strict=True))
+    assert one.learner.seen[0] == other.learner.seen[0]
+    assert one.learner.seen[1].state == other.learner.seen[1].state
+    assert one.last == other.last

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from struct import Struct
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,7 +29,13 @@ CONTEXT = DICTIONARY_TOKENS  # that the model reads, at most; after the start to
 BLANKS = list(b"\t\n\v\f\r ")
 COUNTS = Struct("<QQQ")  # keys, followers of all of them, bytes of the place
 
-Seen = tuple[Known, Place]  # what keys know after some tokens, and where these have led
+
+class Seen(NamedTuple):
+    """What keys know after all tokens but the `last`, which the model is to read, and where these tokens have led."""
+
+    known: Known
+    place: Place
+    last: list[int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,13 +109,14 @@ def _joined(part: bytes, ids: Mapping[bytes, int]) -> Iterator[int]:
 def count(tokens: Sequence[int], learner: Learner) -> Seen:
     """What a new learner has seen after all tokens that the model does not read."""
     learner.read(tokens[:-CONTEXT])
-    return learner.seen
+    return Seen(*learner.seen, list(tokens[-CONTEXT:]))
 
 
 @one_blas_thread()
-def read(model: Model, tokens: Sequence[int], learner: Learner) -> Context:
-    """The context after all tokens, at least one, with a learner that has seen those that the model does not read."""
-    last = list(tokens[-CONTEXT:])
+def read(model: Model, seen: Seen, learner: Learner) -> Context:
+    """The context after all tokens; `learner` is a new one. `seen.last` is not empty."""
+    learner.start_from(seen.known, seen.place)
+    last = seen.last
     cache = model.new_cache(1, len(last))
     logits = model.logits(model.embed([[model.shape.start, *last[:-1]]]), cache)[0]
     for row, token in zip(logits, last, strict=True):
@@ -124,11 +132,11 @@ def _learn(learner: Learner, logits: Floats, token: int) -> None:
 
 def pack(seen: Seen) -> bytes:
     """What was counted, for the inverse of this function alone."""
-    known, place = seen
+    known, place, last = seen
     sizes = np.array([1 if isinstance(entry, int) else len(entry) - 1 for entry in known.values()], "<u4")
     followers = np.fromiter(_followers(known), "<u4", int(sizes.sum()))
     keys = np.fromiter(known, "<u8", len(known))
-    state = json.dumps(place.state).encode()
+    state = json.dumps([place.state, last]).encode()
     head = COUNTS.pack(len(keys), len(followers), len(state))
     return b"".join((head, state, keys.tobytes(), sizes.tobytes(), followers.tobytes()))
 
@@ -147,7 +155,7 @@ def unpack(data: bytes, place: Place) -> Seen:
     at = COUNTS.size + size
     if len(data) != at + 12 * n_keys + 4 * n_followers:
         raise ValueError("not what was packed")
-    place.state = json.loads(data[COUNTS.size : at])
+    place.state, last = json.loads(data[COUNTS.size : at])
     keys = np.frombuffer(data, "<u8", n_keys, at)
     sizes = np.frombuffer(data, "<u4", n_keys, at + 8 * n_keys)
     followers = np.frombuffer(data, "<u4", n_followers, at + 12 * n_keys)
@@ -162,4 +170,4 @@ def unpack(data: bytes, place: Place) -> Seen:
         entry = {ALL: sum(own)}
         entry.update(zip(tokens[first:end], own, strict=True))
         known[key] = entry
-    return known, place
+    return Seen(known, place, last)

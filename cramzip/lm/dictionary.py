@@ -44,13 +44,7 @@ class Dictionary:
     @cached_property
     def context(self) -> Context:
         """What lanes go on from. Raises UsageError for content that the model has no tokens for."""
-        try:
-            tokens = dictionary.cut(self.content, self._table)
-        except ValueError as error:
-            raise UsageError(f"dictionary: {error}") from None
-        learner = self._new_learner()
-        learner.start_from(*self._seen(tokens))
-        return dictionary.read(self._model, tokens, learner)
+        return dictionary.read(self._model, self._seen(), self._new_learner())
 
     def learner(self, n_lanes: int) -> Learner:
         """What learns while the lanes of a group are coded."""
@@ -59,15 +53,22 @@ class Dictionary:
     def _new_learner(self) -> Learner:
         return Learner(self._table, self._model.shape.vocabulary, 1)
 
-    def _seen(self, tokens: Sequence[int]) -> Seen:
-        """What counting has found, of now or of an earlier time."""
+    def _counted(self) -> Seen:
+        try:
+            tokens = dictionary.cut(self.content, self._table)
+        except ValueError as error:
+            raise UsageError(f"dictionary: {error}") from None
+        return dictionary.count(tokens, self._new_learner())
+
+    def _seen(self) -> Seen:
+        """What counting has found, now or at an earlier time."""
         folder = cache_folder() if len(self.content) >= WORTH_KEEPING else None
         if folder is None:
-            return dictionary.count(tokens, self._new_learner())
+            return self._counted()
         file = folder / hashlib.sha256(_program() + self.hash).hexdigest()
         with suppress(Exception):  # what is damaged is made anew
             return _read(file, Place(Kinds([*self._table])))
-        seen = dictionary.count(tokens, self._new_learner())
+        seen = self._counted()
         with suppress(OSError):
             _write(file, dictionary.pack(seen))
         return seen
