@@ -184,7 +184,7 @@ class Model:
             scale = max(float(np.abs(matrix.scales).max()) for matrix in matrices)
             return 254 * self.width * scale * float(np.abs(norm).max())
 
-        reaches = [2**10 * reach(self.last_norm, self.head)]
+        reaches = [2**28 * reach(self.last_norm, self.head)]
         for layer in self.layers:
             reaches.append(2**10 * reach(layer.post_attention_layernorm, layer.gate_proj, layer.up_proj))
             reaches.append(2**16 * reach(layer.input_layernorm, layer.q_proj, layer.k_proj, layer.v_proj) ** 2)
@@ -201,10 +201,16 @@ class Model:
         q, u = ints(x * w, levels(self.width))
         return q, u * i
 
-    def logits(self, x):
-        """y and t of section 4, of the state after the last layer."""
-        q, t = self.norm(x, self.last_norm)
+    def last(self, x):
+        """q and t of section 4, of the state after the last layer."""
+        return self.norm(x, self.last_norm)
+
+    def said(self, q, t):
+        """y and t of section 4."""
         return self.head.lin(q), t
+
+    def logits(self, x):
+        return self.said(*self.last(x))
 
 
 # ---------------------------------------------------------------- layers and attention (sections 4 and 5)
@@ -358,19 +364,21 @@ def order(lengths):
     return [lane for step in range(lengths[0]) for lane, length in enumerate(lengths) if step < length]
 
 
-def run_lanes(model, firsts, n_tokens, coder, before=None):
+def run_lanes(model, firsts, n_tokens, coder, before=None, said=None):
     """-> the token ids of a group.
 
     `firsts` is for each lane what stands first, (P, D), after the positions of the sequence `before`, if there is one;
-    `coder.token(y, t)` says what the next token is.
+    `coder.token(y, t)` says what the next token is,
+    and `said(q, t)` what y and t are, if that is not for the model alone to say.
     """
+    said = said or model.said
     lengths, before = lane_lengths(n_tokens, len(firsts)), before or Sequence(model, 0)
     lanes = [before.copy(len(first) + length - 1) for first, length in zip(firsts, lengths, strict=True)]
     texts = [[] for _ in lanes]
     for i in order(lengths):
         for x in [model.embed(texts[i][-1])] if texts[i] else firsts[i]:
             state = lanes[i].feed(x)
-        texts[i].append(coder.token(*model.logits(state)))
+        texts[i].append(coder.token(*said(*model.last(state))))
     return [token for text in texts for token in text]
 
 

@@ -154,10 +154,12 @@ class Modeller:
         n_lanes = min(lanes.limit, -(-count // lanes.tokens))
         firsts, m = self.firsts(n_lanes, vectors, coding)
         lengths = lane_lengths(count, n_lanes)
-        teller = Teller(want, lengths)
-        if lanes.learning == 1:
-            teller = LearningTeller(want, lengths, Learner(self.table, self.model.vocabulary_size, n_lanes))
-        tokens = run_lanes(self.model, firsts, count, teller)
+        teller, said = Teller(want, lengths), None
+        if lanes.learning in (1, 2):
+            model = self.model if lanes.learning == 2 else None
+            learner = Learner(self.table, self.model.vocabulary_size, n_lanes, model)
+            teller, said = LearningTeller(want, lengths, learner), model and learner.adapter.said
+        tokens = run_lanes(self.model, firsts, count, teller, said=said)
         return self.group(PROMPTED if vectors else CODED, vectors + end(teller.encoder), tokens, m)
 
     def begin(self, sample):
@@ -214,6 +216,9 @@ def valid_coded(modeller):
     often = (tokens_of(LINES, modeller.table) * 3)[:260]
     yield ok("learned-lines", "lines with fields, three times", coded(len(often), told(often), Lanes(2**16, 1, 1)))
     yield ok("learned-lanes", "the same in lanes of 20", coded(len(often), told(often), Lanes(20, 1024, 1)))
+    yield ok("adapted-lines", "the same, with an adapter", coded(len(often), told(often), Lanes(2**16, 1, 2)))
+    yield ok("adapted-lanes", "in lanes of 20, with an adapter", coded(len(often), told(often), Lanes(20, 1024, 2)))
+    yield ok("adapted-one-token", "one token, with an adapter", coded(1, best, Lanes(2**16, 1, 2)))
     yield ok("learned-one-token", "one token, learned from", coded(1, best, LEARNING))
     repeated = coded(700, lambda t, falling: falling[int(t % 3 == 0)], Lanes(2**16, 1, 1))
     yield ok("learned-repeats", "700 tokens that repeat themselves, so that counts are halved", repeated)
@@ -386,7 +391,7 @@ def invalid_header(modeller):
         ("tokens-not-shortest", "Lane_Tokens 256 is written in three bytes", Lanes(tokens=b"\x80\x82\x00")),
         ("limit-0", "Lane_Limit is 0", Lanes(limit=0)),
         ("limit-too-big", "Lane_Limit is 1025", Lanes(limit=1025)),
-        ("learning-2", "Learning is 2", Lanes(learning=2)),
+        ("learning-3", "Learning is 3", Lanes(learning=3)),
     ]:
         yield bad(f"header-lane-{what}", description, replace(coded, parameters=lanes))
     standard = replace(coded, parameters=STANDARD_LANES, standard_written=True)

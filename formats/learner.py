@@ -7,7 +7,7 @@ a token costs does not matter here.
 from math import sqrt
 
 import numpy as np
-from exact import counts, f32, lane_lengths, order, sigmoids, stretches
+from exact import TINY, counts, f32, ints, lane_lengths, levels, order, sigmoids, stretches
 
 M, ALL_64 = 0x9E3779B97F4A7C15, 2**64 - 1
 MOST_KEYS = 2**17  # of a generation
@@ -105,11 +105,46 @@ def cell(n, others):
     return 8 * row(FOR, n) + row(AGAINST, others)
 
 
-class Learner:
-    """One for each group; `table` has the bytes of tokens, or None."""
+class Adapter:
+    """Section 12.8, for one group."""
 
-    def __init__(self, table, vocabulary_size, n_lanes):
-        self.table, self.V = table, vocabulary_size
+    def __init__(self, model):
+        self.model, self.D = model, model.width
+        self.A, self.G = np.zeros((self.D, self.D), f32), np.ones((self.D, self.D), f32)
+        self.rows, self.units = np.zeros((self.D, self.D), np.int64), np.zeros(self.D, f32)
+        self.largest = max(np.abs(model.head.scales).max(), TINY)  # Q
+        self.n, self.step = 0, []
+
+    def said(self, q, t):
+        """y and t from the q and t of the last norm."""
+        self.state = q, t
+        changed, u = ints(((self.rows @ q).astype(f32) * self.units + q.astype(f32)) * t, levels(self.D))
+        return self.model.head.lin(changed), u
+
+    def after(self, x, shares):
+        q, t = self.state
+        d = -shares.astype(np.int64)
+        d[x] += 2**24
+        s = np.trunc(d.astype(f32) * (self.model.head.scales / self.largest * f32(2.0**-8))).astype(np.int64)
+        self.step.append((q, (s @ self.model.head.integers).astype(f32) * t))
+
+    def end_step(self):
+        n = len(self.step)
+        q, r = np.array([q for q, _ in self.step]), np.array([r for _, r in self.step])
+        a, u = ints(r, (2**24 - 1) // (levels(self.D) * n))
+        k = (a.T @ q).astype(f32) * (u * (self.largest * f32(2.0**-16)))
+        self.n, self.step = self.n + n, []
+        self.G = self.G + k * k
+        self.A = self.A + k * (f32(0.0025) * f32(min(self.n, 1024) / 1024)) / np.sqrt(self.G)
+        for i, row in enumerate(self.A):
+            self.rows[i], self.units[i] = ints(row, 127)
+
+
+class Learner:
+    """One for each group; `table` has the bytes of tokens, or None. Without a `model` nothing learns to change it."""
+
+    def __init__(self, table, vocabulary_size, n_lanes, model=None):
+        self.table, self.V, self.adapter = table, vocabulary_size, model and Adapter(model)
         self.b, self.g = np.zeros(self.V), np.ones(self.V)
         self.places = [Place() for _ in range(n_lanes)]
         self.young, self.old, self.settled = {}, {}, {}
@@ -126,6 +161,8 @@ class Learner:
         self.b = self.b + 0.25 * (self.x - h) / np.sqrt(self.g)
         self.g = self.g + h
         self.x[:] = self.h[:] = 0
+        if self.adapter:
+            self.adapter.end_step()
 
     def known(self, key):
         return self.young.get(key) or self.old.get(key) or self.settled.get(key)
@@ -233,6 +270,8 @@ class Learner:
         self.count(lane, x)
         self.x[x] += 1
         self.h += shares
+        if self.adapter:
+            self.adapter.after(x, shares)
 
     def count(self, lane, x):
         """Sections 12.3 and 12.2."""

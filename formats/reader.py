@@ -212,7 +212,7 @@ def parse_model(cursor, flags, header, has_dictionary):
         header.lane_tokens = cursor.varint("Lane_Tokens")
         header.lane_limit = cursor.varint("Lane_Limit")
         header.learning = cursor.u8("Learning")
-        require(header.learning <= 1, "header", f"Learning: {header.learning} is reserved")
+        require(header.learning <= 2, "header", f"Learning: {header.learning} is reserved")
         is_standard = (header.lane_tokens, header.lane_limit, header.learning) == (512, 32, 1)
     else:
         header.noise_exponent = cursor.u8("Noise_Exponent")
@@ -225,7 +225,8 @@ def parse_model(cursor, flags, header, has_dictionary):
 
 
 def check_header(header):
-    require(header.dictionary_hash is None or header.learning, "header", "Learning is 0 in a file with a dictionary")
+    is_plain = header.dictionary_hash is None or header.learning == 1
+    require(is_plain, "header", f"Learning is {header.learning} in a file with a dictionary")
     require_range(header.noise_exponent, 0, 15, "header", "Noise_Exponent")
     require_range(header.chunk_tokens, 1, 2**16, "header", "Chunk_Tokens")
     require_range(header.context_tokens, 0, 2**16, "header", "Context_Tokens")
@@ -565,9 +566,14 @@ def coded_bytes(header, group, payload):
 def decode_exact_group(model, table, header, group, payload, begin):
     start, n_lanes = model.embed(model.start)[None], group.parts(header)
     coder = exact.Reciter() if group.kind == RECITED else exact.Decoder(coded_bytes(header, group, payload))
+    said = None
     if header.learning and group.kind != RECITED:
-        learns = begin.learner_of(n_lanes) if begin else learner.Learner(table, model.vocabulary_size, n_lanes)
-        coder = learner.LearningDecoder(coder, learns, group.token_count)
+        learns = (
+            begin.learner_of(n_lanes)
+            if begin
+            else learner.Learner(table, model.vocabulary_size, n_lanes, model if header.learning == 2 else None)
+        )
+        coder, said = learner.LearningDecoder(coder, learns, group.token_count), learns.adapter and learns.adapter.said
     firsts, before = [start] * n_lanes, None
     if begin:
         firsts, before = [model.embed(begin.last)[None]] * n_lanes, begin.sequence
@@ -577,7 +583,7 @@ def decode_exact_group(model, table, header, group, payload, begin):
         firsts = vectors.reshape(n_lanes, group.vector_count, model.width)
         if header.vectors_after_start:
             firsts = [np.concatenate([start, own]) for own in firsts]
-    tokens = exact.run_lanes(model, firsts, group.token_count, coder, before)
+    tokens = exact.run_lanes(model, firsts, group.token_count, coder, before, said)
     if group.kind != RECITED:
         coder.check_end()
     return tokens

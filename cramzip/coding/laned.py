@@ -35,7 +35,7 @@ from ..exact.lanes import Options, costs, encode_lanes, faults, lane_lengths
 from ..exact.learner import Learner
 from ..lm.exact import ExactLM
 from ..lm.identity import reference
-from .exact_decode import embeddings, learner_of
+from .exact_decode import ADAPTS, embeddings, learner_of
 from .method import Coded, Method, Progress, versions
 from .view import Chunk
 
@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 
 # Lanes by effort: a lane begins without context, but lanes side by side are decoded sooner.
 LANES = {1: Lanes(128, 64), 2: Lanes(256, 48), 3: Lanes(256, 48), 4: Lanes(512, 32), 5: Lanes(512, 32)}
-LANES |= {6: Lanes(1024, 24), 7: Lanes(1024, 16), 8: Lanes(2048, 12), 9: Lanes(4096, 8)}
+LANES |= {6: Lanes(1024, 24, ADAPTS), 7: Lanes(1024, 16, ADAPTS)}
+LANES |= {8: Lanes(2048, 12, ADAPTS), 9: Lanes(4096, 8, ADAPTS)}
 SEGMENT_BYTES = 2**20  # of a segment, and so about of a group
 QUICK_SEGMENT_BYTES, QUICK = 2**18, 2  # up to which effort
 CRAMMED_SEGMENT_BYTES = 2**17
@@ -67,6 +68,8 @@ class Laned(Method):
             raise UsageError("a dictionary is for text without vectors")
         self.config, self.expected = replace(config, vectors=self.n_vectors, context=None), 0.0
         self.lanes = _lanes(self.config)
+        if self._has_dictionary:
+            self.lanes = replace(self.lanes, learning=1)
         longest = self.lanes.tokens if self.n_vectors else MAX_POSITIONS
         self.group_tokens = 0 if config.exact else self.lanes.most * longest
         if self.n_vectors:
@@ -132,6 +135,7 @@ class Laned(Method):
             after_start=bool(mem) and self.goal.view.after_start,
             context=self._context,
             threads=min(self.lm.threads, n_lanes),
+            adapts=self.lanes.learning == ADAPTS,
             progress=lambda n: tell(crammed + (1 - crammed) * n / len(ids)),
         )
         tokens = encode_lanes(self.lm.model, ids, n_lanes, replace(options, learner=self._learner(n_lanes)))

@@ -13,6 +13,7 @@ MAX_TOKENS = 2**16  # of a group that ranks correct, and of a chunk or lane
 MAX_CODED_TOKENS = 2**22
 MAX_LANES = 2**10
 MAX_POSITIONS = 2**16  # of a lane
+MOST_LEARNING = 2
 DICTIONARY_TOKENS = 255  # of a dictionary, that the model reads
 MAX_VECTORS = 2**12
 MAX_WIDTH = 2**14

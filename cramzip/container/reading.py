@@ -37,6 +37,7 @@ from .layout import (
     MAX_VOCABULARY,
     MAX_WIDTH,
     MIN_ENTRY_SIZE,
+    MOST_LEARNING,
     NOISE_EXPONENTS,
     VERSION,
 )
@@ -187,7 +188,7 @@ def _parse_header(cursor: Cursor) -> tuple[Header, int]:
     parameters, lanes = STANDARD, STANDARD_LANES if flags & IS_EXACT else None
     if has_model and not flags & IS_STANDARD:
         if lanes:
-            lanes = Lanes(cursor.varint(), cursor.varint(), _yes_or_no(cursor, "Learning"))
+            lanes = Lanes(cursor.varint(), cursor.varint(), _learning(cursor))
         else:
             parameters = Parameters(cursor.u8(), cursor.varint(), cursor.varint(), cursor.varint())
         if (lanes or parameters) in (STANDARD_LANES, STANDARD):
@@ -209,16 +210,16 @@ def _outside_model(cursor: Cursor) -> OutsideModel:
     return OutsideModel("", "", cursor.take(DIGEST_SIZE), cursor.take(DIGEST_SIZE))
 
 
-def _yes_or_no(cursor: Cursor, field: str) -> bool:
-    if (value := cursor.u8()) > 1:
-        cursor.fail(f"{field}: {value} is reserved")
-    return value == 1
+def _learning(cursor: Cursor) -> int:
+    if (value := cursor.u8()) > MOST_LEARNING:
+        cursor.fail(f"Learning: {value} is reserved")
+    return value
 
 
 def _check_header(header: Header) -> None:
     parameters, block = header.parameters, header.vectors
-    if header.dictionary is not None and header.lanes and not header.lanes.learning:
-        _damaged("header", "Learning: 0 in a file with a dictionary")
+    if header.dictionary is not None and header.lanes and header.lanes.learning != 1:
+        _damaged("header", f"Learning: {header.lanes.learning} in a file with a dictionary")
     limits = [
         ("Noise_Exponent", parameters.noise_exponent, *NOISE_EXPONENTS),
         ("Chunk_Tokens", parameters.chunk_tokens, 1, MAX_TOKENS),

@@ -139,12 +139,13 @@ STANDARD = Parameters()
 class Lanes:
     """How the tokens of a group are dealt to lanes: about `tokens` to each, but to no more than `most` lanes.
 
-    `learning`: whether what the text so far says of the next token joins what the model says.
+    `learning`: what the text so far says of the next token joins what the model says (1), and changes the states of
+    the model, too (2); or not (0).
     """
 
     tokens: int = 512
     most: int = 32
-    learning: bool = True
+    learning: int = 1
 
     def count(self, n_tokens: int) -> int:
         """How many lanes a group of `n_tokens` has."""

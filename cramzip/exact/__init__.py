@@ -4,7 +4,8 @@
     probe         load: a model that was seen to give the right bits here
     lanes         encode_lanes, decode_lanes: tokens to bytes and back
     learner       what a text says of itself while it is coded; made of `bias` and `contexts`
-    llama         the stack of layers; embed, forward, logits
+    adapter       a matrix before the head, learned from the text while it is coded
+    llama         the stack of layers; embed, states, forward, logits
     probabilities, tokencoder                 what the logits say, as integers, and a range coder that takes them
     arithmetic, rotations, product, cache     what the layers are made of
     threads       how work is spread over the cores

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DamagedFileError
+from .adapter import Adapter
 from .arithmetic import Doubles, Floats
 from .cache import Cache
 from .llama import Model
@@ -30,6 +31,7 @@ TOKENS_AT_ONCE = 512  # that an encoder has the model compute
 MOST_VECTOR = 2.0**16  # of the numbers in vectors
 
 Tokens = npt.NDArray[np.int64]
+States = tuple[Floats, Floats]  # integers that the head takes (..., D), and what one of them stands for (..., 1)
 Finish = Callable[[Floats, Floats], Any]  # of logits (lanes, n, V), and of what one of their units stands for
 
 
@@ -47,7 +49,10 @@ class Context(Protocol):
 
 
 class Learner(Protocol):
-    """What changes the model's probabilities by what was coded before. It sees tokens in the order of the coder."""
+    """What changes the model's probabilities by what was coded before. It sees tokens in the order of the coder.
+
+    There may be an `Adapter`, too, which changes the logits before.
+    """
 
     def sums(self, logits: Floats) -> Counts:
         """Cumulated counts (L, V + 1), instead of the model's, of logits (L, V) of some lanes for a step.
@@ -73,14 +78,15 @@ class Options:
     """What a text may have beside its tokens, and how it is worked on; all but `threads` and `progress` changes bytes.
 
     `vectors` (M, D), or (L, M, D) for each lane, stand in place of the start token, or `after_start`; or `context` in
-    place of both. `learner` changes the model's probabilities. `threads` share the lanes. `progress` is called with the
-    number of tokens that are done.
+    place of both. `learner` changes the model's probabilities; with it, an `Adapter` may do so, too (`adapts`).
+    `threads` share the lanes. `progress` is called with the number of tokens that are done.
     """
 
     vectors: Floats | None = None
     after_start: bool = False
     context: Context | None = None
     learner: Learner | None = None
+    adapts: bool = False
     threads: int = 1
     progress: Callable[[int], object] | None = None
 
@@ -89,15 +95,22 @@ def encode_lanes(model: Model, tokens: Sequence[int], n_lanes: int, options: Opt
     """Code `tokens` in `n_lanes` lanes; the inverse of `decode_lanes`."""
     run, learner = _Run(model, len(tokens), n_lanes, options), options.learner
     run.fill(tokens)
-    encoder = TokenEncoder()
-    for first, n, lanes in run.steps(max(1, TOKENS_AT_ONCE // n_lanes), _logits if learner else _sums):
+    encoder, adapter = TokenEncoder(), Adapter(model) if options.adapts else None
+    finish = _states if adapter else _logits if learner else _sums
+    for first, n, lanes in run.steps(max(1, TOKENS_AT_ONCE // n_lanes), finish):
         for step in range(n):
             known = run.known[: len(lanes), first + step].tolist()
             if learner:
-                sums = learner.sums(np.stack([rows[step] for rows in lanes]))
+                if adapter:
+                    states = _stacked([(integers[step], scale[step]) for integers, scale in lanes])
+                    sums = learner.sums(adapter.logits(*states))
+                else:
+                    sums = learner.sums(np.stack([rows[step] for rows in lanes]))
                 for lane, token in enumerate(known):
                     encoder.encode(*learner.encode(lane, sums[lane], token))
                 learner.end_step(list(sums), known)
+                if adapter:
+                    adapter.learn(states, sums, known)
             else:
                 for token, rows in zip(known, lanes, strict=True):
                     before = rows.item(step, token)
@@ -110,14 +123,22 @@ def encode_lanes(model: Model, tokens: Sequence[int], n_lanes: int, options: Opt
 def decode_lanes(model: Model, payload: bytes, n_tokens: int, n_lanes: int, options: Options = Options()) -> list[int]:
     """The tokens of `encode_lanes`. Raises DamagedFileError if `payload` cannot come from it."""
     run, learner = _Run(model, n_tokens, n_lanes, options), options.learner
-    decoder = TokenDecoder(payload)
+    decoder, adapter = TokenDecoder(payload), Adapter(model) if options.adapts else None
 
     def learned(units: Floats, scale: Floats) -> Counts:
         assert learner
         return learner.sums(_logits(units, scale)[:, 0])
 
-    for step, _, lanes in run.steps(1, learned if learner else _sums_of_one):
-        found = []
+    def adapted(integers: Floats, scale: Floats) -> list[tuple[Counts, States]]:
+        assert learner
+        assert adapter
+        sums = learner.sums(adapter.logits(integers[:, 0], scale[:, 0]))
+        return list(zip(sums, zip(integers[:, 0], scale[:, 0], strict=True), strict=True))
+
+    for step, _, lanes in run.steps(1, adapted if adapter else learned if learner else _sums_of_one):
+        found: list[int] = []
+        if adapter:
+            lanes, states = map(list, zip(*lanes, strict=True))
         for lane, sums in enumerate(lanes):
             target = decoder.target()
             if learner:
@@ -130,6 +151,8 @@ def decode_lanes(model: Model, payload: bytes, n_tokens: int, n_lanes: int, opti
             found.append(token)
         if learner:
             learner.end_step(lanes, found)
+        if adapter:
+            adapter.learn(_stacked(states), np.stack(lanes), found)
         run.known[: len(found), step] = found
         if options.progress:
             options.progress(run.n_tokens_before(step + 1))
@@ -180,6 +203,16 @@ def _logits(units: Floats, scale: Floats) -> Floats:
     return units
 
 
+def _states(integers: Floats, scale: Floats) -> list[States]:
+    return list(zip(integers, scale, strict=True))
+
+
+def _stacked(states: Sequence[States]) -> States:
+    """Those of all lanes (L, D), (L, 1)."""
+    integers, scales = zip(*states, strict=True)
+    return np.stack(integers), np.stack(scales)
+
+
 def _likeliest(units: Floats, scale: Floats) -> Tokens:
     found: Tokens = units.argmax(axis=-1)
     return found
@@ -192,12 +225,16 @@ def lane_lengths(n_tokens: int, n_lanes: int) -> list[int]:
 
 
 class _Run:
-    """Lanes on their way through the model: `known` (L, T) are their tokens, as far as they are known."""
+    """Lanes on their way through the model: `known` (L, T) are their tokens, as far as they are known.
+
+    With an adapter, what comes out of the model is not logits but the states that its head would take.
+    """
 
     def __init__(self, model: Model, n_tokens: int, n_lanes: int, options: Options):
         if not 1 <= n_lanes <= min(MOST_LANES, max(n_tokens, 1)):
             raise ValueError(f"{n_lanes} lanes for {n_tokens} tokens; at least one token a lane, at most {MOST_LANES}")
         self._model, self._lengths = model, lane_lengths(n_tokens, n_lanes)
+        self._forward = model.states if options.adapts else model.forward
         self._prefix = _prefix(model, n_lanes, options)  # (L, 1, M or 1 + M, D)
         n_more, context = self._prefix.shape[1] + self._lengths[0] - 1, options.context
         n_positions = n_more + (context.cache.position if context else 0)
@@ -228,7 +265,8 @@ class _Run:
         return sum(min(step, length) for length in self._lengths)
 
     def steps(self, at_once: int, finish: Finish) -> Iterator[tuple[int, int, list[Any]]]:
-        """First steps, numbers of steps, and for each lane what `finish` makes of the logits (steps, V) for its tokens.
+        """First steps, numbers of steps, and for each lane what `finish` makes of the logits (steps, V) for its tokens,
+        or of the states.
 
         Before those of a step are asked for, the tokens of all steps before must be in `known`.
         """
@@ -236,20 +274,23 @@ class _Run:
             for first, n, n_lanes in self._schedule(at_once):
 
                 def compute(part: tuple[int, Cache], first: int = first, n: int = n, n_lanes: int = n_lanes) -> Any:
-                    return finish(*self._logits(*part, first, n, n_lanes))
+                    return finish(*self._compute(*part, first, n, n_lanes))
 
                 active = [part for part in self._parts if part[0] < n_lanes]
                 yield first, n, [lane for part in run(compute, active) for lane in part]
 
-    def _logits(self, lane: int, cache: Cache, first: int, n: int, n_lanes: int) -> tuple[Floats, Floats]:
-        """Logits (lanes, n, V) for n steps of the lanes in `cache`, of which `lane` is the first; and their units."""
+    def _compute(self, lane: int, cache: Cache, first: int, n: int, n_lanes: int) -> tuple[Floats, Floats]:
+        """Logits (lanes, n, V) for n steps of the lanes in `cache`, of which `lane` is the first; and their units.
+
+        Or states (lanes, n, D) and theirs.
+        """
         if n_lanes - lane < cache.n_rows:
             cache.keep(slice(n_lanes - lane))
         lanes = slice(lane, lane + cache.n_rows)
         x = self._model.embed(self.known[lanes, max(0, first - 1) : first + n - 1])
         if first == 0:
             x = np.concatenate([self._prefix[lanes], x], axis=1)
-        return self._model.forward(x, cache, n)
+        return self._forward(x, cache, n)
 
     def _schedule(self, at_once: int) -> Iterator[tuple[int, int, int]]:
         """First step, number of steps, number of lanes: all lanes as far as they all go, then the longer ones."""

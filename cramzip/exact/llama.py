@@ -40,7 +40,12 @@ KEYS_AT_ONCE = 2**19
 
 
 class Model:
-    """What `lanes` and `probe` need of a model, in whatever way it computes."""
+    """What `lanes` and `probe` need of a model, in whatever way it computes.
+
+    `dtype` is that of products in NumPy: float64 where those in float32 go wrong.
+    """
+
+    dtype: type = np.float32
 
     def __init__(self, weights: Weights):
         self.shape, self.weights = weights.shape, weights
@@ -64,8 +69,12 @@ class Model:
         """
         raise NotImplementedError
 
+    def states(self, x: Floats, cache: Cache, n_last: int | None = None) -> tuple[Floats, Floats]:
+        """What the head would take: integers (B, n_last, D), and what one of them stands for (B, n_last, 1)."""
+        raise NotImplementedError
+
     def logits(self, x: Floats, cache: Cache, n_last: int | None = None) -> Floats:
-        """The same as logits (B, n_last, V) of their own."""
+        """The same as `forward` as logits (B, n_last, V) of their own."""
         units, scale = self.forward(x, cache, n_last)
         return units * scale
 
@@ -82,7 +91,7 @@ class Llama(Model):
         shape = weights.shape
         self._rotations = Rotations(shape.theta)
         self._powers, self._sigmoids = powers(), sigmoids()
-        self.dtype: type = np.float64 if wide else np.float32
+        self.dtype = np.float64 if wide else np.float32
         self._layers = [_RunningLayer(layer, self.dtype) for layer in weights.layers]
         self._head = Product(weights.head, self.dtype)
         self._levels_out = np.float32(levels(shape.n_heads * HEAD_WIDTH))
@@ -98,6 +107,12 @@ class Llama(Model):
         return product(integers, np.empty((len(integers), product.width), np.float32))
 
     def forward(self, x: Floats, cache: Cache, n_last: int | None = None) -> tuple[Floats, Floats]:
+        integers, scale = self.states(x, cache, n_last)
+        rows = integers.reshape(-1, integers.shape[-1])
+        units = self._head(rows, cache.scratch("logits", (len(rows), self._head.width)))
+        return units.reshape(*integers.shape[:2], -1), scale
+
+    def states(self, x: Floats, cache: Cache, n_last: int | None = None) -> tuple[Floats, Floats]:
         n_rows, n, width = x.shape
         n_last = n if n_last is None else n_last
         hidden, done = np.empty((n_rows, n_last, width), np.float32), 0
@@ -109,12 +124,8 @@ class Llama(Model):
             if wanted > 0:
                 place = done - (n - n_last)
                 hidden[:, place - wanted : place] = states[:, count - wanted :]
-        return self._logits(hidden.reshape(-1, width), cache, (n_rows, n_last))
-
-    def _logits(self, hidden: Floats, cache: Cache, rows: tuple[int, int]) -> tuple[Floats, Floats]:
-        integers, scale = _normalise(hidden, self.weights.norm, self.shape.epsilon)
-        units = self._head(integers, cache.scratch("logits", (len(hidden), self._head.width)))
-        return units.reshape(*rows, -1), scale.reshape(*rows, 1)
+        integers, scale = _normalise(hidden.reshape(-1, width), self.weights.norm, self.shape.epsilon)
+        return integers.reshape(n_rows, n_last, width), scale.reshape(n_rows, n_last, 1)
 
     def _run_layers(self, x: Floats, cache: Cache) -> Floats:
         """What the layers make of x (B, N, D), all within one block; the cache moves on."""

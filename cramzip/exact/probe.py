@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
 
 from ..errors import ModelError
-from .arithmetic import WEIGHT_MOST, levels
+from .arithmetic import WEIGHT_MOST, Floats, levels
 from .llama import Llama, Model
+from .product import Product
 from .threads import one_blas_thread
-from .weights import HEAD_WIDTH, Matrix, Weights
+from .weights import HEAD_WIDTH, Matrix, Shape, Weights
 
 AnyModel = TypeVar("AnyModel", bound=Model)
 
@@ -34,8 +36,14 @@ def checked(model: AnyModel) -> AnyModel:
     return model
 
 
+def numpy_type(shape: Shape) -> type:
+    """What products in NumPy have to be computed in: float32, or float64 where that goes wrong."""
+    exact = _adds_exactly(shape, lambda row, matrix: Product(matrix)(row, np.empty((ROWS, COLUMNS), np.float32)))
+    return np.float32 if exact else np.float64
+
+
 def _is_right(model: Model) -> bool:
-    return _adds_exactly(model) and model.weights.probe_hash in (None, _hash(model))
+    return _adds_exactly(model.shape, model.product) and model.weights.probe_hash in (None, _hash(model))
 
 
 def probe_hash(weights: Weights) -> str:
@@ -43,15 +51,14 @@ def probe_hash(weights: Weights) -> str:
     return _hash(Llama(weights, wide=True))
 
 
-def _adds_exactly(model: Model) -> bool:
+def _adds_exactly(shape: Shape, product: Callable[[Floats, Matrix], Floats]) -> bool:
     """Whether the largest sums that a layer can have come out right, to the last bit."""
-    shape = model.shape
     for n_terms in {shape.width, shape.hidden, shape.n_heads * HEAD_WIDTH}:
         weights = np.full((COLUMNS, n_terms), WEIGHT_MOST, np.int8)
         weights[:, 0] -= np.arange(COLUMNS, dtype=np.int8)
         row = np.full((ROWS, n_terms), levels(n_terms), np.float32)
         row[:, 0] -= np.arange(ROWS)
-        found = model.product(row, Matrix(weights, np.ones(COLUMNS, np.float32)))
+        found = product(row, Matrix(weights, np.ones(COLUMNS, np.float32)))
         if not (found == row.astype(np.int64) @ weights.T.astype(np.int64)).all():
             return False
     return True

@@ -26,6 +26,7 @@ MOST_TERMS = 1040  # the most products in a sum: with more, activations would ha
 MOST_LAYERS, MOST_WIDTH, MOST_VOCABULARY = 256, MOST_TERMS, 2**18
 MOST_SCALE = 2.0**16  # of scales and of weights of norms
 MOST_INDEX = 2.0**62  # what may be converted to an index, before it is cut off at the end of a table
+MOST_ADAPTED = 2**18  # how many times as long a state can be in the end, if an adapter learns at every position
 MAX_THETA = 2**40
 _HEADER_LIMIT = 2**20
 _DTYPES: dict[str, np.dtype[Any]] = {"I8": np.dtype("i1"), "F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
@@ -275,7 +276,7 @@ def _check_reach(weights: Weights) -> None:
     def reach(matrix: Matrix, norm: Floats) -> float:  # Cauchy and Schwarz: a normalised row is no longer than sqrt(D)
         return 2 * WEIGHT_MOST * weights.shape.width * float(np.abs(matrix.scales).max()) * float(np.abs(norm).max())
 
-    found = reach(weights.head, weights.norm) * STEPS
+    found = reach(weights.head, weights.norm) * STEPS * MOST_ADAPTED
     for layer in weights.layers:
         qkv = reach(layer.qkv, layer.attention_norm)
         found = max(found, qkv * qkv * HEAD_WIDTH * STEPS, reach(layer.gate_up, layer.mlp_norm) * STEPS)

@@ -16,7 +16,7 @@ import torch
 from ..exact.arithmetic import SIGMOID_RANGE, SIGMOID_STEPS, TINY, Floats, levels, powers, sigmoids
 from ..exact.cache import Cache
 from ..exact.llama import KEY_MOST, NORM_MOST, PER_SCORE, QUERY_MOST, SHARE_ONE, VALUE_MOST, Model
-from ..exact.probe import checked
+from ..exact.probe import checked, numpy_type
 from ..exact.rotations import Rotations
 from ..exact.weights import HEAD_WIDTH, Matrix, Shape, Weights
 from .precision import plain_float32
@@ -26,7 +26,9 @@ KEYS_AT_ONCE = 2**21
 
 def load(weights: Weights, device: str = "cpu") -> TorchLlama:
     """A model in torch that gives the right bits. Raises ModelError if this torch or this device cannot."""
-    return checked(TorchLlama(weights, device))
+    model = checked(TorchLlama(weights, device))
+    model.dtype = numpy_type(weights.shape)
+    return model
 
 
 class TorchCache(Cache):
@@ -82,11 +84,25 @@ class TorchLlama(Model):
         units, scale = self.forward_tensor(self._tensor(x), cache, n_last)
         return units.cpu().numpy(), scale.cpu().numpy()
 
+    def states(self, x: Floats, cache: Cache, n_last: int | None = None) -> tuple[Floats, Floats]:
+        integers, scale = self.states_tensor(self._tensor(x), cache, n_last)
+        return integers.cpu().numpy(), scale.cpu().numpy()
+
     @torch.inference_mode()
     def forward_tensor(
         self, x: torch.Tensor, cache: Cache, n_last: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same with tensors on the device."""
+        """`forward` with tensors on the device."""
+        integers, scale = self.states_tensor(x, cache, n_last)
+        with plain_float32(self.device.type):
+            units = _linear(integers.reshape(-1, integers.shape[-1]), self._head_at)
+        return units.view(*integers.shape[:2], -1), scale
+
+    @torch.inference_mode()
+    def states_tensor(
+        self, x: torch.Tensor, cache: Cache, n_last: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`states` with tensors on the device."""
         n_rows, n, width = x.shape
         n_last = n if n_last is None else n_last
         hidden, done = [], 0
@@ -97,8 +113,7 @@ class TorchLlama(Model):
                 done += count
             last = torch.cat(hidden, dim=1)[:, n - n_last :].reshape(-1, width)
             integers, scale = self._normalise_at(last, self._norm_at)
-            units = _linear(integers, self._head_at)
-        return units.view(n_rows, n_last, -1), scale.view(n_rows, n_last, 1)
+        return integers.view(n_rows, n_last, -1), scale.view(n_rows, n_last, 1)
 
     def _run_layers_at(self, x: torch.Tensor, cache: Cache) -> torch.Tensor:
         n_rows, n, width = x.shape
