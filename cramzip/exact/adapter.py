@@ -38,9 +38,7 @@ class Adapter:
         self._unit = largest * np.float32(1 / ONE_SLOPE)  # of slopes times weights
         self._numbers: Floats = np.zeros((width, width), np.float32)
         self._caution: Floats = np.ones((width, width), np.float32)
-        self._integers: npt.NDArray[Any] = np.zeros(
-            (width, width), self._dtype
-        )  # of the numbers, transposed, and their scales
+        self._integers: npt.NDArray[Any] = np.zeros((width, width), self._dtype)  # of the numbers, transposed
         self._n_seen = 0
         self._scales: Floats = np.zeros(width, np.float32)
 
