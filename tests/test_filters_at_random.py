@@ -2,8 +2,8 @@
 
 CRAMZIP_TEST_MIXTURES and CRAMZIP_TEST_DAMAGED say how many are tried:
 
-    CRAMZIP_TEST_MIXTURES=100000 python -m pytest tests/test_filters_at_random.py -k mixtures
-    CRAMZIP_TEST_DAMAGED=10000 python -m pytest tests/test_filters_at_random.py -k damage
+    CRAMZIP_TEST_MIXTURES=100000 python -m pytest tests/test_filters_at_random.py -k mixtures --timeout 0
+    CRAMZIP_TEST_DAMAGED=10000 python -m pytest tests/test_filters_at_random.py -k damage --timeout 0
 """
 
 import io
