@@ -137,6 +137,11 @@ def test_a_few_stray_bytes_do_not_make_a_code_page_of_all(lm):
     assert size < compressed(CURLED.encode(), lm)[0] + 40
 
 
+def test_passages_that_make_letters_where_they_meet_say_nothing(monkeypatch):
+    monkeypatch.setattr(undress, "_sample", lambda content: "é".encode())
+    assert undress.undressed(None, b"a\xff") == (b"a\xff", Chain(()))
+
+
 def test_where_a_chain_would_take_too_much_memory_nothing_is_filtered(lm, monkeypatch):
     monkeypatch.setattr(Chain, "restores", lambda chain, filtered, original: not chain.steps)
     assert compressed(DRESSES["crlf"][0], lm)[1] == []

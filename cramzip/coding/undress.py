@@ -97,6 +97,8 @@ class _Decoding(NamedTuple):
 def _decoded(method: Method, plain: Undressed) -> Undressed:
     """Read as the model finds likeliest: in a code page, or in parts; as it is, if it finds that likelier."""
     sample = _sample(plain.content)
+    if is_utf8(sample):  # by chance, where passages meet
+        return plain
     n_wrong, n_right = n_invalid(plain.content)
     ways: list[tuple[Filter, bytes | None]] = [(page, None) for page in CODE_PAGES]
     in_parts: list[tuple[Filter, bytes | None]] = [(STRAYS, bytes([page])) for page in (*PAGES, NO_PAGE)]
