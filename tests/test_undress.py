@@ -297,6 +297,18 @@ def test_each_group_has_its_own_part_of_the_original(name, cuts):
         assert [group.entry.size for group in done] == list(map(len, originals))
 
 
+@pytest.mark.parametrize("name", ["json", "decomposed", "gbk", "windows-1251"])
+def test_a_group_that_ends_after_any_letter_has_its_part(name):
+    dressed, plain, (filter_name,), _ = DRESSES[name]
+    by_name = {filter_.name: filter_ for filter_ in FILTERS.values()}
+    content, chain = extended(Chain(()), dressed, by_name[filter_name])
+    for index in range(1, 80):
+        groups, _ = cut_groups(content, [len(plain[:index].encode())])
+        done = redressed(groups, Undressed(content, chain), dressed)
+        assert done is not None, plain[:index]
+        assert sum(group.entry.size for group in done) == len(dressed)
+
+
 def test_stored_groups_among_filtered_ones_hold_the_original():
     content, chain = extended(Chain(()), b"a\r\nb\r\n", FILTERS[2])
     groups = [stored_group(b"a\n"), modelled_group(Kind.PREDICTED, b"b\n", 2, 0, b"-")]

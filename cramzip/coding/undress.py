@@ -6,12 +6,14 @@ what it finds cheaper on about 2 kB is right.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from ..container.records import Group
 from ..container.stored import stored_groups
 from ..container.writing import filtered_group
+from ..errors import DamagedFileError
 from ..filters.base import Change, Filter
 from ..filters.chain import CERTAIN, DOUBTFUL, STRAYS, Chain, extended
 from ..filters.double_byte import double_byte_encoding
@@ -27,6 +29,7 @@ BEFORE = 2**7  # of them: before the first that is in doubt
 PAGE_SAMPLE = 2**10  # characters that it is asked about in each code page
 MOST_ASKED = 6  # code pages
 LEAST_REPEAT = {effort: 128 if effort < 6 else 512 for effort in range(1, 10)}  # bytes that become a copy
+FURTHER = 16  # bytes, more than an escape of two units has
 MOST_TOKENS = 1.2  # of what it is asked about, for each token of what has the fewest; a byte of parameters is one, too
 
 
@@ -195,16 +198,26 @@ def _redressed(group: Group, chain: Chain, original: bytes) -> Iterable[Group]:
 
 def _part(chain: Chain, original: bytes, filtered: bytes, is_last: bool) -> tuple[int, Chain] | None:
     """How many bytes at the beginning of `original` give `filtered`, and with which filters."""
+    for length in [len(original)] if is_last else _likely_ends(chain, original, filtered):
+        made, again = chain.apply(original[:length])
+        if length and made == filtered and again.restores(filtered, original[:length]):
+            return length, again
+    return None
+
+
+def _likely_ends(chain: Chain, original: bytes, filtered: bytes) -> Iterator[int]:
+    """Where the part of `original` that gives `filtered` may end, the likeliest first."""
+    if not any(step.parameters for step in chain.steps):
+        with suppress(DamagedFileError):
+            yield len(chain.invert(filtered, len(original)))
     unit = getattr(chain.steps[0].filter, "unit", 1)
     low, high = 0, min(len(original), 6 * len(filtered) + 256) // unit
-    while low < high and not is_last:  # the largest number of units that do not give too many bytes
+    while low < high:  # the largest number of units that do not give too many bytes
         middle = (low + high + 1) // 2
         if len(chain.apply(original[: unit * middle])[0]) <= len(filtered):
             low = middle
         else:
             high = middle - 1
-    length = len(original) if is_last else unit * low
-    made, again = chain.apply(original[:length])
-    if length == 0 or made != filtered or not again.restores(filtered, original[:length]):
-        return None
-    return length, again
+    # A part that ends within an escape, or a letter of several characters, is longer for a moment than one that ends
+    # after it; so the right end may be a little further on.
+    yield from range(unit * low, min(len(original), unit * low + FURTHER) + 1, unit)
