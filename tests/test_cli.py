@@ -818,7 +818,7 @@ def test_names_are_shown_letter_by_letter_in_tables(cramzip, short_runs):
     Path(name).write_bytes(NOISE)
     cramzip("c", *FAST, name)
     assert cramzip("l", ":smile:[bold].cram").stdout.split()[-2:] == [name, ":smile:[bold].cram"]
-    assert f"{name} (300)" in cramzip("bench", *FAST, "--settings", "default", name).stdout
+    assert f"{name} (300 bytes)" in cramzip("bench", *FAST, "--settings", "default", name).stdout
 
 
 # -- where results go ------------------------------------------------------------------------------
@@ -1276,6 +1276,24 @@ def test_damage_is_found_before_anything_is_written(cramzip, crammed, folder):
             assert result.stderr.startswith("cramzip: a.cram: ")
             assert result.stderr.count("\n") == 1
     assert entries(folder) == ["a.cram"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda blob: blob[:9], ": the file is cut off\n"),
+        (lambda blob: blob[:-3], ": the file is damaged or cut off\n"),
+        (lambda blob: blob[:-1] + bytes([blob[-1] ^ 1]), ": the file is damaged or cut off\n"),
+        (lambda blob: b"\x1d" + blob[1:], "magic: not a cramzip file: expected 9d 43 5a, found 1d 43 5a\n"),
+    ],
+    ids=["9 bytes", "3 bytes missing", "a bit", "magic"],
+)
+def test_what_is_the_matter_with_a_file_is_said(cramzip, crammed, change, told):
+    Path("a.cram").write_bytes(change(crammed))
+    for command in ("d", "t", "l"):
+        result = cramzip(command, "a.cram")
+        assert (result.exit_code, result.stderr.count("\n")) == (3, 1)
+        assert result.stderr.endswith(told)
 
 
 def test_damage_that_only_decoding_finds_is_found(cramzip, crammed, folder):

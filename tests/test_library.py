@@ -1,10 +1,12 @@
 """The library says at once what it cannot do, and takes what is clear."""
 
 import array
+import ast
+import tomllib
 
 import numpy as np
 import pytest
-from models import PROSE, TINY_MODEL
+from models import PROSE, ROOT, TINY_MODEL
 
 import cramzip
 from cramzip import CramConfig
@@ -108,3 +110,13 @@ def test_no_more_is_decoded_than_was_asked_for(lm):
     for part in ({}, {"start": 1}, {"start": 10, "stop": 5000}):
         with pytest.raises(UsageError, match="max_size"):
             cramzip.decompress(blob, max_size=4989, **part)
+
+
+def test_the_example_uses_every_public_name_and_is_checked_strictly():
+    """`make lint` lets mypy read it as a program that knows nothing but types."""
+    program = ast.parse((ROOT / "examples" / "library.py").read_text(encoding="utf-8"))
+    used = {node.attr for node in ast.walk(program) if isinstance(node, ast.Attribute)}
+    assert used >= set(cramzip.__all__)
+    checked = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]
+    assert checked["strict"]
+    assert "examples/library.py" in checked["files"]
