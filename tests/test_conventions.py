@@ -13,20 +13,21 @@ from models import ROOT, TINY_MODEL
 from test_papers import rows
 
 from cramzip.app.manual import CODES, man_page
+from cramzip.container import reading
+from cramzip.container.records import BuiltinModel
 
 PAGE = (ROOT / "docs" / "conventions.md").read_text(encoding="utf-8")
-BOOK = b"the cat sat on the mat. " * 20
+BOOK = b"It was a dark night, and nobody was on the road. "
 TABLE = [cells for cells in rows(PAGE.splitlines()) if cells[0] != "convention"]
 
 
 @pytest.fixture
 def shelf(cramzip, folder, monkeypatch):
-    """The folder that the page describes. The level and the model are those of the environment."""
-    monkeypatch.setenv("CRAMZIP_MODEL", str(TINY_MODEL))
+    """The folder that the page describes. The level is that of the environment."""
     monkeypatch.setenv("CRAMZIP_LEVEL", "1")
     (folder / "book.txt").write_bytes(BOOK)
     (folder / "link.txt").symlink_to("book.txt")
-    assert cramzip("c", "--vectors", "0", "book.txt").exit_code == 0
+    assert cramzip("c", "book.txt").exit_code == 0
     return folder
 
 
@@ -68,7 +69,6 @@ def test_other_spellings_are_answered_with_the_right_one(cramzip, shelf, wrong, 
 
 
 def test_the_level_of_the_environment_is_that_of_the_option(cramzip, shelf, monkeypatch):
-    monkeypatch.delenv("CRAMZIP_MODEL")
     (shelf / "long.txt").write_bytes(b" ".join(b"%d" % n for n in range(400)))
     sizes = {}
     for level in ("1", "9"):
@@ -77,6 +77,16 @@ def test_the_level_of_the_environment_is_that_of_the_option(cramzip, shelf, monk
     assert sizes["1"] != sizes["9"] == cramzip("c", "-9", "-c", "long.txt").stdout_bytes
     monkeypatch.setenv("CRAMZIP_LEVEL", "1")
     assert cramzip("c", "-9", "-c", "long.txt").stdout_bytes == sizes["9"]
+
+
+@pytest.mark.usefixtures("never_stored")
+def test_the_model_of_the_environment_is_that_of_the_option(cramzip, shelf, monkeypatch):
+    monkeypatch.setenv("CRAMZIP_MODEL", str(TINY_MODEL))
+    blob = cramzip("c", "--vectors", "0", "-c", "book.txt").stdout_bytes
+    assert reading.read(blob).header.model.model_id == "local:model"
+    assert cramzip("d", "-f", "book.cram").exit_code == 0  # which was made with the built-in one
+    monkeypatch.setenv("CRAMZIP_MODEL", "")
+    assert isinstance(reading.read(cramzip("c", "-c", "book.txt").stdout_bytes).header.model, BuiltinModel)
 
 
 @pytest.mark.parametrize("level", ["0", "10", "x", "5 "])
