@@ -156,7 +156,7 @@ class Modeller:
         lengths = lane_lengths(count, n_lanes)
         teller, said = Teller(want, lengths), None
         if lanes.learning in (1, 2):
-            model = self.model if lanes.learning == 2 else None
+            model = self.model if lanes.learning == 2 and count >= 1024 else None
             learner = Learner(self.table, self.model.vocabulary_size, n_lanes, model)
             teller, said = LearningTeller(want, lengths, learner), model and learner.adapter.said
         tokens = run_lanes(self.model, firsts, count, teller, said=said)
@@ -216,9 +216,10 @@ def valid_coded(modeller):
     often = (tokens_of(LINES, modeller.table) * 3)[:260]
     yield ok("learned-lines", "lines with fields, three times", coded(len(often), told(often), Lanes(2**16, 1, 1)))
     yield ok("learned-lanes", "the same in lanes of 20", coded(len(often), told(often), Lanes(20, 1024, 1)))
-    yield ok("adapted-lines", "the same, with an adapter", coded(len(often), told(often), Lanes(2**16, 1, 2)))
-    yield ok("adapted-lanes", "in lanes of 20, with an adapter", coded(len(often), told(often), Lanes(20, 1024, 2)))
-    yield ok("adapted-one-token", "one token, with an adapter", coded(1, best, Lanes(2**16, 1, 2)))
+    many = often * (-(-1024 // len(often)))
+    adapted = Lanes(100, 1024, 2)
+    yield ok("adapted-lanes", "1,024 tokens in lanes of 100, with an adapter", coded(1024, told(many), adapted))
+    yield ok("adapted-short", "1,023 tokens, too few for an adapter", coded(1023, told(many), adapted))
     yield ok("learned-one-token", "one token, learned from", coded(1, best, LEARNING))
     repeated = coded(700, lambda t, falling: falling[int(t % 3 == 0)], Lanes(2**16, 1, 1))
     yield ok("learned-repeats", "700 tokens that repeat themselves, so that counts are halved", repeated)

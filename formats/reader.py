@@ -568,12 +568,11 @@ def decode_exact_group(model, table, header, group, payload, begin):
     coder = exact.Reciter() if group.kind == RECITED else exact.Decoder(coded_bytes(header, group, payload))
     said = None
     if header.learning and group.kind != RECITED:
-        learns = (
-            begin.learner_of(n_lanes)
-            if begin
-            else learner.Learner(table, model.vocabulary_size, n_lanes, model if header.learning == 2 else None)
-        )
-        coder, said = learner.LearningDecoder(coder, learns, group.token_count), learns.adapter and learns.adapter.said
+        adapted = model if header.learning == 2 and group.token_count >= 1024 else None
+        fresh = learner.Learner(table, model.vocabulary_size, n_lanes, adapted)
+        learns = begin.learner_of(n_lanes) if begin else fresh
+        coder = learner.LearningDecoder(coder, learns, group.token_count)
+        said = learns.adapter.said if learns.adapter else None
     firsts, before = [start] * n_lanes, None
     if begin:
         firsts, before = [model.embed(begin.last)[None]] * n_lanes, begin.sequence

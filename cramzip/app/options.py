@@ -29,13 +29,12 @@ EXPERIMENT_NAMES = (
 KIND_NAMES = ("books", "new", "random words", "files")
 STDIN_DESCRIPTOR = 0
 HELP = "--help"
-HELP = "--help"
 MODEL_VARIABLE, LEVEL_VARIABLE = "CRAMZIP_MODEL", "CRAMZIP_LEVEL"
 LEVELS = range(1, 10)
 LEVEL_NAMES = {1: ("-1", "--fast"), 9: ("-9", "--best")}
 GROUPS = (  # of options in the help of a command; what is in none of them comes before
     ("Results", ("output", "stdout", "force", "keep", "recursive", "as_json")),
-    ("What a file keeps", ("keeps_name", "strip")),
+    ("What a file keeps", ("keeps_name", "strip", "dictionary")),
     ("Size against time", ("effort", "smallest", "exact", "vectors", "bits", "context", "seed", "dtype")),
     ("Model", ("model", "revision", "download")),
     ("Machine", ("batch_size", "device", "jobs", "ray")),

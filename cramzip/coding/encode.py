@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from ..config import CramConfig
 from ..container import writing
-from ..container.records import Entry, Group, Header, OutsideModel
+from ..container.records import STANDARD_LANES, Entry, Group, Header, OutsideModel
 from ..container.stored import stored_content, stored_group, stored_groups, stored_sizes
 from ..container.wire import Bytes
 from ..workers.base import Workers
@@ -127,7 +127,17 @@ class Writer:
         described = self.method.described(header, shown_gain if has_vectors else None)
         if original.strip and isinstance(described.model, OutsideModel):
             return replace(described, model=described.model.brief)
-        return described
+        return _briefly(described, entries)
+
+
+def _briefly(header: Header, entries: Iterable[Entry]) -> Header:
+    """The header with the standard lanes, which it leaves out, where these give the same groups."""
+    lanes = header.lanes
+    if lanes is None or not lanes.learning:
+        return header
+    counts = [entry.n_tokens for entry in entries if entry.kind.is_laned]
+    is_same = all(lanes.count(n) == STANDARD_LANES.count(n) and not lanes.adapts(n) for n in counts)
+    return replace(header, lanes=STANDARD_LANES) if is_same else header
 
 
 def _is_stored_at_its_best(entries: Sequence[Entry], size: int) -> bool:

@@ -16,7 +16,6 @@ from ..exact.learner import Learner
 from ..exact.vectors import dequantised
 from ..lm.exact import ExactLM
 
-ADAPTS = 2  # of `learning`
 WORTH_A_THREAD = 16  # lanes: with fewer, waiting for each other at every step takes more time than is saved
 
 Progress = Callable[[int], None]  # is told of tokens
@@ -42,7 +41,7 @@ def decode_group(lm: ExactLM, group: Group, header: Header, progress: Progress) 
         return lanes.recite(lm.model, entry.n_tokens, options)
     if header.lanes.learning:
         learner = learner_of(lm, n_lanes, has_dictionary=header.dictionary is not None)
-        options = replace(options, learner=learner, adapts=header.lanes.learning == ADAPTS)
+        options = replace(options, learner=learner, adapts=header.lanes.adapts(entry.n_tokens))
     return lanes.decode_lanes(lm.model, bytes(coded), entry.n_tokens, n_lanes, options)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import CramConfig
 from ..container import opened, vectors, writing
-from ..container.layout import MAX_POSITIONS
+from ..container.layout import MAX_POSITIONS, MOST_LEARNING
 from ..container.records import (
     MOST_DICTIONARY_HASH,
     STANDARD_LANES,
@@ -35,7 +35,7 @@ from ..exact.lanes import Options, costs, encode_lanes, faults, lane_lengths
 from ..exact.learner import Learner
 from ..lm.exact import ExactLM
 from ..lm.identity import reference
-from .exact_decode import ADAPTS, embeddings, learner_of
+from .exact_decode import embeddings, learner_of
 from .method import Coded, Method, Progress, versions
 from .view import Chunk
 
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
 # Lanes by effort: a lane begins without context, but lanes side by side are decoded sooner.
 LANES = {1: Lanes(128, 64), 2: Lanes(256, 48), 3: Lanes(256, 48), 4: Lanes(512, 32), 5: Lanes(512, 32)}
-LANES |= {6: Lanes(1024, 24, ADAPTS), 7: Lanes(1024, 16, ADAPTS)}
-LANES |= {8: Lanes(2048, 12, ADAPTS), 9: Lanes(4096, 8, ADAPTS)}
+LANES |= {6: Lanes(1024, 24, MOST_LEARNING), 7: Lanes(1024, 16, MOST_LEARNING)}
+LANES |= {8: Lanes(2048, 12, MOST_LEARNING), 9: Lanes(4096, 8, MOST_LEARNING)}
 SEGMENT_BYTES = 2**20  # of a segment, and so about of a group
 QUICK_SEGMENT_BYTES, QUICK = 2**18, 2  # up to which effort
 CRAMMED_SEGMENT_BYTES = 2**17
@@ -135,7 +135,7 @@ class Laned(Method):
             after_start=bool(mem) and self.goal.view.after_start,
             context=self._context,
             threads=min(self.lm.threads, n_lanes),
-            adapts=self.lanes.learning == ADAPTS,
+            adapts=self.lanes.adapts(len(ids)),
             progress=lambda n: tell(crammed + (1 - crammed) * n / len(ids)),
         )
         tokens = encode_lanes(self.lm.model, ids, n_lanes, replace(options, learner=self._learner(n_lanes)))

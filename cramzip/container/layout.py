@@ -14,6 +14,7 @@ MAX_CODED_TOKENS = 2**22
 MAX_LANES = 2**10
 MAX_POSITIONS = 2**16  # of a lane
 MOST_LEARNING = 2
+LEAST_ADAPTED = 2**10  # tokens of a group
 DICTIONARY_TOKENS = 255  # of a dictionary, that the model reads
 MAX_VECTORS = 2**12
 MAX_WIDTH = 2**14

@@ -8,7 +8,7 @@ from enum import IntEnum
 from typing import ClassVar
 
 from ..errors import UsageError
-from .layout import DICTIONARY_TOKENS
+from .layout import DICTIONARY_TOKENS, LEAST_ADAPTED, MOST_LEARNING
 from .wire import CONTROL_CHARACTER, MAX_STRING, Bytes
 
 HASH_SIZES = (4, 8, 16, 32)  # bytes that are kept of the SHA-256 of the original
@@ -139,8 +139,8 @@ STANDARD = Parameters()
 class Lanes:
     """How the tokens of a group are dealt to lanes: about `tokens` to each, but to no more than `most` lanes.
 
-    `learning`: what the text so far says of the next token joins what the model says (1), and changes the states of
-    the model, too (2); or not (0).
+    `learning`: what the text so far says of the next token joins what the model says (1), and in long groups changes
+    the states of the model, too (2); or not (0).
     """
 
     tokens: int = 512
@@ -150,6 +150,10 @@ class Lanes:
     def count(self, n_tokens: int) -> int:
         """How many lanes a group of `n_tokens` has."""
         return min(self.most, -(-n_tokens // self.tokens))
+
+    def adapts(self, n_tokens: int) -> bool:
+        """Whether a group of `n_tokens` changes the states of the model."""
+        return self.learning == MOST_LEARNING and n_tokens >= LEAST_ADAPTED
 
 
 STANDARD_LANES = Lanes()
