@@ -21,7 +21,8 @@ TEXT = (
     b"Darkness, it was the spring of hope, it was the winter of despair. We had everything before us, we had nothing "
     b"before us, we were all going direct to Heaven, we were all going direct the other way.\n"
 )
-PRIMER_LOGITS = "e1384ef7819c01366a36aab6f793742d6c92ea717d05509d63e37b3f59b05088"
+LONG_TEXT = (Path(__file__).parent.parent / "examples" / "texts" / "lighthouse.txt").read_bytes()
+PRIMER_LOGITS = "0fe06bd0631eecdc023e8797db4bd4c1cfa382fefcbe52fa5b9c1558883b13fb"
 
 GROUPED = Shape(
     width=96,
@@ -262,7 +263,7 @@ def test_exact_arithmetic_costs_the_built_in_model_less_than_a_thousandth(primer
     from cramzip.lm.loading import load_model
     from cramzip.lm.source import find
 
-    tokens = primer_tokens(TEXT)
+    tokens = primer_tokens(LONG_TEXT)
     reference = load_model(find())
     with torch.inference_mode():
         expected = reference(torch.tensor([tokens])).logits[0, :-1].double()
