@@ -3,7 +3,6 @@
 import random
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,7 +67,7 @@ def there_and_back(tmp_path_factory):
         assert not any(path.exists() for path in paths.values())
         run("d", "-r", folder)
         found |= {
-            (setting, name): (Path(f"{path}.cram").read_bytes(), path.read_bytes()) for name, path in paths.items()
+            (setting, name): (path.with_suffix(".cram").read_bytes(), path.read_bytes()) for name, path in paths.items()
         }
     return found
 
