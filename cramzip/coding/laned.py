@@ -47,7 +47,6 @@ LANES = {1: Lanes(128, 64), 2: Lanes(256, 48), 3: Lanes(256, 48), 4: Lanes(512, 
 LANES |= {6: Lanes(1024, 24, MOST_LEARNING), 7: Lanes(1024, 16, MOST_LEARNING)}
 LANES |= {8: Lanes(2048, 12, MOST_LEARNING), 9: Lanes(4096, 8, MOST_LEARNING)}
 SEGMENT_BYTES = 2**20  # of a segment, and so about of a group
-QUICK_SEGMENT_BYTES, QUICK = 2**18, 2  # up to which effort
 CRAMMED_SEGMENT_BYTES = 2**17
 CRAMMING_SHARE = 0.9  # of the work on a group with vectors, as progress counts it
 NOISE_EXPONENT = 5  # floats differ from exact logits by about so little, 2^-5; what is crammed keeps clear of it
@@ -98,8 +97,6 @@ class Laned(Method):
 
             return recited_segment_size(self.goal, capacity, learns=capacity == self.expected)
         most = CRAMMED_SEGMENT_BYTES if self.n_vectors else SEGMENT_BYTES
-        if self.config.effort <= QUICK:
-            most = min(most, QUICK_SEGMENT_BYTES)
         return -(-remaining // max(1, -(-remaining // most)))
 
     def code(self, ids: Sequence[int], capacity: float, progress: Progress) -> Coded:
