@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,7 +13,10 @@ from models import ROOT
 
 import cramzip
 from cramzip import CramConfig
+from cramzip.coding.laned import Laned
 from cramzip.container import reading
+from cramzip.container.layout import MAX_POSITIONS
+from cramzip.container.records import Entry, Header, Kind, longest_lane
 from cramzip.errors import DamagedFileError, InputOutputError, UsageError, WrongModelError
 from cramzip.exact import dictionary
 from cramzip.exact.contexts import Kinds, Place
@@ -231,6 +235,22 @@ def test_files_of_the_cache_are_named_by_all_that_they_depend_on(cache, monkeypa
     assert len(list(cache.iterdir())) == 4
 
 
+def test_the_cache_tells_apart_models_that_differ_in_their_tokens_alone(cache, tmp_path, never_stored):
+    other = tmp_path / "other"
+    shutil.copytree(TINY, other)
+    file = other / "tokenizer.json"
+    content = json.loads(file.read_bytes())
+    vocabulary = content["model"]["vocab"]
+    vocabulary["a"], vocabulary["e"] = vocabulary["e"], vocabulary["a"]
+    file.write_text(json.dumps(content))
+    assert load(str(other)).fingerprint == load(str(TINY)).fingerprint
+    expected = cramzip.compress(SMALL[0], load(str(other)), dictionary=SAMPLE)
+    for path in cache.iterdir():
+        path.unlink()
+    assert cramzip.compress(SMALL[0], load(str(TINY)), dictionary=SAMPLE) != expected
+    assert cramzip.compress(SMALL[0], load(str(other)), dictionary=SAMPLE) == expected
+
+
 def test_the_cache_keeps_what_was_used_last(cache, monkeypatch):
     monkeypatch.setattr(kept, "MOST_KEPT", 2)
     names = []
@@ -358,6 +378,14 @@ def test_content_that_can_be_no_dictionary_is_refused(lm, content):
 def test_a_model_in_floats_takes_no_dictionary():
     with pytest.raises(UsageError, match="exact arithmetic"):
         cramzip.compress(SMALL[0], load(str(FLOATS)), dictionary=SAMPLE)
+
+
+@pytest.mark.parametrize("effort", range(1, 10))
+def test_the_longest_group_leaves_the_dictionary_its_positions(lm, effort):
+    method = Laned(with_dictionary(lm, SAMPLE), CramConfig(effort=effort))
+    entry = Entry(Kind.CODED, 2**20, 1, 0, 0, method.group_tokens)
+    header = Header(2**20, bytes(8), lanes=method.lanes, dictionary=bytes(8))
+    assert longest_lane(entry, header) == MAX_POSITIONS
 
 
 @pytest.mark.parametrize("config", [CramConfig(vectors=1), CramConfig(exact=True)], ids=["vectors", "exact"])

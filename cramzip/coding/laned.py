@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import CramConfig
 from ..container import opened, vectors, writing
-from ..container.layout import MAX_POSITIONS, MOST_LEARNING
+from ..container.layout import DICTIONARY_TOKENS, MAX_POSITIONS, MOST_LEARNING
 from ..container.records import (
     MOST_DICTIONARY_HASH,
     STANDARD_LANES,
@@ -69,7 +69,7 @@ class Laned(Method):
         self.lanes = _lanes(self.config)
         if self._has_dictionary:
             self.lanes = replace(self.lanes, learning=1)
-        longest = self.lanes.tokens if self.n_vectors else MAX_POSITIONS
+        longest = self.lanes.tokens if self.n_vectors else MAX_POSITIONS - self._has_dictionary * DICTIONARY_TOKENS
         self.group_tokens = 0 if config.exact else self.lanes.most * longest
         if self.n_vectors:
             self.goal = self._goal()
