@@ -21,6 +21,7 @@ from ..exact.dictionary import MOST_BYTES, Context, Seen
 from ..exact.learner import Learner
 from ..exact.llama import Model
 from ..whole import write_whole
+from .tokens import table_hash
 
 DOMAIN = b"cramzip-dictionary-1"
 WORTH_KEEPING = 2**15  # bytes: less is counted as quickly as it is read
@@ -65,7 +66,7 @@ class Dictionary:
         folder = cache_folder() if len(self.content) >= WORTH_KEEPING else None
         if folder is None:
             return self._counted()
-        file = folder / hashlib.sha256(_program() + self.hash).hexdigest()
+        file = folder / hashlib.sha256(_program() + table_hash(self._table) + self.hash).hexdigest()
         with suppress(Exception):  # what is damaged is made anew
             return _read(file, Place(Kinds([*self._table])))
         seen = self._counted()
