@@ -40,8 +40,7 @@ from .shell import EXIT_USAGE, Commands, each
 
 if TYPE_CHECKING:
     from ..config import CramConfig
-    from .records import Records
-from .report import Listed
+    from .report import Listed
 
 HELP_SETTINGS = {"help_option_names": ["-h", "--help"]}
 
