@@ -169,8 +169,9 @@ def test_the_manual_page_has_every_command_and_option():
 
 def test_the_manual_page_has_the_exit_codes_of_the_manual():
     manual = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-    told = [cells[0] for cells in rows(manual.splitlines()) if re.fullmatch(r"\d+(, \d+)?", cells[0])]
-    assert [code for code, _ in CODES] == told
+    told = [tuple(cells) for cells in rows(manual.splitlines()) if re.fullmatch(r"\d+(, \d+)?", cells[0])]
+    assert CODES[:-1] == (*told[:-1],)
+    assert CODES[-1][0] == told[-1][0]  # what these two mean is said in a word
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,15 @@ def test_the_name_of_the_original(path, kept, expected):
 
 
 @pytest.mark.parametrize(
-    ("path", "kept"), [("download", {}), ("download", {"ending": "txt"}), ("holiday.cram", {"name": ".bashrc"})]
+    ("path", "kept"),
+    [
+        ("download", {}),
+        ("download", {"ending": "txt"}),
+        ("holiday.cram", {"name": ".bashrc"}),
+        (".cram", {"ending": "txt"}),
+        ("..cram", {}),
+        ("...cram", {}),
+    ],
 )
 def test_names_that_the_user_has_to_choose(path, kept):
     with pytest.raises(UsageError, match="-o"):

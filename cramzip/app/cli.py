@@ -82,7 +82,7 @@ def _config(given: dict[str, Any], *, smallest: bool = False, exact: bool = Fals
 @click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
 @click.pass_context
 def commands(ctx: click.Context) -> None:
-    """Compress text into input vectors of a frozen language model, and recite it from them."""
+    """Compress text with a frozen language model, without loss."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help(), err=True)
         ctx.exit(EXIT_USAGE)

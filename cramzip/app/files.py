@@ -175,10 +175,11 @@ def original_path(path: Path, header: Header) -> Path:
         if header.name.startswith(".") and not path.name.startswith("."):
             raise UsageError(f"its original name is the hidden {header.name!r}; say where to write with -o")
         return path.with_name(header.name)
-    if path.suffix != SUFFIX:
-        raise UsageError("it does not say what the original was called; say where to write with -o")
     ending = f".{header.ending}" if header.ending else ""
-    return path.with_name(path.stem if path.stem.endswith(ending) else path.stem + ending)
+    name = path.stem if path.stem.endswith(ending) else path.stem + ending
+    if path.suffix != SUFFIX or name in (".", ".."):
+        raise UsageError("it does not say what the original was called; say where to write with -o")
+    return path.with_name(name)
 
 
 def beside(path: Path, ending: str) -> Path:
