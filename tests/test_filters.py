@@ -352,6 +352,14 @@ def test_escapes_become_characters():
     assert applied(16, r"\u0434 \u0430 \u0434 \U00000434") is None
 
 
+@pytest.mark.parametrize("letter", ["é", "中", "\U0001f600"])
+def test_escapes_may_be_as_long_as_a_group_and_no_longer(letter):
+    changed, original = (3 * letter).encode(), json.dumps(3 * letter)[1:-1].encode()
+    assert FILTERS[16].invert(changed, b"\0", len(original)) == original
+    with pytest.raises(DamagedFileError, match="at most"):
+        FILTERS[16].invert(changed, b"\0", len(original) - 1)
+
+
 def test_the_numbers_are_those_of_the_specification():
     assert set(FILTERS) == reference.KNOWN == {*range(1, 15), 16, *range(32, 45), 48, 49}
 

@@ -65,12 +65,19 @@ class Escapes(Filter):
             fail("digits are neither small nor large")
         digits = "04X" if parameters[0] else "04x"
         text = text_of(changed)
-        places = [found.start() for found in _CHARACTER.finditer(text)]
-        marked = list(compress(places, unpack_runs(parameters, 1, len(places))))
-        check_size(len(changed) + 4 * len(marked) + 4 * sum(text[place] > "\uffff" for place in marked), limit)
-        out = list(text)
-        for place in marked:
-            units = out[place].encode("utf-16-be")
+        flags = unpack_runs(parameters, 1, sum(1 for _ in _CHARACTER.finditer(text)))
+        growth = sum(_growth(found[0]) for found in compress(_CHARACTER.finditer(text), flags))
+        check_size(len(changed) + growth, limit)
+        out, last = [], 0
+        for found in compress(_CHARACTER.finditer(text), flags):
+            units = found[0].encode("utf-16-be")
             pairs = (int.from_bytes(units[at : at + 2], "big") for at in range(0, len(units), 2))
-            out[place] = "".join(f"\\u{unit:{digits}}" for unit in pairs)
+            out += [text[last : found.start()], *(f"\\u{unit:{digits}}" for unit in pairs)]
+            last = found.end()
+        out.append(text[last:])
         return bytes_of("".join(out))
+
+
+def _growth(character: str) -> int:
+    """Bytes that an escape has more than the character."""
+    return 4 if character < "\u0800" else 3 if character <= "\uffff" else 8
