@@ -470,6 +470,12 @@ def test_a_link_is_skipped_and_the_others_are_done(cramzip, folder):
         assert cramzip(command, "link.cram").exit_code == 0
 
 
+def test_a_link_is_skipped_and_standard_input_is_done(cramzip, folder):
+    (folder / "a").write_bytes(b"one")
+    (folder / "link").symlink_to("a")
+    assert cramzip("c", "link", "-", stdin=b"two").exit_code == 0
+
+
 def test_what_is_compressed_already_is_skipped(cramzip, folder):
     Path("book.txt").write_bytes(NOISE)
     assert cramzip("c", *FAST, "book.txt").exit_code == 0

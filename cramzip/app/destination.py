@@ -74,6 +74,7 @@ class Destination:
     def foresee(self, console: Console, argument: str) -> bool:
         """Take note of an input that is to come. False if it is skipped, or was named before."""
         if argument == files.STDIN:
+            self._named.add(argument)
             return True
         path = Path(argument)
         if not self.force and (reason := self.skip(path)):
