@@ -42,8 +42,9 @@ def shards(folder):
 @pytest.fixture
 def cache(repository, tmp_path, monkeypatch):
     """The snapshot in a cache of the Hub, with what is needed of the repository."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    model = tmp_path / "models--acme--tiny"
+    hub = tmp_path / "snapshots"  # which folders in it are called, too
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub))
+    model = hub / "models--acme--tiny"
     snapshot = model / "snapshots" / COMMIT
     for folder in (snapshot, model / "blobs", model / "refs"):
         folder.mkdir(parents=True)

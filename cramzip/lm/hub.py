@@ -49,7 +49,7 @@ def find_file(name: str, file: str, revision: str | None, *, download: bool) -> 
 
     with _told(f"{name}:{file}", download):
         found = Path(hf_hub_download(name, file, revision=revision, local_files_only=not download))
-    return FoundFile(found, found.parts[found.parts.index("snapshots") + 1] if "snapshots" in found.parts else "")
+    return FoundFile(found, found.parents[file.count("/")].name)  # in the cache, .../snapshots/COMMIT/FILE
 
 
 def find_snapshot(name: str, revision: str | None, *, download: bool) -> Path:
