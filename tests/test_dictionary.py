@@ -415,6 +415,16 @@ def test_many_files_go_there_and_back(cramzip, folder, files):
     assert [(folder / name).read_bytes() for name in files] == SMALL[:3]
 
 
+@pytest.mark.parametrize("name", ["sample", "./sample", "linked"])
+def test_the_dictionary_is_never_removed_nor_overwritten(cramzip, folder, files, name):
+    Path("linked").hardlink_to("sample")
+    result = cramzip("c", "--rm", "-D", "sample", files[0], name)
+    assert (result.exit_code, Path(files[0]).exists(), Path("sample").read_bytes()) == (2, False, SAMPLE)
+    assert f"{name}: it is the dictionary, without which nothing can be restored" in result.stderr
+    assert cramzip("c", "-f", "-D", "sample", files[1], "-o", name).exit_code == 1
+    assert Path(name).read_bytes() == SAMPLE
+
+
 def test_the_dictionary_is_read_by_the_model_once_for_all_files(cramzip, files, monkeypatch):
     read, calls = dictionary.read, []
     monkeypatch.setattr(dictionary, "read", lambda *arguments: calls.append(1) or read(*arguments))

@@ -55,8 +55,8 @@ def _identity(path: Path) -> tuple[int, int]:
 class Destination:
     """Where results go: `output` if it is given, `stdout`, or beside the input under the name that follows from it.
 
-    Neither `inputs` of the same command nor what was `written` by it are overwritten. `skip` says why an input is left
-    out, if it is; `-f` takes all of them.
+    Neither `inputs` of the same command nor what was `written` by it are overwritten. `dictionaries` are inputs, too,
+    and never removed. `skip` says why an input is left out, if it is; `-f` takes all of them.
     """
 
     output: Path | None = None
@@ -66,10 +66,16 @@ class Destination:
     skip: Callable[[Path], str | None] = lambda _: None
     inputs: FileSet = field(default_factory=FileSet)
     written: FileSet = field(default_factory=FileSet)
+    dictionaries: FileSet = field(default_factory=FileSet)
     leftovers: Leftovers = field(default_factory=Leftovers)
     _named: set[str] = field(default_factory=set)
     _targets: Counter[Path] = field(default_factory=Counter)
     _skipped: list[str] = field(default_factory=list)
+
+    def protect(self, dictionary: Path) -> None:
+        """Take note of a dictionary, without which nothing can be restored."""
+        self.inputs.add(dictionary)
+        self.dictionaries.add(dictionary)
 
     def foresee(self, console: Console, argument: str) -> bool:
         """Take note of an input that is to come. False if it is skipped, or was named before."""
@@ -102,7 +108,9 @@ class Destination:
         return InputOutputError.exit_code if self._skipped and not self._named else 0
 
     def check_place(self, argument: str) -> None:
-        """Raise UsageError if an input has no place of its own, beside which the result could go."""
+        """Raise UsageError if an input has no place of its own, beside which the result could go, or has to stay."""
+        if self.remove_source and argument != files.STDIN and Path(argument) in self.dictionaries:
+            raise UsageError("it is the dictionary, without which nothing can be restored; --rm does not remove it")
         if self.output or self.stdout or argument == files.STDIN:
             return
         if descriptor_of(Path(argument)) is not None:

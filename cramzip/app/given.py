@@ -45,6 +45,8 @@ def destination_of(given: dict[str, Any], n_files: int, *, compresses: bool = Fa
         remove_source=not given["keep"],
         skip=skip,
     )
+    if given["dictionary"]:
+        destination.protect(Path(given["dictionary"]))
     if destination.output:
         destination.check_kept(destination.output)
     return destination
