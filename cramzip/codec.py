@@ -110,11 +110,11 @@ def decompress(
 def model_for(header: Header, lm: LM | None, dictionary: Bytes | None = None) -> LM | None:
     """The model for a file: the one that is given, or else the built-in one, if it is what the file needs.
 
-    With the dictionary, if the file needs one.
+    With the dictionary, if the file needs one and the model can have one.
     """
     if lm is None and isinstance(header.model, BuiltinModel):
         lm = builtin()
-    return lm if lm is None or header.dictionary is None else _going_on(lm, dictionary)
+    return _going_on(lm, dictionary) if isinstance(lm, ExactLM) and header.dictionary is not None else lm
 
 
 def _going_on(lm: LM, dictionary: Bytes | None) -> LM:

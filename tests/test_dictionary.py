@@ -12,7 +12,7 @@ import pytest
 from models import ROOT
 
 import cramzip
-from cramzip import CramConfig
+from cramzip import CramConfig, decompress
 from cramzip.coding.laned import Laned
 from cramzip.container import reading
 from cramzip.container.layout import MAX_POSITIONS
@@ -440,6 +440,14 @@ def test_a_missing_or_another_dictionary_is_an_error_of_code_4(cramzip, folder, 
         found = cramzip(*arguments, f"{Path(files[0]).stem}.cram")
         assert found.exit_code == 4
         assert "the file needs the dictionary" in found.stderr
+
+
+def test_a_model_in_floats_is_the_wrong_one(cramzip, folder, files):
+    assert cramzip("c", "-D", "sample", files[0], "-o", "a.cram").exit_code == 0
+    result = cramzip("t", "-D", "sample", "-m", FLOATS, "a.cram")
+    assert (result.exit_code, "exact arithmetic" in result.stderr) == (4, True)
+    with pytest.raises(WrongModelError):
+        decompress(Path("a.cram").read_bytes(), load(str(FLOATS)), dictionary=SAMPLE)
 
 
 def test_list_tells_of_a_dictionary(cramzip, folder, files):

@@ -210,11 +210,9 @@ class Decompression:
         if header.dictionary is not None and self.dictionary is None:  # before a model is loaded
             raise WrongModelError(f"Dictionary_Hash: {needs_dictionary(header.dictionary)}")
         model = self.find_model(header.model) if header.model else None
-        if model is None or header.dictionary is None or self.dictionary is None:
-            return model
-        from ..lm.models import with_dictionary
+        from ..codec import model_for
 
-        return with_dictionary(model, self.dictionary)
+        return model_for(header, model, self.dictionary)
 
     def _restore(self, argument: str, file: Opened, lm: LM | None, take: Callable[[bytes], object]) -> None:
         tell_decompress(self.console, label(argument), describe(file), lm, n_jobs(self.workers))
