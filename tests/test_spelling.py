@@ -18,6 +18,8 @@ TEXT = (ROOT / "examples" / "texts" / "lighthouse.txt").read_bytes()[:200]
         (["-d", "a.cram"], ["decompress", "a.cram"]),
         (["-dc", "a.cram"], ["decompress", "-c", "a.cram"]),
         (["-c", "-d", "a.cram"], ["decompress", "-c", "a.cram"]),
+        (["-D", "sample", "-d", "a.cram"], ["decompress", "-D", "sample", "a.cram"]),
+        (["--dictionary", "sample", "-t", "a.cram"], ["test", "--dictionary", "sample", "a.cram"]),
         (["-fd", "-"], ["decompress", "-f", "-"]),
         (["--decompress", "-f", "a.cram"], ["decompress", "-f", "a.cram"]),
         (["-t", "a.cram", "b.cram"], ["test", "a.cram", "b.cram"]),

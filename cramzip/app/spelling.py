@@ -11,7 +11,9 @@ from typing import TextIO
 
 VERBS = {"z": "compress", "d": "decompress", "t": "test", "l": "list"}
 LONG = {f"--{verb}": verb for verb in VERBS.values()} | {"--uncompress": "decompress"}
-TAKES_VALUE = frozenset(("-T", "-j", "-o", "-m", "--threads", "--jobs", "--output", "--model"))  # often before a verb
+TAKES_VALUE = frozenset(  # what often stands before a verb
+    ("-T", "-j", "-o", "-m", "-D", "--threads", "--jobs", "--output", "--model", "--dictionary")
+)
 SPELLINGS = {  # what to say of options that other compressors have
     "-0": "Levels are -1 (fastest) to -9 (smallest).",
     "-e": "-9 makes the smallest file.",
