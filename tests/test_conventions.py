@@ -150,6 +150,7 @@ def test_bash_completes_files_commands_and_options(folder, shell):
     ask = "_CRAMZIP_COMPLETE=bash_complete COMP_WORDS='cramzip {}' COMP_CWORD={} cramzip < /dev/null"
     assert "plain,compress" in shell(ask.format("com", 1))
     assert shell(ask.format("d bo", 2)).startswith("file,bo")
+    assert shell(ask.format("d -D bo", 3)).startswith("file,bo")
     assert "plain,--smallest" in shell(ask.format("c --sm", 2))
 
 

@@ -174,6 +174,7 @@ dictionary_option = option(
     "-D",
     "--dictionary",
     metavar="FILE",
+    type=path_type,
     callback=not_empty,
     help="A sample of such texts, for small files; d and t need the same.",
 )
