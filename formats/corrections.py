@@ -1,4 +1,4 @@
-"""The corrections of reader.py: the range coder, and the ranks that it codes, token by token.
+"""The corrections of reader.py: the range coder, and the candidates and ranks that it codes, token by token.
 
 Knows logits and bytes, and nothing of `.cram` files. Section numbers are those of cram.md, from which alone this
 was written.
@@ -132,9 +132,12 @@ class Confidences:
         h = int(12 / self.width)
         return int(min(max(np.floor((confidence - self.shift) / self.width), -h), h - 1))
 
+    def middle(self, bucket):
+        return (bucket + 1 / 2) * self.width + self.shift
+
     def membership(self, g, bucket):
         """The Bit of the decision whether a rank is in G_g."""
-        y = (bucket + 1 / 2) * self.width + self.shift
+        y = self.middle(bucket)
         return self.bits.setdefault((min(g, 2), bucket), Bit(round(2**22 / (1 + np.exp(-y))), 128))
 
     def nearness(self, g):
@@ -143,11 +146,16 @@ class Confidences:
 
 
 class Corrections:
-    """The corrections of one group, decoded token by token."""
+    """The corrections of one group, decoded token by token.
 
-    def __init__(self, data, vocabulary_size, noise_exponent):
+    A group of `token_count` tokens that are so many that it may have candidates needs a way to make `Expectations`.
+    """
+
+    def __init__(self, data, vocabulary_size, noise_exponent, token_count=0, expectations=None):
         self.coder = RangeDecoder(data)
         self.known = Confidences(vocabulary_size, noise_exponent)
+        learns = token_count >= 256 and self.coder.bit()
+        self.expectations = expectations() if learns else None
 
     def begin_chunk(self, token_count):
         shift = self.coder.unbounded()
@@ -163,6 +171,12 @@ class Corrections:
         self.position = -1
 
     def token(self, logits):
+        token = self.next_token(logits)
+        if self.expectations:
+            self.expectations.after(token)
+        return token
+
+    def next_token(self, logits):
         self.position += 1
         if self.position in self.exceptions:
             token = self.coder.number(self.known.id_bits)
@@ -170,6 +184,10 @@ class Corrections:
             return token
 
         logits = np.maximum(np.float64(logits), -1e9)
+        if self.expectations:
+            token, logits = self.expectations.follow(self.known, logits, lambda _, bit: self.coder.decision(bit))
+            if token is not None:
+                return token
         order = np.argsort(-logits)
         g = self.rank_class(self.known.confidences(logits[order]))
         rank = self.known.first_ranks[g] + self.coder.number(index_bits(g))

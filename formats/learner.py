@@ -177,9 +177,8 @@ class Learner:
 
         `shares` are the lane's counts; `after it` is what to call with 1 if it is the token, with 0 if it is not.
         """
-        self.lists = [self.known(key) for key in self.places[lane].nine_keys()]
+        self.look(lane)
         self.m = [int(count) / 2**24 for count in shares]
-        self.blend()
         self.C = np.cumsum([0, *shares]).tolist()
         self.first, self.left, m, s, self.past = 0, 2**24 - self.V, 1.0, 1.0, []
         for v, rank in zip(self.candidates(), self.ranks, strict=False):
@@ -190,6 +189,11 @@ class Learner:
             self.first, self.left = self.first + n, self.left - (n - 1)
             m, s = max(m - self.m[v], 2.0**-24), max(s - by_blend, 2.0**-24)
             self.past.append(v)
+
+    def look(self, lane):
+        """What is known before the next token of a lane."""
+        self.lists = [self.known(key) for key in self.places[lane].nine_keys()]
+        self.blend()
 
     def blend(self):
         """Section 12.4: S, which keeps its order, and e, o, W and A."""

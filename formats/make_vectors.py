@@ -19,6 +19,7 @@ import exact_vectors
 import filter_vectors
 import numpy as np
 import reader
+from candidates import Expectations, odds
 from corrections import Confidences, index_bits
 from llama import Llama, fingerprint, read_config, read_tensors, token_table, tokenizer_hash
 from make_model import CITIES_TEXT, END, TWINS
@@ -66,30 +67,48 @@ def clear(distances, limit):
 
 
 class Writer:
-    """The corrections of one group."""
+    """The corrections of one group of `count` tokens; with a `table` of what tokens stand for, it learns."""
 
-    def __init__(self, vocabulary_size, noise):
+    def __init__(self, vocabulary_size, noise, count=0, table=None):
         self.coder, self.noise = RangeEncoder(), noise
         self.known = Confidences(vocabulary_size, noise)
+        # Exceptions are known before the first token is coded: another one finds out what will be asked for.
+        self.ahead, self.expectations = (table and Expectations(table, vocabulary_size) for _ in range(2))
+        if count >= 256:
+            self.coder.number(int(bool(table)), 1)
 
-    def chunk(self, steps, shift, spelt, near, says=None):
+    def chunk(self, steps, shift, spelt=(), near=None, says=None):
         """Codes a chunk: for each of its `steps` the token and the logits.
 
         Tokens at the positions `spelt` become exceptions without need; `near` gives for positions the n of tokens
         that are said to be near without need. `says` is a lie: Shift, Exception_Count and Positions.
         """
         self.known.set_shift(shift)
-        exceptions = [t for t, step in enumerate(steps) if t in spelt or self.is_exception(*step)]
+        exceptions = [t for t, step in enumerate(steps) if self.is_exception(*step, t in spelt)]
         shift, count, *positions = honest(says, [shift, len(exceptions), *exceptions])
         self.coder.unbounded(shift)
         self.coder.unbounded(count)
         for position in positions:
             self.coder.number(position, (len(steps) - 1).bit_length())
         for t, (token, logits) in enumerate(steps):
+            found = None
+            if self.expectations and t not in exceptions:
+                found, logits = self.expectations.follow(self.known, logits, self.decider(token))
             if t in exceptions:
                 self.coder.number(token, self.known.id_bits)
-            else:
-                self.token(token, logits, near.get(t))
+            elif found is None:
+                self.token(token, logits, (near or {}).get(t))
+            if self.expectations:
+                self.expectations.after(token)
+
+    def decider(self, token):
+        """Codes the decisions whether candidates are the token."""
+
+        def decide(v, bit):
+            self.coder.decision(bit, v == token)
+            return v == token
+
+        return decide
 
     def place(self, token, logits):
         """-> rank, rank class, the confidences that are asked for."""
@@ -98,9 +117,21 @@ class Writer:
         g = int(np.searchsorted(self.known.first_ranks, rank, side="right")) - 1
         return rank, g, self.known.confidences(np.sort(logits)[::-1])[: g + 1]
 
-    def is_exception(self, token, logits):
-        *_, asked = self.place(token, logits)
-        return clear(self.to_borders(asked), 2.1 * 2.0**-self.noise).any()
+    def is_exception(self, token, logits, is_spelt):
+        candidates = self.ahead.candidates() if self.ahead else []
+        if self.ahead:
+            self.ahead.after(token)
+        if is_spelt:
+            return True
+        asked, logits = [], logits.copy()
+        for v in candidates:
+            asked.append(odds(logits, v))
+            if v == token:
+                break
+            logits[v] = -1e9
+        else:
+            asked += list(self.place(token, logits)[2])
+        return clear(self.to_borders(np.array(asked)), 2.1 * 2.0**-self.noise).any()
 
     def to_borders(self, asked):
         """How far confidences are from all borders of buckets."""
@@ -198,11 +229,12 @@ class Modeller:
     def predicted(self, count, want, parameters=STANDARD, **how):
         return self.corrected(b"", count, want, None, parameters, **how)
 
-    def corrections(self, chunks, parameters, shifts=(0,), spelt=(), near=None, says=None, end=RangeEncoder.shortest):
+    def corrections(self, chunks, parameters, shifts=(0,), end=RangeEncoder.shortest, learns=False, **lies):
         """`shifts` are those of the chunks, by turns; `spelt`, `near` and `says` as in Writer, in every chunk."""
-        writer = Writer(self.model.vocabulary_size, parameters.noise)
+        count = sum(map(len, chunks))
+        writer = Writer(self.model.vocabulary_size, parameters.noise, count, self.table if learns else None)
         for i, steps in enumerate(chunks):
-            writer.chunk(steps, shifts[i % len(shifts)], spelt, near or {}, says)
+            writer.chunk(steps, shifts[i % len(shifts)], **lies)
         return end(writer.coder)
 
     def file(self, *groups, coding=4, gain=0, **fields):
@@ -429,6 +461,27 @@ def valid_predicted(modeller):
         "exceptions in every chunk",
         predicted(17, now_and_then, parameters, shifts=(1, 0), spelt=(1, 4)),
     )
+
+
+def valid_learning(modeller):
+    """What is long enough that candidates may come before ranks."""
+    lines = b"".join(b"%d, the rain, %d\n" % (n, n * n) for n in range(40)) + b"the rain, the rain\n" * 4
+    tokens = modeller.tokens_of(lines)
+    for what, description, count, parameters, how in [
+        ("least", "256 tokens: the fewest that learn", 256, STANDARD, {"shifts": (5,)}),
+        ("and-exceptions", "some exceptions amid candidates", 300, STANDARD, {"shifts": (5,), "spelt": (7, 250)}),
+        (
+            "in-chunks",
+            "candidates go on from chunk to chunk, with wide buckets",
+            300,
+            Parameters(10, 90, 20),
+            {"shifts": (7, 0, 22, 1)},
+        ),
+    ]:
+        group = modeller.predicted(count, told(tokens[:count]), parameters, learns=True, **how)
+        yield ok(f"learning-{what}", description, modeller.file(group, parameters=parameters))
+    group = modeller.predicted(256, now_and_then, shifts=(0,))
+    yield ok("learning-not", "256 tokens, and no candidates", modeller.file(group))
 
 
 def valid_mixed(modeller):
@@ -908,7 +961,7 @@ def invalid_corrections(modeller):
     parameters = Parameters(10, 8, 5)
     writer = Writer(len(logits), parameters.noise)
     (steps, *_), _ = modeller.follow(PREDICTED, 20, now_and_then, parameters=parameters)
-    writer.chunk(steps, 0, (), {})
+    writer.chunk(steps, 0)
     writer.coder.unbounded(1024)
     group = replace(modeller.predicted(20, now_and_then, parameters), payload=writer.coder.shortest())
     file = modeller.file(group, parameters=parameters)
@@ -957,7 +1010,7 @@ def invalid_content(modeller):
 def all_vectors():
     modeller = Modeller(HERE / "model")
     yield from valid_stored()
-    for makers in (valid_recited, valid_corrected, valid_predicted, valid_mixed):
+    for makers in (valid_recited, valid_corrected, valid_predicted, valid_learning, valid_mixed):
         yield from makers(modeller)
     yield from invalid_header(modeller)
     yield from invalid_table(modeller)

@@ -18,6 +18,7 @@ import sys
 import unicodedata
 import zlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import dictionary
@@ -26,6 +27,7 @@ import filters
 import learner
 import numpy as np
 import zstandard
+from candidates import Expectations
 from corrections import Corrections, Impossible, require_decidable
 from llama import Llama, Unsupported, fingerprint, is_exact, read_config, read_tensors, token_table, tokenizer_hash
 
@@ -588,14 +590,16 @@ def decode_exact_group(model, table, header, group, payload, begin):
     return tokens
 
 
-def decode_other_group(model, _, header, group, payload, numbers):
+def decode_other_group(model, table, header, group, payload, numbers):
     vectors = corrections = None
     if numbers is not None:
         vectors = numbers if header.vector_coding == BINARY16 else transform(numbers)
         vectors = vectors.reshape(-1, group.vector_count, model.width)
     if group.kind != RECITED:
         coded = coded_bytes(header, group, payload)
-        corrections = Corrections(coded, model.vocabulary_size, header.noise_exponent)
+        size = model.vocabulary_size
+        expectations = partial(Expectations, table, size)
+        corrections = Corrections(coded, size, header.noise_exponent, group.token_count, expectations)
     tokens = decode_tokens(model, header, group, vectors, corrections)
     if corrections:
         corrections.coder.check_end()

@@ -13,6 +13,7 @@ from ..container.records import Group, Kind
 from ..container.stored import stored_group
 from ..container.writing import modelled_group
 from ..lm.frozen import token_costs
+from .candidates import LEAST_TOKENS, Expectations, Foresight, ask, kinds_of, rank_rest
 from .corrections import TokenEncoder
 from .cram import CramResult, Goal, cram
 from .method import Progress
@@ -65,6 +66,33 @@ def _crammed(goal: Goal, rows: Sequence[Sequence[int]], progress: Progress) -> l
     return [[next(results) for _ in group] for group in chunks]
 
 
+class _Encoder:
+    """The corrections of a group, with learning or without, whichever takes less."""
+
+    def __init__(self, goal: Goal, n_tokens: int):
+        self._noise_bound = goal.noise_bound
+        size = goal.lm.vocabulary_size
+        self._plain = TokenEncoder(size, goal.noise_bound, n_tokens)
+        self._learning = self._foresight = None
+        if n_tokens >= LEAST_TOKENS:
+            kinds = kinds_of(goal.lm)
+            self._foresight = Foresight(kinds, size)
+            self._learning = TokenEncoder(size, goal.noise_bound, n_tokens, Expectations(kinds, size))
+
+    def chunk(self, logits: torch.Tensor, tokens: torch.Tensor) -> None:
+        """The next chunk: logits (T, V) at its tokens (T,)."""
+        ranked = rank(logits, tokens, self._noise_bound)
+        self._plain.chunk(ranked)
+        if self._learning is not None and self._foresight is not None:
+            candidates = self._foresight.of(tokens.tolist())
+            rest = rank_rest(ranked, logits, tokens, candidates, self._noise_bound)
+            self._learning.chunk(rest, ask(logits, candidates))
+
+    def finish(self) -> bytes:
+        encoders = [self._plain] if self._learning is None else [self._learning, self._plain]
+        return min((encoder.finish() for encoder in encoders), key=len)
+
+
 def _corrected(
     goal: Goal, row: Sequence[int], results: Sequence[CramResult], progress: Progress
 ) -> tuple[Group, float]:
@@ -73,7 +101,7 @@ def _corrected(
     `results` are the vectors of its chunks, none if there are to be none.
     """
     lm = goal.lm
-    encoder = TokenEncoder(lm.vocabulary_size, goal.noise_bound)
+    encoder = _Encoder(goal, len(row))
     chunks = goal.view.chunks(row)
     nats = 0.0
     decidable = True
@@ -84,7 +112,7 @@ def _corrected(
             break
         tokens = torch.tensor(chunk.tokens, device=logits.device)
         nats += float(token_costs(logits[None], tokens[None]).sum())
-        encoder.chunk(rank(logits, tokens, goal.noise_bound))
+        encoder.chunk(logits, tokens)
     content = lm.tokenizer.decode(row)
     payload = b"".join(vectors.pack(result.mem) for result in results) + encoder.finish()
     kind = Kind.CORRECTED if results else Kind.PREDICTED

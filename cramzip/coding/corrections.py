@@ -18,7 +18,9 @@ import numpy as np
 
 from ..container.wire import Bytes
 from ..errors import DamagedFileError
+from ..exact.contexts import Kinds
 from ..rangecoder import PROBABILITY_BITS, Bit, Decoder, Encoder
+from .candidates import LEAST_TOKENS, Asked, Candidates, Expectations
 from .ranks import SLACK, Ranked, Step, class_starts, index_bits
 
 LIMIT = 12.0  # of confidences, in nats
@@ -68,13 +70,16 @@ class _Probabilities:
         self._in_class: dict[tuple[int, int], Bit] = {}
         self._near: dict[int, Bit] = {}
 
+    def middle(self, bucket: int) -> float:
+        """The middle of a bucket, in nats."""
+        return (bucket + 0.5) * self.width + self.shift
+
     def in_class(self, rank_class: int, bucket: int) -> Bit:
         """The probability that a rank is in `rank_class`, given that it is in none before."""
         key = (min(rank_class, SEPARATE_CLASSES), bucket)
         bit = self._in_class.get(key)
         if bit is None:
-            middle = (bucket + 0.5) * self.width + self.shift
-            probability = round(2**PROBABILITY_BITS / (1 + math.exp(-middle)))
+            probability = round(2**PROBABILITY_BITS / (1 + math.exp(-self.middle(bucket))))
             bit = self._in_class[key] = Bit(probability, CONFIDENCE_COUNT)
         return bit
 
@@ -89,14 +94,21 @@ class _Probabilities:
 class TokenEncoder:
     """The corrections of one group, chunk by chunk."""
 
-    def __init__(self, vocabulary_size: int, noise_bound: float):
+    def __init__(
+        self, vocabulary_size: int, noise_bound: float, n_tokens: int = 0, expectations: Expectations | None = None
+    ):
+        """`n_tokens` of the whole group; with `expectations`, it learns."""
         self._known = _Probabilities(vocabulary_size, noise_bound)
         self._coder = Encoder()
+        self._expectations = expectations
+        if n_tokens >= LEAST_TOKENS:
+            self._coder.number(expectations is not None, 1)
 
-    def chunk(self, ranked: Ranked) -> None:
+    def chunk(self, ranked: Ranked, asked: Asked | None = None) -> None:
+        """The next chunk. With expectations, `asked` are its candidates; ranks are those without the ones that fail."""
         known, coder = self._known, self._coder
         classes = [bisect_right(known.starts, rank) - 1 for rank in ranked.ranks.tolist()]
-        index, exceptions = self._choose_shift(ranked, classes)
+        index, exceptions = self._choose_shift(*self._relied_on(ranked, classes, asked))
         known.shift = shift_of(index, known.width)
         coder.any_number(index)
         coder.any_number(len(exceptions))
@@ -105,10 +117,15 @@ class TokenEncoder:
             coder.number(position, position_bits)
         spelled_out = set(exceptions)
         buckets = bucket(ranked.confidence, known.shift, known.width).tolist()
+        asked_buckets = None if asked is None else bucket(asked.odds, known.shift, known.width).tolist()
         tokens, ranks, id_bits = ranked.tokens.tolist(), ranked.ranks.tolist(), ranked.id_bits.tolist()
         for t, rank_class in enumerate(classes):
-            if t in spelled_out:
+            is_exception = t in spelled_out
+            if is_exception:
                 coder.number(tokens[t], known.token_bits)
+            if asked_buckets is not None and self._candidate(tokens[t], asked_buckets[t], is_exception=is_exception):
+                continue
+            if is_exception:
                 continue
             for g in range(min(rank_class + 1, known.last_class)):
                 coder.bit(known.in_class(g, buckets[t][g]), g == rank_class)
@@ -117,15 +134,39 @@ class TokenEncoder:
                 coder.any_number(id_bits[t] - 1)
                 coder.number(tokens[t] & ((1 << id_bits[t]) - 1), id_bits[t])
 
-    def _choose_shift(self, ranked: Ranked, classes: list[int]) -> tuple[int, list[int]]:
+    def _candidate(self, token: int, buckets: list[int], *, is_exception: bool) -> bool:
+        """Code whether one of its candidates is the token, unless it is spelled out, and go on after it."""
+        assert self._expectations is not None
+        candidates, found = self._expectations.candidates(), False
+        for candidate, one in zip(candidates, buckets, strict=False):
+            if is_exception or found:
+                break
+            found = self._coder.bit(self._expectations.next_bit(self._known.middle(one)), candidate == token)
+            self._expectations.learn(hit=found)
+        self._expectations.move(token)
+        return found
+
+    def _relied_on(self, ranked: Ranked, classes: list[int], asked: Asked | None) -> tuple[np.ndarray, np.ndarray]:
+        """The positions and the confidences of all decisions, and the odds of candidates among these."""
+        counts = np.minimum(np.array(classes) + 1, self._known.last_class)  # decisions of each token on its rank
+        confidence = ranked.confidence
+        if asked is not None:
+            tokens = ranked.tokens.tolist()
+            counts[[token in row for token, row in zip(tokens, asked.candidates, strict=True)]] = 0
+        position, which = np.nonzero(np.arange(confidence.shape[1]) < counts[:, None])  # (T, G)
+        found = confidence[position, which]
+        if asked is None:
+            return position, found
+        lengths = np.array([len(row) for row in asked.candidates])
+        asked_at, which = np.nonzero(np.arange(asked.odds.shape[1]) < lengths[:, None])  # (T, MOST_CANDIDATES)
+        return np.concatenate([position, asked_at]), np.concatenate([found, asked.odds[asked_at, which]])
+
+    def _choose_shift(self, position: np.ndarray, confidence: np.ndarray) -> tuple[int, list[int]]:
         """The index of the cheapest shift, and the positions whose confidences come too near to a border under it."""
         known = self._known
-        counts = np.minimum(np.array(classes) + 1, known.last_class)  # decisions of each token
-        is_asked = np.arange(ranked.confidence.shape[1]) < counts[:, None]  # (T, G)
         reach = 2 * known.noise_bound * SLACK
-        is_asked &= np.abs(ranked.confidence) < LIMIT + known.width
-        position, rank_class = np.nonzero(is_asked)
-        residue = ranked.confidence[position, rank_class] % known.width
+        within = np.abs(confidence) < LIMIT + known.width
+        position, residue = position[within], confidence[within] % known.width
         ordered = np.sort(np.concatenate([residue - known.width, residue, residue + known.width]))
         border = _shifts(known.width) % known.width
         hits = np.searchsorted(ordered, border + reach, "right") - np.searchsorted(ordered, border - reach, "left")
@@ -141,11 +182,18 @@ class TokenEncoder:
 class TokenDecoder:
     """The inverse of TokenEncoder, token by token: the logits of a token need the tokens before it."""
 
-    def __init__(self, data: Bytes, vocabulary_size: int, noise_bound: float):
+    def __init__(
+        self, data: Bytes, vocabulary_size: int, noise_bound: float, n_tokens: int = 0, kinds: Kinds | None = None
+    ):
+        """`n_tokens` of the whole group; so many that it may learn need the `kinds` of tokens."""
         self._known = _Probabilities(vocabulary_size, noise_bound)
         self._vocabulary_size = vocabulary_size
         self._coder = Decoder(data)
         self._exceptions: set[int] = set()
+        self._expectations: Expectations | None = None
+        if n_tokens >= LEAST_TOKENS and self._coder.number(1):
+            assert kinds is not None
+            self._expectations = Expectations(kinds, vocabulary_size)
 
     def begin_chunk(self, n_tokens: int) -> float:
         """Read what comes before the tokens of a chunk. Returns the shift of its buckets."""
@@ -160,6 +208,26 @@ class TokenDecoder:
             raise DamagedFileError("content", "corrections: positions of exceptions are out of order")
         self._exceptions = set(positions)
         return self._known.shift
+
+    def candidates(self, t: int) -> Candidates:
+        """The tokens that come into question for token `t` of the chunk before its rank does."""
+        found = [] if self._expectations is None else self._expectations.candidates()
+        return [] if t in self._exceptions else found
+
+    def candidate(self, candidates: Candidates, buckets: list[int]) -> int | None:
+        """The one of these candidates that is the token, by the buckets of their odds; None if they all fail."""
+        assert self._expectations is not None
+        for candidate, one in zip(candidates, buckets, strict=False):
+            hit = self._coder.bit(self._expectations.next_bit(self._known.middle(one)))
+            self._expectations.learn(hit=hit)
+            if hit:
+                return candidate
+        return None
+
+    def move(self, token: int) -> None:
+        """Go on after a token whose candidates were asked for."""
+        if self._expectations is not None:
+            self._expectations.move(token)
 
     def token(self, t: int, step: Step, row: int, buckets: list[int] | None = None) -> int:
         """Token `t` of the chunk, from the logits in `row` of `step`.

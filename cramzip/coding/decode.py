@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from ..errors import DamagedFileError
 from ..lm.devices import DEVICES
 from ..lm.frozen import FrozenLM
 from ..lm.precision import usual_settings
+from .candidates import LEAST_TOKENS, kinds_of, left_out, odds
 from .corrections import TokenDecoder, bucket, bucket_width
 from .ranks import UNDECIDABLE, Step, is_decidable
 from .view import View
@@ -109,8 +110,9 @@ def decode(
 def _decode_batch(
     lm: FrozenLM, recipes: Sequence[Recipe], view: View, noise_bound: float, progress: Progress | None
 ) -> list[list[int]]:
+    kinds = kinds_of(lm) if any(recipe.n_tokens >= LEAST_TOKENS for recipe in recipes) else None
     decoders = [
-        TokenDecoder(recipe.corrections, lm.vocabulary_size, noise_bound)
+        TokenDecoder(recipe.corrections, lm.vocabulary_size, noise_bound, recipe.n_tokens, kinds)
         for recipe in recipes
         if recipe.corrections is not None
     ]
@@ -132,6 +134,42 @@ def _decode_batch(
     return tokens
 
 
+class _Rows(NamedTuple):
+    """The rows of a batch with corrections: a decoder, a length, and a shift (B, 1) for each."""
+
+    decoders: list[TokenDecoder]
+    lengths: list[int]
+    shifts: np.ndarray
+    noise_bound: float
+
+    def tokens(self, t: int, logits: torch.Tensor) -> list[int | None]:
+        """The next token of each row, from logits (B, V); None for rows that have ended."""
+        width = bucket_width(self.noise_bound)
+        going = [t < length for length in self.lengths]
+        asked = [decoder.candidates(t) if goes else [] for decoder, goes in zip(self.decoders, going, strict=True)]
+        found: list[int | None] = [None] * len(asked)
+        if any(asked):
+            decidable = is_decidable(logits).tolist()
+            if any(row and not known for row, known in zip(asked, decidable, strict=True)):
+                raise DamagedFileError("content", UNDECIDABLE)
+            buckets = bucket(np.nan_to_num(odds(logits, asked)), self.shifts, width).tolist()
+            for row, decoder in enumerate(self.decoders):
+                found[row] = decoder.candidate(asked[row], buckets[row]) if asked[row] else None
+            logits = left_out(
+                logits, [[] if token is not None else row for row, token in zip(asked, found, strict=True)]
+            )
+        if any(goes and token is None for goes, token in zip(going, found, strict=True)):
+            step = Step(logits, self.noise_bound)
+            buckets = bucket(step.confidence, self.shifts, width).tolist()
+            for row, decoder in enumerate(self.decoders):
+                if going[row] and found[row] is None:
+                    found[row] = decoder.token(t, step, row, buckets[row])
+        for decoder, token in zip(self.decoders, found, strict=True):
+            if token is not None:
+                decoder.move(token)
+        return found
+
+
 def _decode_chunk(
     lm: FrozenLM,
     inputs: torch.Tensor,
@@ -142,17 +180,12 @@ def _decode_chunk(
 ) -> list[list[int]]:
     """The next `lengths` tokens of every row after `inputs` (B, N, D)."""
     shifts = np.array([[decoder.begin_chunk(length)] for decoder, length in zip(decoders, lengths, strict=False)])
-    width = bucket_width(noise_bound)
+    rows = _Rows(decoders, lengths, shifts, noise_bound)
     decoded: list[list[int]] = []
     logits, cache = prefill(lm, inputs)
     for t in range(max(lengths)):
         if decoders:
-            step = Step(logits, noise_bound)
-            buckets = bucket(step.confidence, shifts, width).tolist()
-            picked = [
-                decoder.token(t, step, row, buckets[row]) if t < lengths[row] else lm.start
-                for row, decoder in enumerate(decoders)
-            ]
+            picked = [lm.start if token is None else token for token in rows.tokens(t, logits)]
             chosen = torch.tensor(picked, device=lm.device)
         else:
             going = torch.tensor([length > t for length in lengths], device=lm.device)

@@ -69,7 +69,7 @@ class Learner:
         self._n_candidates = min(MOST_CANDIDATES, vocabulary - 1)
         self._weights = [FIRST_WEIGHT] * (N_ORDERS + 1)  # of the blend, for each longest order
         self._ages = [WEIGHT_AGE] * (N_ORDERS + 1)
-        self._choices = [_Choice() for _ in range(self._n_candidates)]
+        self._choices = [Choice() for _ in range(self._n_candidates)]
 
     def read(self, tokens: Iterable[int]) -> None:
         """Count tokens of the first lane, without the model."""
@@ -119,7 +119,7 @@ class Learner:
         place = self._places[lane]
         keys = place.keys()
         entries = self._followers.of(keys)
-        blend = _Blend(entries, self._weights)
+        blend = Blend(entries, self._weights)
         choices, left, first = self._choices, TOTAL - self._vocabulary, 0
         chosen: list[int] = []
         model_left = blend_left = 1.0
@@ -151,7 +151,7 @@ class Learner:
         place.move(found)
         return found, first, count
 
-    def _weigh(self, blend: _Blend, token: int, by_model: float) -> None:
+    def _weigh(self, blend: Blend, token: int, by_model: float) -> None:
         """Move the weight of the blend towards its share in what was expected of this token."""
         longest, weight = blend.longest, blend.weight
         part = weight * (blend.shares.get(token, 0.0) + blend.escape * by_model)
@@ -160,7 +160,7 @@ class Learner:
         self._weights[longest] += rate * (part / ((1 - weight) * by_model + part) - weight)
 
 
-class _Blend:
+class Blend:
     """What the orders say together: shares of the tokens that they know, and `escape`, which they leave to the model.
 
     With the `weight` of all this beside the model, the model has `model_share` in all.
@@ -217,7 +217,7 @@ class _Blend:
         return found
 
 
-class _Choice:
+class Choice:
     """Whether the candidate of this rank is the token: a logistic mixture of what model, blend and contexts say."""
 
     def __init__(self) -> None:
@@ -288,7 +288,7 @@ class _Choice:
 class _Rest:
     """The range of all tokens but the `chosen`, token by token: by the model, and more for those of a blend."""
 
-    def __init__(self, sums: Counts, blend: _Blend, chosen: Sequence[int], left: int):
+    def __init__(self, sums: Counts, blend: Blend, chosen: Sequence[int], left: int):
         self._sums, self._chosen = sums, sorted(chosen)
         self._of_chosen: list[int] = [sums.item(token + 1) - sums.item(token) for token in self._chosen]
         self._model_total: int = TOTAL - sum(self._of_chosen)
