@@ -66,7 +66,7 @@ class Dictionary:
         folder = cache_folder() if len(self.content) >= WORTH_KEEPING else None
         if folder is None:
             return self._counted()
-        file = folder / hashlib.sha256(_program() + table_hash(self._table) + self.hash).hexdigest()
+        file = folder / hashlib.sha256(_program() + table_hash(tuple(self._table)) + self.hash).hexdigest()
         with suppress(Exception):  # what is damaged is made anew
             return _read(file, Place(Kinds([*self._table])))
         seen = self._counted()
