@@ -205,14 +205,17 @@ class Slow:
 )
 def test_long_jobs_are_told_at_once(capsys, size, told):
     text = (TEXT * (size // len(TEXT) + 1))[:size]
-    tell_compress(Console(), "a", text, Slow(), 1)
+    tell_compress(Console(), "a", text, Slow(), lambda: 1)
     assert capsys.readouterr().err == told
-    tell_compress(Console(quiet=True), "a", text, Slow(), 1)
-    tell_compress(Console(), "a", bytes(range(256)) * (size // 256), Slow(), 1)
+    tell_compress(Console(quiet=True), "a", text, Slow(), lambda: 1)
+    tell_compress(Console(), "a", bytes(range(256)) * (size // 256), Slow(), lambda: 1)
     assert capsys.readouterr().err == ""
 
 
-def test_estimates_grow_with_the_text_and_shrink_with_workers():
-    alone = seconds(Slow(), 10**6, 1, decodes_only=True)
-    assert alone == pytest.approx(10 * seconds(Slow(), 10**5, 1, decodes_only=True))
-    assert alone == pytest.approx(2 * seconds(Slow(), 10**6, 2, decodes_only=True))
+def test_estimates_grow_with_the_text_and_shrink_with_workers(capsys):
+    alone = seconds(Slow(), 10**6, decodes_only=True)
+    assert alone == pytest.approx(10 * seconds(Slow(), 10**5, decodes_only=True))
+    tell_compress(Console(), "a", TEXT * 37, Slow(), lambda: 7)
+    assert capsys.readouterr().err == ""
+    tell_compress(Console(), "a", TEXT * 37, Slow(), lambda: 2)
+    assert "a: about 3 minutes" in capsys.readouterr().err

@@ -15,7 +15,7 @@ import cramzip
 from cramzip import CramConfig, decompress
 from cramzip.coding.laned import Laned
 from cramzip.container import reading
-from cramzip.container.layout import MAX_POSITIONS
+from cramzip.container.layout import DICTIONARY_TOKENS, MAX_POSITIONS
 from cramzip.container.records import Entry, Header, Kind, longest_lane
 from cramzip.errors import DamagedFileError, InputOutputError, UsageError, WrongModelError
 from cramzip.exact import dictionary
@@ -498,3 +498,7 @@ def test_learning_is_the_same_whether_a_dictionary_was_kept_or_not(lm):
     assert one.learner.seen[0] == other.learner.seen[0]
     assert one.learner.seen[1].state == other.learner.seen[1].state
     assert one.last == other.last
+
+
+def test_the_format_leaves_room_for_what_the_model_reads():
+    assert CONTEXT == DICTIONARY_TOKENS

@@ -86,7 +86,7 @@ DRESSES = {
     "json": (json.dumps({"a": RUSSIAN}).encode(), json.dumps({"a": RUSSIAN}, ensure_ascii=False), ["escapes"], 4),
     "decomposed": (unicodedata.normalize("NFD", FRENCH).encode(), FRENCH, ["composed letters"], 3),
     "no-break": (ASCII.replace(" ", "\xa0").encode(), ASCII, ["no-break blanks"], 3),
-    "blanks": (ASCII.replace("\n", " \n").encode(), ASCII, ["line blanks"], 4),
+    "blanks": (NARROW.replace("\n", "   \n").encode(), NARROW, ["line blanks"], 4),
     "quoted": (re.sub("^", "# | ", NARROW, flags=re.MULTILINE).encode(), NARROW, ["prefix"], 8),
 }
 
@@ -94,7 +94,8 @@ DRESSES = {
 @pytest.mark.parametrize(("dressed", "plain", "filters", "cost"), DRESSES.values(), ids=DRESSES)
 def test_a_dress_costs_the_bytes_of_its_filters(lm, dressed, plain, filters, cost):
     (size, found), (usual, none) = compressed(dressed, lm), compressed(plain.encode(), lm)
-    assert (found, none) == ([filters], [])
+    assert [[name for name in names if name != "repeats"] for names in found] == [filters]
+    assert none in ([], [["repeats"]])
     assert size <= usual + cost + 1  # Original_Size may take a byte more
 
 

@@ -98,7 +98,7 @@ class Compression:
         # Workers are asked before a model is loaded: they may not be there.
         conditions = self.workers.conditions if self.workers else None
         writer = Writer(self.load_model(), self.config)
-        tell_compress(console, label(argument), source.data, writer.lm, n_jobs(self.workers))
+        tell_compress(console, label(argument), source.data, writer.lm, lambda: n_jobs(self.workers))
         with (
             _journal(path, source, self._identity(source, writer, conditions), console) as journal,
             console.progress(label(argument), source.size, done=journal.resumed_bytes, passes=2) as progress,
@@ -215,7 +215,7 @@ class Decompression:
         return model_for(header, model, self.dictionary)
 
     def _restore(self, argument: str, file: Opened, lm: LM | None, take: Callable[[bytes], object]) -> None:
-        tell_decompress(self.console, label(argument), describe(file), lm, n_jobs(self.workers))
+        tell_decompress(self.console, label(argument), describe(file), lm, lambda: n_jobs(self.workers))
         with self.console.progress(label(argument), file.header.original_size) as progress:
             for content in restore(file, Runner(lm, self.batch_size, self.workers, progress)):
                 take(content)

@@ -27,7 +27,7 @@ CRAMMING_SHARE = 0.9  # of the work on a group with vectors, as progress counts 
 
 def group_tokens(n_vectors: int) -> int:
     """At most so many tokens make a group."""
-    return CRAMMED_GROUP_TOKENS if n_vectors else GROUP_TOKENS
+    return min(GROUP_TOKENS, CRAMMED_GROUP_TOKENS) if n_vectors else GROUP_TOKENS
 
 
 def corrected_groups(goal: Goal, ids: Sequence[int], progress: Progress) -> tuple[list[Group], float]:

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..container.layout import DICTIONARY_TOKENS
 from .arithmetic import Floats
 from .cache import Cache
 from .contexts import ALL, COUNT_BITS, Known, Place
@@ -25,7 +24,7 @@ from .llama import Model
 from .threads import one_blas_thread
 
 MOST_BYTES = 2**20
-CONTEXT = DICTIONARY_TOKENS  # that the model reads, at most; after the start token they fill a block of the cache
+CONTEXT = 255  # that the model reads, at most; after the start token they fill a block of the cache
 BLANKS = list(b"\t\n\v\f\r ")
 COUNTS = Struct("<QQQ")  # keys, followers of all of them, bytes of the place
 

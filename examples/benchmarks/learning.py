@@ -136,7 +136,7 @@ def main():
     if given.job == "gather":
         return gather(given.texts, given.folders, given.count)
     records = []
-    with given.output.open("a") if given.output else nullcontext(sys.stderr) as out:
+    with given.output.open("a", encoding="utf-8") if given.output else nullcontext(sys.stderr) as out:
         for record in measure(given.texts, given.level):
             records.append(record)
             print(json.dumps(record), file=out, flush=True)
