@@ -8,6 +8,7 @@ formats/cram.md.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from ..exact.contexts import N_ORDERS, Followers, Kinds, Place
 from ..exact.learner import MOST_CANDIDATES, UNIT, Blend, Choice
 from ..lm.devices import summable
 from ..lm.frozen import FrozenLM
+from ..lm.tokens import TokenTable
 from ..rangecoder import PROBABILITY_BITS, Bit
 from .ranks import LEAST_LOGIT, LOGITS_AT_ONCE, Ranked, rank
 
@@ -29,7 +31,11 @@ Candidates = list[int]
 
 def kinds_of(lm: FrozenLM) -> Kinds:
     """What the bytes of a model's tokens say about lines and fields."""
-    table, size = lm.tokenizer.table, lm.vocabulary_size
+    return _kinds(lm.tokenizer.table, lm.vocabulary_size)
+
+
+@lru_cache(maxsize=1)
+def _kinds(table: TokenTable, size: int) -> Kinds:
     return Kinds([*table[:size], *[None] * (size - len(table))])
 
 
