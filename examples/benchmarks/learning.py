@@ -22,7 +22,7 @@ from pathlib import Path
 
 import cramzip
 from cramzip.app.rivals import RIVALS, installed
-from cramzip.coding import laned
+from cramzip.coding.laned import LANES
 from cramzip.filters.encodings import is_utf8
 
 SUFFIXES = {
@@ -83,12 +83,12 @@ def gather(texts, folders, count):
 @contextmanager
 def learning(level, value):
     """Lanes of a level with another parameter Learning."""
-    before = laned.LANES[level]
-    laned.LANES[level] = replace(before, learning=value)
+    before = LANES[level]
+    LANES[level] = replace(before, learning=value)
     try:
         yield
     finally:
-        laned.LANES[level] = before
+        LANES[level] = before
 
 
 def size_of(data, lm, level):
