@@ -21,6 +21,7 @@ from ..exact.dictionary import MOST_BYTES, Context, Seen
 from ..exact.learner import Learner
 from ..exact.llama import Model
 from ..whole import write_whole
+from . import folders
 from .tokens import table_hash
 
 DOMAIN = b"cramzip-dictionary-1"
@@ -77,11 +78,7 @@ class Dictionary:
 
 def cache_folder() -> Path | None:
     """Where dictionaries that were counted are kept; None for a user without a home."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    try:
-        return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "cramzip" / "dictionaries"
-    except RuntimeError:
-        return None
+    return folders.user_folder("XDG_CACHE_HOME", ".cache", "dictionaries")
 
 
 @cache

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..whole import write_whole
+from . import folders
 
 VERSION = 1  # of the facts: another version knows nothing
 MODEL_FILES = (".json", ".safetensors", ".txt", ".gguf")
@@ -27,11 +28,7 @@ Facts = dict[str, Any]
 
 def folder() -> Path | None:
     """Where the facts are; None for a user without a home."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    try:
-        return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "cramzip" / "models"
-    except RuntimeError:
-        return None
+    return folders.user_folder("XDG_CACHE_HOME", ".cache", "models")
 
 
 def recall(path: Path) -> Facts:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import struct
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 from ..errors import InputOutputError
 from ..whole import write_whole
+from . import folders
 
 SHIPPED = Path(__file__).parents[1] / "profiles"
 DIGITS = 16  # of the fingerprint, in the names of files
@@ -44,11 +44,7 @@ class Profile:
 
 def user_folder() -> Path | None:
     """Where the profiles of this user are; None for a user without a home."""
-    base = os.environ.get("XDG_CONFIG_HOME", "")
-    try:
-        return (Path(base) if Path(base).is_absolute() else Path.home() / ".config") / "cramzip" / "profiles"
-    except RuntimeError:
-        return None
+    return folders.user_folder("XDG_CONFIG_HOME", ".config", "profiles")
 
 
 def find(fingerprint: bytes) -> Profile | None:
