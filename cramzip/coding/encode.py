@@ -200,8 +200,7 @@ class _Encoder:
         if not part.is_text:
             return Segment(tuple(self._store(part.content)), self.capacity, 0.0)
         found, pieces = self._filtered(part.content)
-        hopeless = not method.config.exact and is_hopeless(method, found.content, pieces)
-        if hopeless or is_redundant(found.content):
+        if is_redundant(found.content) or (not method.config.exact and is_hopeless(method, found.content, pieces)):
             return Segment(tuple(self._store(part.content)), self.capacity, 0.0)
         progress = _scaled(self.progress, len(found.content), len(part.content))
         groups, gain = self._coded(pieces, progress)
