@@ -1,7 +1,7 @@
 """The rows that a step learns from: where they begin, how long they are, and in what dress.
 
 A compressor's chunks begin anywhere and know nothing of what came before.  So does every row: `<|bos|>`, then tokens
-from a random place of a random text.  The same step draws the same rows.
+from a random place of a random text.  The same step of the same run draws the same rows.
 """
 
 import numpy as np
@@ -21,18 +21,19 @@ def row_length(step):
 class Rows:
     """Draws rows from the ids that `pack` wrote.
 
-    `kinds` is {kind: [begin, end]}; the chance of a kind is its size times its weight, 1 without one.
+    `kinds` is {kind: [begin, end]}; the chance of a kind is its size times its weight, 1 without one.  `seen` is how
+    many tokens the weights saw before this run: a run that goes on from a model draws other rows than the one before.
     """
 
-    def __init__(self, stream, kinds, weights, tokenizer, dress=True):
-        self.stream, self.tokenizer, self.dress = stream, tokenizer, dress
+    def __init__(self, stream, kinds, weights, tokenizer, dress=True, seen=0):
+        self.stream, self.tokenizer, self.dress, self.seen = stream, tokenizer, dress, seen
         self.ranges = list(kinds.values())
         share = np.array([(end - begin) * weights.get(kind, 1.0) for kind, (begin, end) in kinds.items()])
         self.chances = share / share.sum()
 
     def draw(self, step, batch):
         """Rows of step `step`, about `batch` tokens, shape (B, length + 1); -1 fills up a row that is short."""
-        rng = np.random.default_rng([SEED, step])
+        rng = np.random.default_rng([SEED, self.seen, step])
         length = row_length(step)
         rows = np.full((max(1, batch // length), length + 1), -1, dtype=np.int64)
         rows[:, 0] = BOS_ID

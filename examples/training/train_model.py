@@ -191,8 +191,9 @@ def train_in(work, options):
         options["compile"] = schedule.left({"seconds": 0.0, "trained": 0}) > COMPILE_FROM
     pace = Pace(**{field: options[field] for field in Pace.__dataclass_fields__})
     stream = np.memmap(work / "train.bin", dtype=np.uint16, mode="r")
-    run = Run(work, model, pace, token_bytes(tokenizer), int(options["seen"]))
-    run.train(Rows(stream, kinds, weights, tokenizer, options["dress"]), schedule)
+    seen = int(options["seen"])
+    run = Run(work, model, pace, token_bytes(tokenizer), seen)
+    run.train(Rows(stream, kinds, weights, tokenizer, options["dress"], seen), schedule)
 
 
 def precision(device):
