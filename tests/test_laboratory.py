@@ -18,7 +18,7 @@ from cramzip.app import capacity as command
 from cramzip.coding.cram import LEARNING_RATE
 from cramzip.coding.view import Chunk, View
 from cramzip.errors import InputOutputError, UsageError
-from cramzip.laboratory import experiments, figures, measures, recipes, tables, texts
+from cramzip.laboratory import experiments, figures, forecast, measures, recipes, tables, texts
 from cramzip.laboratory import lab as lab_module
 from cramzip.laboratory.experiments import EXPERIMENTS
 from cramzip.laboratory.lab import Laboratory
@@ -452,13 +452,14 @@ def test_all_experiments_run_on_a_tiny_model(everything):
     assert all(len(row["right"]) == experiments.POINTS for row in rows["interpolation"])
 
 
-def test_figures_are_drawn_as_png_and_svg(everything):
+def test_figures_are_drawn_as_png_svg_and_pdf(everything):
     folder, _ = everything
     drawn = {path.stem for path in folder.glob("*.png")}
     assert drawn >= set(EXPERIMENTS) - {"similarity", "interpolation"}  # a tiny model may have no solutions to compare
     for name in drawn:
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (folder / f"{name}.svg").stat().st_size > 1000
+        assert (folder / f"{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_every_experiment_has_a_figure():
@@ -476,7 +477,7 @@ def test_solutions_are_drawn_of_several_models_side_by_side(tmp_path):
     found = [finding("similarity", cosines, name) for name in ("a", "b")] + [finding("interpolation", lines)]
     paths = figures.draw(found, tmp_path)
     assert sorted(path.name for path in paths) == sorted(path.name for path in tmp_path.iterdir())
-    assert len(paths) == 4
+    assert len(paths) == 6
 
 
 def test_without_matplotlib_figures_are_a_usage_error(tmp_path, monkeypatch):
@@ -511,9 +512,9 @@ def test_a_table_that_there_is_no_room_for_leaves_the_earlier_one(cramzip, folde
 
 
 def test_the_table_has_a_row_for_every_model_of_the_paper():
-    table = tables.capacity_table([], texts.BOOKS)
+    (table,) = tables.capacity_tables([])
     for model in PUBLISHED:
-        (row,) = (line for line in table.splitlines() if line.startswith(f"| {model.name} "))
+        (row,) = (line for line in table.markdown.splitlines() if line.startswith(f"| {model.name} "))
         assert str(model.figures[texts.BOOKS].capacity) in row
         assert row.count("not yet measured") == 4
 
@@ -522,13 +523,55 @@ def test_the_table_puts_what_was_measured_beside_what_was_published():
     rows = [capacity_row("books", 90, 60, 50, 300.0), capacity_row("books", 70, 40, 70, 500.0)]
     rows.append(capacity_row("random words", 7, 7, 7, 7.0))
     found = [finding("capacity", rows, "pythia-160m"), finding("capacity", rows, "other")]
-    table = tables.capacity_tables(found).splitlines()
-    books = table[: table.index("Random words:")]
+    of_books, of_words = tables.capacity_tables(found)
+    assert of_words.title == "Random words, n = 1 here"
+    books = of_books.markdown.splitlines()
     expected = "| Pythia-160M | 768 | 80 | ≥ 90 (80.0 ± 14.1) | 60 (50.0 ± 14.1) | 70.9 ± 11.0 | 60.0 ± 14.1 |"
     (row,) = (line for line in books if "Pythia-160M" in line)
     assert row == f"{expected} 396.4 ± 46.0 | 400.0 ± 141.4 |"
     (row,) = (line for line in books if line.startswith("| other | 8 | - | ≥ 90"))
     assert row.endswith("| - | 400.0 ± 141.4 |")
+    assert "| 7 | 7 | 61.3 | 7.0 | 501 | 7.0 |" in of_words.markdown  # one text: no deviation
+
+
+def test_a_terminal_gets_a_row_for_what_is_published_and_one_for_what_was_measured():
+    rows = [capacity_row("books", 90, 60, 50, 300.0), capacity_row("books", 70, 40, 70, 500.0)]
+    (table,) = tables.capacity_tables([finding("capacity", rows, "pythia-160m")])
+    assert list(table.lines[0].brief()) == [
+        ["Pythia-160M, paper", "768", "80", "-", "70.9 ± 11.0", "396.4 ± 46.0"],
+        ["Pythia-160M", "768", "90", "60", "60.0 ± 14.1", "400.0 ± 141.4"],
+    ]
+    assert len(list(table.lines[1].brief())) == 1
+
+
+def test_a_forecast_plays_the_searches_through_and_takes_no_trial(lab):
+    found = {
+        names: forecast.forecast(lab, names) for names in [("similarity",), ("capacity",), ("capacity", "vectors")]
+    }
+    assert found["similarity",] is None
+    assert found["capacity",].seconds > 0
+    assert found["capacity", "vectors"].memory > 2**20
+    assert not len(list(lab.store))
+
+
+def test_a_long_measuring_is_foretold(cramzip, folder, monkeypatch):
+    monkeypatch.setattr(command, "LEAST_FORETOLD", 1)
+    monkeypatch.setattr(command, "LONG", 0)
+    result = cramzip("capacity", "-m", TINY_MODEL, *QUICK, "--learning-rate", 1, "-o", "lab")
+    assert result.exit_code == 0, result.stderr
+    assert "hours, and up to " in result.stderr.splitlines()[1]
+
+
+def test_the_papers_grid_gives_way_to_what_is_asked_for(cramzip, folder, monkeypatch):
+    asked = []
+    monkeypatch.setattr(command, "measure", lambda load, request, *rest, **options: asked.append(request))
+    monkeypatch.setattr(command, "report", lambda *given, **options: "")
+    result = cramzip("capacity", "--paper", "--samples", 3, "-o", "lab")
+    assert result.exit_code == 0, result.stderr
+    (request,) = asked
+    assert request.experiments == ("capacity", "vectors")
+    assert request.plan.samples == 3
+    assert (request.plan.steps, request.plan.lengths, request.plan.vectors[-1]) == (5000, PAPER_LENGTHS, 32)
 
 
 # -- the command -----------------------------------------------------------------------------------
@@ -538,7 +581,7 @@ def test_the_command_prints_the_tables_and_keeps_them(everything):
     folder, result = everything
     assert result.stdout == (folder / "table.md").read_text(encoding="utf-8")
     assert "| model | 16 | - |" in result.stdout
-    assert "Random words:" in result.stdout
+    assert "Random words, n = " in result.stdout
 
 
 def test_plot_alone_draws_again_and_measures_nothing(cramzip, everything, monkeypatch):

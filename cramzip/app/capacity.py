@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +27,30 @@ from ..laboratory.experiments import (
     bits_per_vector,
     origin,
 )
+from ..laboratory.forecast import forecast
 from ..laboratory.lab import Laboratory, Row
 from ..laboratory.published import PAPER_LENGTHS
 from ..laboratory.store import Record, Store
-from ..laboratory.tables import capacity_tables
+from ..laboratory.tables import BRIEF_HEADINGS, capacity_tables
 from ..laboratory.texts import BOOKS, FILES, NEW, RANDOM, Document, Sampling, Text, sample, shipped_books
 from ..laboratory.trials import Plan
 from ..lm import profiles
 from ..lm.frozen import FrozenLM
 from ..whole import write_whole
 from . import files
-from .console import Console
+from .console import Console, at_terminal, human
+from .tables import Table
 
 TRIALS, FINDINGS, TABLE = "trials.jsonl", "findings.jsonl", "table.md"
+LONG = 600  # seconds; work that takes longer is told before it begins
+LEAST_FORETOLD = 20_000  # steps of all texts: for less, nobody is kept waiting by a forecast
+PAPER_GRID: dict[str, Any] = {  # of table 1 and figure 4: 50 texts of each kind, 5,000 steps
+    "experiments": ("capacity", "vectors"),
+    "samples": 50,
+    "lengths": (),
+    "vectors": (),
+    "steps": 5000,
+}
 
 
 @dataclass(frozen=True)
@@ -96,11 +109,22 @@ def measure(
         session = _Session(lm, texts, trials, findings, console, batch_size)
         rate = _learning_rate(session, request)
         console.say(f"learning rate: {rate:g}")
+        _foretell(session, replace(request.plan, learning_rate=rate), request.experiments)
         for name in request.experiments:
             if name != LEARNING_RATES:
                 session.make(name, replace(request.plan, learning_rate=rate))
         if request.save_profile:
             _save_profile(session, documents)
+
+
+def _foretell(session: _Session, plan: Plan, experiments: Sequence[str]) -> None:
+    """Say how long it will take and how much memory, if that is long."""
+    if plan.samples * plan.steps < LEAST_FORETOLD:
+        return
+    found = forecast(session.laboratory("forecast", plan), experiments)
+    if found and found.seconds > LONG:
+        memory = f", and up to {human(found.memory)} of memory" if found.memory else ""
+        session.console.say(f"{session.lm.model_id}: about {found.seconds / 3600:.1f} hours{memory}")
 
 
 @dataclass(frozen=True)
@@ -157,18 +181,29 @@ def _save_profile(session: _Session, documents: Mapping[str, list[Document]]) ->
 
 
 def report(folder: Path, console: Console, *, plot: bool) -> str:
-    """Tables of everything that the folder holds, in Markdown, also written into it; and its figures."""
+    """Tables of everything that the folder holds, also written into it in Markdown, as is what is not for a terminal;
+    and its figures.
+    """
     if not (folder / FINDINGS).exists():
         raise InputOutputError(f"{folder}: nothing has been measured into this folder")
     with Store(folder / FINDINGS, read_only=True) as findings:
         found = list(findings)
-    table = capacity_tables(found)
-    write_whole(folder / TABLE, table.encode())
+    tables = list(capacity_tables(found))
+    markdown = "\n\n".join(table.markdown for table in tables) + "\n"
+    write_whole(folder / TABLE, markdown.encode())
     if plot:
         for path in figures.draw(found, folder):
             console.detail(f"{path}")
         console.say(f"figures are in {folder}")
-    return table
+    if not at_terminal(sys.stdout):
+        return markdown
+    lines: list[str] = []
+    for table in tables:
+        shown = Table(BRIEF_HEADINGS, frozenset(BRIEF_HEADINGS[1:]))
+        for row in chain.from_iterable(line.brief() for line in table.lines):
+            shown.add(*row)
+        lines += [f"{table.title}:", "", *shown.shown(), ""]
+    return "\n".join(lines)
 
 
 def _documents(sources: Sources) -> dict[str, list[Document]]:

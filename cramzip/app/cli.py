@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from .. import __version__
 from ..errors import UsageError, VerificationError
@@ -291,6 +292,8 @@ def capacity(files: tuple[str, ...], **given: Any) -> int:
 
     with torch_needed_by("the laboratory"):
         from . import capacity as command
+    if given["paper"]:
+        given |= {name: value for name, value in command.PAPER_GRID.items() if not _is_given(name)}
     console, folder = _console(given), Path(given["output"])
     only_plot = given["plot"] and not (given["model"] or given["experiments"] or given["save_profile"])
     if not only_plot:
@@ -305,3 +308,8 @@ def capacity(files: tuple[str, ...], **given: Any) -> int:
         command.measure(lambda: as_torch(load()), request, folder, console, batch_size=given["batch_size"])
     click.echo(command.report(folder, console, plot=given["plot"]), nl=False)
     return 0
+
+
+def _is_given(name: str) -> bool:
+    """Whether an option of this command stands on the command line."""
+    return click.get_current_context().get_parameter_source(name) == ParameterSource.COMMANDLINE

@@ -311,6 +311,11 @@ laboratory_options = options(
     option(
         "--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Other texts, other starts."
     ),
+    option(
+        "--paper",
+        is_flag=True,
+        help="The paper's grid: capacity and vectors, its lengths, 50 texts of each kind, 5000 steps. Takes hours.",
+    ),
     option("--plot", is_flag=True, help="Draw figures; without -m and --experiment, of what is in the folder already."),
     option("--save-profile", is_flag=True, help="Let `c -m MODEL` start from what was found."),
 )

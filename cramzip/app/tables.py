@@ -54,7 +54,8 @@ class Table:
 
     def shown(self) -> list[str]:
         """The table as it suits stdout: whole where no terminal limits it."""
-        return self.lines(os.get_terminal_size(sys.stdout.fileno()).columns if at_terminal(sys.stdout) else None)
+        room = os.get_terminal_size(sys.stdout.fileno()).columns if at_terminal(sys.stdout) else 0
+        return self.lines(room or None)  # a terminal may not know its size
 
 
 def width(text: str) -> int:

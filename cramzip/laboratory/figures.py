@@ -1,4 +1,4 @@
-"""The figures, as PNG and SVG, of what experiments have found. Knows nothing of models but their findings."""
+"""The figures, as PNG, SVG and PDF, of what experiments have found. Knows nothing of models but their findings."""
 
 from __future__ import annotations
 

@@ -37,6 +37,11 @@ COLOURS = ("#1b6ca8", "#c8553d", "#3d8b5c", "#7b5ea7", "#b8860b", "#444444")
 GREY = "0.55"
 COLUMN, PAGE, PANEL = 3.5, 7.0, 2.5  # inches: the width of a column and of a page, the height of a panel
 DPI = 200
+FORMATS: dict[str, dict[str, Any]] = {  # without dates, so that the same findings make the same files
+    ".png": {"dpi": DPI},
+    ".svg": {"metadata": {"Date": None}},
+    ".pdf": {"metadata": {"CreationDate": None}},
+}
 WHISKERS: dict[str, Any] = {"error_kw": {"lw": 0.8, "capsize": 2, "ecolor": "0.25"}}
 
 Row = dict[str, Any]
@@ -45,11 +50,11 @@ Findings = Sequence[Record]
 
 def save(figure: Figure, path: Path) -> list[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    for ending, options in ((".png", {"dpi": DPI}), (".svg", {"metadata": {"Date": None}})):
+    for ending, options in FORMATS.items():
         drawn = io.BytesIO()
         figure.savefig(drawn, format=ending[1:], **options)
         write_whole(path.with_suffix(ending), drawn.getvalue())
-    return [path.with_suffix(".png"), path.with_suffix(".svg")]
+    return [path.with_suffix(ending) for ending in FORMATS]
 
 
 def panels(n_rows: int, n_columns: int, width: float, height: float = PANEL, **shared: Any) -> tuple[Figure, Any]:

@@ -17,6 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+
 from cramzip.exact.learner import Learner
 from cramzip.exact.llama import Llama
 from cramzip.exact.probabilities import counts, cumulated
