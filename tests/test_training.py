@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT / "examples" / "training"))
 
 import dress
 import overlap
+import share_heads
 import texts
 from loop import read_log
 from report import power_law
@@ -24,6 +25,7 @@ from rows import LENGTHS, Rows
 from schedule import Schedule
 from tokenizers import Tokenizer
 from train_model import cli
+from transformers import LlamaConfig, LlamaForCausalLM
 
 PROSE = (ROOT / "LICENSE").read_text(encoding="utf-8")
 TINY = ["--layers", 1, "--hidden", 32, "--heads", 2, "--intermediate", 64, "--batch", 1024, "--no-compile"]
@@ -300,3 +302,40 @@ def test_one_command_makes_a_model_from_a_folder_of_texts(corpus, tmp_path):
     run("all", corpus, tmp_path / "own", "--minutes", 0.01)
     lm = cramzip.load(str(tmp_path / "own"))
     assert cramzip.decompress(cramzip.compress(b"Oslo", lm), lm) == b"Oslo"
+
+
+def test_heads_whose_keys_differ_by_factors_are_shared_without_loss():
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=50, hidden_size=64, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, head_dim=16
+    )
+    old = LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        for layer in old.model.layers:
+            attention = layer.self_attn
+            keys = share_heads.as_complex(attention.k_proj.weight, 2)
+            factors = torch.randn(8, 1, dtype=keys.dtype)  # another one for each frequency
+            attention.k_proj.weight.copy_(share_heads.as_real(torch.stack([keys[0], factors * keys[0]])))
+            attention.v_proj.weight[16:] = torch.randn(16, 16) @ attention.v_proj.weight[:16]
+            attention.q_proj.weight.mul_(20)  # so that what is seen matters
+    rows = torch.randint(1, 50, (6, 65))
+    new, kept = share_heads.share(old, rows)
+    assert new.config.num_key_value_heads == 1
+    assert kept == [pytest.approx((1.0, 1.0), abs=1e-6)] * 2
+    with torch.no_grad():
+        assert torch.allclose(new(input_ids=rows).logits, old(input_ids=rows).logits, atol=1e-3)
+        old.model.layers[0].self_attn.k_proj.weight[16:].normal_(std=0.02)  # as large as the others
+    assert share_heads.share(old, rows)[1][0][0] < 0.9
+
+
+def test_a_model_with_shared_heads_is_made_by_one_command(prepared, tmp_path):
+    work, model = shutil.copytree(prepared, tmp_path / "work"), tmp_path / "model"
+    run("train", work, "--tokens", 2048, *TINY, "--key-heads", 2)
+    run("export", work, model)
+    arguments = [str(a) for a in (model, work, tmp_path / "shared", "--steps", 2)]
+    result = CliRunner().invoke(share_heads.main, arguments)
+    assert result.exit_code == 0, result.output
+    assert "of the keys" in result.output
+    run("train", shutil.copytree(prepared, tmp_path / "again"), "--tokens", 1024, "--from", tmp_path / "shared", *TINY)
+    config = json.loads((tmp_path / "again" / "config.json").read_text(encoding="utf-8"))
+    assert config["num_key_value_heads"] == 1

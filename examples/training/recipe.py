@@ -78,7 +78,7 @@ def attention(device):
     return "sdpa" if fast_bfloat16(device) else "eager"
 
 
-def make_model(vocab_size, layers, hidden, heads, intermediate):
+def make_model(vocab_size, layers, hidden, heads, key_heads, intermediate):
     """A new model, whose blocks do nothing yet."""
     config = LlamaConfig(
         vocab_size=vocab_size,
@@ -86,7 +86,7 @@ def make_model(vocab_size, layers, hidden, heads, intermediate):
         intermediate_size=intermediate,
         num_hidden_layers=layers,
         num_attention_heads=heads,
-        num_key_value_heads=heads,
+        num_key_value_heads=key_heads,
         max_position_embeddings=LONG_CONTEXT,
         tie_word_embeddings=True,
         bos_token_id=BOS_ID,

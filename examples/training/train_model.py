@@ -142,6 +142,7 @@ def time_of_clock(context, parameter, value):
 @click.option("--layers", default=4, show_default=True)
 @click.option("--hidden", default=320, show_default=True)
 @click.option("--heads", default=5, show_default=True)
+@click.option("--key-heads", default=1, show_default=True, help="Heads of keys and values, which the others share.")
 @click.option("--intermediate", default=864, show_default=True)
 @click.option("--batch", default=8192, show_default=True, help="Tokens of a step.")
 @click.option("--micro", default=4096, show_default=True, help="Tokens at once in memory.")
@@ -204,7 +205,9 @@ def first_model(options, tokenizer):
     """The model that a training begins with: that of --from, or a new one."""
     vocab = tokenizer.get_vocab_size()
     if not options["origin"]:
-        return make_model(vocab, *(options[size] for size in ("layers", "hidden", "heads", "intermediate")))
+        return make_model(
+            vocab, *(options[size] for size in ("layers", "hidden", "heads", "key_heads", "intermediate"))
+        )
     theirs = Tokenizer.from_file(str(options["origin"] / "tokenizer.json"))
     if theirs.to_str() != tokenizer.to_str():
         raise click.UsageError(f"the tokenizer in {options['origin']} is another one; give it to prepare --tokenizer")
