@@ -24,15 +24,16 @@ from cramzip.exact.probabilities import counts, cumulated
 from cramzip.exact.threads import one_blas_thread
 from cramzip.exact.weights import HEAD_WIDTH, Layer, Matrix, Shape, Weights
 
-SHIPPED = Shape(320, 4, 5, 5, 864, 4096, 10000, 1e-5, True, 0)
-SHAPES = {
-    "as it ships: 4 layers, 5 key-value heads": SHIPPED,
-    "1 key-value head": replace(SHIPPED, n_key_heads=1),
-    "1 key-value head, its weights in a wider MLP": replace(SHIPPED, n_key_heads=1, hidden=1078),
-    "3 layers": replace(SHIPPED, n_layers=3),
-    "3 layers, a wider MLP": replace(SHIPPED, n_layers=3, hidden=1040),
-    "5 layers": replace(SHIPPED, n_layers=5),
-    "a vocabulary of 2,048": replace(SHIPPED, vocabulary=2048),
+SHIPPED = Shape(320, 4, 5, 1, 864, 4096, 10000, 1e-5, True, 0)
+SHAPES = {  # all are compared with the first
+    "5 heads, each with its own keys and values": replace(SHIPPED, n_key_heads=5),
+    "1 head of keys and values, as it ships": SHIPPED,
+    "the same, what that saves in the MLP": replace(SHIPPED, hidden=1078),
+    "the same with 5 layers": replace(SHIPPED, n_layers=5),
+    "5 heads, 3 layers": replace(SHIPPED, n_key_heads=5, n_layers=3),
+    "5 heads, 3 layers, a wider MLP": replace(SHIPPED, n_key_heads=5, n_layers=3, hidden=1040),
+    "5 heads, 5 layers": replace(SHIPPED, n_key_heads=5, n_layers=5),
+    "5 heads, a vocabulary of 2,048": replace(SHIPPED, n_key_heads=5, vocabulary=2048),
     "256 wide, 4 heads, 5 layers": replace(SHIPPED, width=256, n_layers=5, n_heads=4, n_key_heads=4, hidden=688),
 }
 ROWS = 1, 8, 32
