@@ -12,7 +12,7 @@ from .source import ModelSource
 if TYPE_CHECKING:
     from .frozen import FrozenLM
 
-PACKAGES = ("torch", "transformers", "safetensors")
+PACKAGES = ("torch", "transformers", "safetensors")  # of the extra `torch`
 
 
 def in_torch(source: ModelSource, device: str = "auto") -> FrozenLM:
@@ -32,4 +32,4 @@ def torch_needed_by(what: str) -> Iterator[None]:
         package = (error.name or "").partition(".")[0]
         if package not in PACKAGES:
             raise
-        raise ModelError(f"{what} needs {package}, which is not installed: pip install {package}") from None
+        raise ModelError(f"{what} needs {package}, which is not installed: pip install 'cramzip[torch]'") from None
