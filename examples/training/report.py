@@ -204,7 +204,8 @@ def recipe_parts(work, state, weights):
         (
             "architecture",
             f"Llama, {config.num_hidden_layers} layers, hidden {config.hidden_size}, {config.num_attention_heads} "
-            f"heads, intermediate {config.intermediate_size}, tied embeddings",
+            f"heads, {config.num_key_value_heads} of keys and values, intermediate {config.intermediate_size}, "
+            "tied embeddings",
         ),
         ("tokenizer", f"byte-level BPE, {config.vocab_size} tokens; `<|bos|>` is 0, no text yields it"),
         (
