@@ -89,7 +89,7 @@ def test_what_needs_torch_says_so_in_one_line_where_it_is_missing(folder, argume
     (folder / "book.txt").write_bytes(PROSE)
     told = without_torch(folder, *arguments, "book.txt", code=ModelError.exit_code).stderr.decode()
     assert re.fullmatch(
-        r"cramzip: (book.txt: )?\S+( laboratory)? needs torch, which is not installed: pip install 'cramzip\[torch\]'\n",
+        r"cramzip: (book.txt: )?\S+( laboratory)? needs torch, which is not installed: pip install 'cramzip.torch.'\n",
         told,
     )
 
