@@ -20,7 +20,7 @@ from .container.wire import Bytes, byte_view
 from .errors import UsageError
 from .exact.lanes import costs
 from .lm.exact import ExactLM
-from .lm.models import load, with_dictionary
+from .lm.models import as_torch, load, with_dictionary
 
 if TYPE_CHECKING:
     import torch
@@ -110,10 +110,12 @@ def decompress(
 def model_for(header: Header, lm: LM | None, dictionary: Bytes | None = None) -> LM | None:
     """The model for a file: the one that is given, or else the built-in one, if it is what the file needs.
 
-    With the dictionary, if the file needs one and the model can have one.
+    With the dictionary, if the file needs one and the model can have one. In floats, if the file has ranks.
     """
     if lm is None and isinstance(header.model, BuiltinModel):
         lm = builtin()
+    if isinstance(lm, ExactLM) and lm.is_wide and header.model and not header.is_exact:
+        return as_torch(lm)
     return _going_on(lm, dictionary) if isinstance(lm, ExactLM) and header.dictionary is not None else lm
 
 
@@ -170,7 +172,6 @@ def _ideal_bits(header: Header, entry: Entry, tokens: list[int], lm: LM) -> floa
     if header.is_exact:
         assert isinstance(lm, ExactLM)
         return float(costs(lm.model, tokens, n_chunks(entry, header)).sum())
-    assert not isinstance(lm, ExactLM)
     chunks = View.of(header).chunks(tokens)
-    nats = lm.score([chunk.tokens for chunk in chunks], [chunk.context for chunk in chunks])
+    nats = as_torch(lm).score([chunk.tokens for chunk in chunks], [chunk.context for chunk in chunks])
     return sum(float(cost.sum()) for cost in nats) / math.log(2)

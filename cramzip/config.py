@@ -45,7 +45,8 @@ class CramConfig:
     `noise_exponent` k: the file withstands logits that are off by 2^-k; None for what a probe of the model finds.
     `max_steps` takes the place of the steps of the effort. `learning_rate` per step, in units of the embedding scale;
     None for that of the model's profile if `exact`, else for one that suits most models. `origin`: D numbers in these
-    units, around which vectors start; None for that of the profile, or else 0.
+    units, around which vectors start; None for that of the profile, or else 0. `ranks`: ranks of tokens by a model in
+    floats, also where exact arithmetic can run it.
     """
 
     vectors: int | None = None
@@ -61,6 +62,7 @@ class CramConfig:
     max_steps: int | None = None
     learning_rate: float | None = None
     origin: Sequence[float] | None = None
+    ranks: bool = False
 
     def __post_init__(self) -> None:
         """Raise UsageError for what makes no sense; numbers of other libraries become Python's own."""
@@ -89,6 +91,11 @@ class CramConfig:
     def n_vectors(self) -> int:
         """Vectors of each chunk of a model in floats, where nothing else is said."""
         return 1 if self.vectors is None else self.vectors
+
+    @property
+    def is_for_floats(self) -> bool:
+        """Whether something is asked for that models with float weights can do in floats alone."""
+        return self.exact or bool(self.vectors) or bool(self.context) or self.noise_exponent is not None
 
     @property
     def steps(self) -> int:

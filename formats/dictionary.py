@@ -7,7 +7,6 @@ import copy
 import re
 from itertools import pairwise
 
-from exact import Sequence
 from llama import Unsupported
 
 READ = 255  # tokens that the model reads, at most
@@ -40,7 +39,7 @@ class Start:
         for x in tokens[:-READ]:
             learner.count(0, x)
         learner.settle()
-        self.sequence = Sequence(model, READ)
+        self.sequence = model.sequence(READ)
         state = self.sequence.feed(model.embed(model.start))
         for x in tokens[-READ:]:
             shares = learner.counts(*model.logits(state))

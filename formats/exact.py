@@ -116,6 +116,8 @@ class Layer:
 class Model:
     """Weights and shape; `config` is the object in config.json, `tensors` {name: array}, int8 and float32."""
 
+    head_width = 64
+
     def __init__(self, config, tensors):
         self.read_shape(config)
         left = dict(tensors)
@@ -212,6 +214,18 @@ class Model:
     def logits(self, x):
         return self.said(*self.last(x))
 
+    def sequence(self, positions):
+        return Sequence(self, positions)
+
+    @property
+    def most_state(self):
+        """A(D)."""
+        return levels(self.width)
+
+    def most_slope(self, n_lanes):
+        """B of section 12.8."""
+        return (2**24 - 1) // (levels(self.width) * n_lanes)
+
 
 # ---------------------------------------------------------------- layers and attention (sections 4 and 5)
 
@@ -224,8 +238,8 @@ def rotate(y, turn):
 class Past:
     """Keys and values of one layer, for each key-value head and position."""
 
-    def __init__(self, heads, positions):
-        self.keys, self.values = np.zeros((2, heads, positions, 64), np.int64)
+    def __init__(self, heads, positions, width):
+        self.keys, self.values = np.zeros((2, heads, positions, width), np.int64)
         self.l, self.n = np.zeros((2, heads, positions), f32)
 
 
@@ -234,11 +248,11 @@ class Sequence:
 
     def __init__(self, model, positions):
         self.model, self.position = model, 0
-        self.pasts = [Past(model.key_heads, positions) for _ in model.layers]
+        self.pasts = [Past(model.key_heads, positions, model.head_width) for _ in model.layers]
 
     def copy(self, more):
         """The same, with room for so many positions more."""
-        other = Sequence(self.model, self.position + more)
+        other = self.model.sequence(self.position + more)
         for own, past in zip(other.pasts, self.pasts, strict=True):
             for name in ("keys", "values", "l", "n"):
                 getattr(own, name)[:, : self.position] = getattr(past, name)[:, : self.position]
@@ -286,11 +300,16 @@ class Sequence:
 # ---------------------------------------------------------------- probabilities and coder (sections 7 and 8)
 
 
+def whole_bits(n_tokens):
+    """The logarithm of W."""
+    return 24 if n_tokens <= 2**14 else 30
+
+
 def counts(y, t):
     e = power((y.max() - y) * (t * f32(256 * math.log2(math.e))))
-    total = f64(int(e.astype(np.int64).sum()))
-    found = (e * f32((2**24 - len(y)) / total)).astype(np.int64) + 1
-    found[int(np.argmax(y))] += 2**24 - int(found.sum())
+    total, whole = f64(int(e.astype(np.int64).sum())), 2 ** whole_bits(len(y))
+    found = (e * f32((whole - len(y)) / total)).astype(np.int64) + 1
+    found[int(np.argmax(y))] += whole - int(found.sum())
     return found
 
 
@@ -305,8 +324,9 @@ def chosen(low, size):
 class Decoder:
     """Tokens out of a range coder."""
 
-    def __init__(self, data):
-        self.data, self.at, self.range = data, 6, 2**48 - 1
+    def __init__(self, data, n_tokens=0):
+        """`n_tokens`: those of the model."""
+        self.data, self.at, self.range, self.bits = data, 6, 2**48 - 1, whole_bits(n_tokens)
         self.code = int.from_bytes(data[:6].ljust(6, b"\0"), "big")
 
     def token(self, y, t):
@@ -322,14 +342,14 @@ class Decoder:
         return token
 
     def target(self):
-        target = self.code // (self.range >> 24)
-        if target >= 2**24:
-            raise Impossible("coded tokens: a target of 2^24 or more")
+        target = self.code // (self.range >> self.bits)
+        if target >= 2**self.bits:
+            raise Impossible("coded tokens: no token has this target")
         return target
 
     def narrow(self, before, count):
         """Goes on in the interval that begins at `before` and is so wide."""
-        part = self.range >> 24
+        part = self.range >> self.bits
         self.code -= part * before
         self.range = part * count
         while self.range < 2**40:
@@ -372,7 +392,7 @@ def run_lanes(model, firsts, n_tokens, coder, before=None, said=None):
     and `said(q, t)` what y and t are, if that is not for the model alone to say.
     """
     said = said or model.said
-    lengths, before = lane_lengths(n_tokens, len(firsts)), before or Sequence(model, 0)
+    lengths, before = lane_lengths(n_tokens, len(firsts)), before or model.sequence(0)
     lanes = [before.copy(len(first) + length - 1) for first, length in zip(firsts, lengths, strict=True)]
     texts = [[] for _ in lanes]
     for i in order(lengths):
@@ -387,7 +407,7 @@ def run_lanes(model, firsts, n_tokens, coder, before=None, said=None):
 
 def probe(model):
     """SHA-256 of the logits, in hexadecimal digits."""
-    sequence, digest = Sequence(model, 96), hashlib.sha256()
+    sequence, digest = model.sequence(96), hashlib.sha256()
     for token in [model.start, *(n * n * 40503 % model.vocabulary_size for n in range(1, 96))]:
         y, t = model.logits(sequence.feed(model.embed(token)))
         digest.update((y * t + f32(0)).astype("<f4").tobytes())  # + 0: no negative zeros

@@ -7,7 +7,7 @@ a token costs does not matter here.
 from math import sqrt
 
 import numpy as np
-from exact import TINY, counts, f32, ints, lane_lengths, levels, order, sigmoids, stretches
+from exact import TINY, counts, f32, ints, lane_lengths, order, sigmoids, stretches, whole_bits
 
 M, ALL_64 = 0x9E3779B97F4A7C15, 2**64 - 1
 MOST_KEYS = 2**17  # of a generation
@@ -118,20 +118,22 @@ class Adapter:
     def said(self, q, t):
         """y and t from the q and t of the last norm."""
         self.state = q, t
-        changed, u = ints(((self.rows @ q).astype(f32) * self.units + q.astype(f32)) * t, levels(self.D))
+        moved = (self.rows @ q).astype(f32) * self.units + q.astype(f32)
+        changed, u = ints(moved * t, self.model.most_state)
         return self.model.head.lin(changed), u
 
     def after(self, x, shares):
         q, t = self.state
         d = -shares.astype(np.int64)
-        d[x] += 2**24
-        s = np.trunc(d.astype(f32) * (self.model.head.scales / self.largest * f32(2.0**-8))).astype(np.int64)
+        d[x] += shares.sum()
+        s = np.trunc(d.astype(f32) * (self.model.head.scales / self.largest * f32(2**16 / shares.sum())))
+        s = s.astype(np.int64)
         self.step.append((q, (s @ self.model.head.integers).astype(f32) * t))
 
     def end_step(self):
         n = len(self.step)
         q, r = np.array([q for q, _ in self.step]), np.array([r for _, r in self.step])
-        a, u = ints(r, (2**24 - 1) // (levels(self.D) * n))
+        a, u = ints(r, self.model.most_slope(n))
         k = (a.T @ q).astype(f32) * (u * (self.largest * f32(2.0**-16)))
         self.n, self.step = self.n + n, []
         self.G = self.G + k * k
@@ -145,6 +147,7 @@ class Learner:
 
     def __init__(self, table, vocabulary_size, n_lanes, model=None):
         self.table, self.V, self.adapter = table, vocabulary_size, model and Adapter(model)
+        self.whole = 2 ** whole_bits(vocabulary_size)
         self.b, self.g = np.zeros(self.V), np.ones(self.V)
         self.places = [Place() for _ in range(n_lanes)]
         self.young, self.old, self.settled = {}, {}, {}
@@ -157,7 +160,7 @@ class Learner:
         return counts(y * t + self.b.astype(f32), f32(1))
 
     def end_step(self):
-        h = self.h * 2.0**-24
+        h = self.h * (1 / self.whole)
         self.b = self.b + 0.25 * (self.x - h) / np.sqrt(self.g)
         self.g = self.g + h
         self.x[:] = self.h[:] = 0
@@ -178,16 +181,16 @@ class Learner:
         `shares` are the lane's counts; `after it` is what to call with 1 if it is the token, with 0 if it is not.
         """
         self.look(lane)
-        self.m = [int(count) / 2**24 for count in shares]
+        self.m = [int(count) / self.whole for count in shares]
         self.C = np.cumsum([0, *shares]).tolist()
-        self.first, self.left, m, s, self.past = 0, 2**24 - self.V, 1.0, 1.0, []
+        self.first, self.left, m, s, self.past = 0, self.whole - self.V, 1.0, 1.0, []
         for v, rank in zip(self.candidates(), self.ranks, strict=False):
             by_blend = self.A * self.m[v] + self.w * self.S.get(v, 0.0)
             p, learn = self.choice(rank, v, [self.m[v] / m, by_blend / s])
             n = int(self.left * p) + 1
             yield self.first, n, v, learn
             self.first, self.left = self.first + n, self.left - (n - 1)
-            m, s = max(m - self.m[v], 2.0**-24), max(s - by_blend, 2.0**-24)
+            m, s = max(m - self.m[v], 1 / self.whole), max(s - by_blend, 1 / self.whole)
             self.past.append(v)
 
     def look(self, lane):
@@ -249,8 +252,8 @@ class Learner:
         """Section 12.6: F_v for all tokens, and the end of the last."""
         past = sorted(self.past)
         held = [self.C[v + 1] - self.C[v] for v in past]
-        h = 2**24 - sum(held)
-        z, more = self.A * (h * 2.0**-24), [0] * self.V
+        h = self.whole - sum(held)
+        z, more = self.A * (h * (1 / self.whole)), [0] * self.V
         for v, share in self.S.items():
             if v not in past:
                 z = z + self.w * share

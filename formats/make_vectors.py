@@ -19,6 +19,7 @@ import exact_vectors
 import filter_vectors
 import numpy as np
 import reader
+import wide_vectors
 from candidates import Expectations, odds
 from corrections import Confidences, index_bits
 from llama import Llama, fingerprint, read_config, read_tensors, token_table, tokenizer_hash
@@ -1020,6 +1021,7 @@ def all_vectors():
     yield from invalid_corrections(modeller)
     yield from invalid_content(modeller)
     yield from exact_vectors.all_vectors(HERE / "exact_model", HERE / "model")
+    yield from wide_vectors.all_vectors(HERE / "model")
     yield from filter_vectors.all_vectors(HERE / "exact_model", modeller)
     for_floats = Modeller(HERE / "exact_model")
     yield ok(

@@ -26,6 +26,7 @@ import exact
 import filters
 import learner
 import numpy as np
+import wide
 import zstandard
 from candidates import Expectations
 from corrections import Corrections, Impossible, require_decidable
@@ -34,6 +35,7 @@ from llama import Llama, Unsupported, fingerprint, is_exact, read_config, read_t
 MAGIC = b"\x9dCZ"
 HAS_NAME, HAS_MODEL, IS_BUILTIN, IS_STANDARD, HAS_VECTORS, IS_EXACT = 0x01, 0x02, 0x04, 0x08, 0x10, 0x80
 AFTER_START = 0x08  # of Vector_Coding
+IS_WIDE = 0x80  # of Learning
 FILTERED = 0x80  # of Kind
 RAW, ZSTD, RECITED, CORRECTED, PREDICTED, CODED, PROMPTED = range(7)
 LEVELS = {1: 2, 2: 3, 3: 4, 4: 8, 5: 16, 6: 256}  # of the vector codings that have codes
@@ -144,6 +146,7 @@ class Header:
     lane_tokens: int = 512  # of exact files, in place of the four before
     lane_limit: int = 32
     learning: int = 1
+    probe: bytes | None = None  # of a model that was not made for exact arithmetic
     dictionary_hash: bytes | None = None
     vector_coding: int | None = None  # without vector block
     vectors_after_start: bool = False
@@ -214,8 +217,12 @@ def parse_model(cursor, flags, header, has_dictionary):
         header.lane_tokens = cursor.varint("Lane_Tokens")
         header.lane_limit = cursor.varint("Lane_Limit")
         header.learning = cursor.u8("Learning")
+        if header.learning & IS_WIDE and not flags & IS_BUILTIN:
+            header.learning &= ~IS_WIDE
+            header.probe = cursor.take(4, "Probe")
         require(header.learning <= 2, "header", f"Learning: {header.learning} is reserved")
-        is_standard = (header.lane_tokens, header.lane_limit, header.learning) == (512, 32, 1)
+        found = (header.lane_tokens, header.lane_limit, header.learning, header.probe)
+        is_standard = found == (512, 32, 1, None)
     else:
         header.noise_exponent = cursor.u8("Noise_Exponent")
         header.chunk_tokens = cursor.varint("Chunk_Tokens")
@@ -485,7 +492,7 @@ def open_model(folder, header, groups):
     for field, needed, here in identities:
         if needed != here[: len(needed)]:
             raise WrongModel("model", f"{field}: the file needs {needed.hex()}, this model has {here.hex()}")
-    model = exact_model(folder, config, tensors) if header.is_exact else Llama(config, tensors)
+    model = exact_model(folder, header, config, tensors) if header.is_exact else Llama(config, tensors)
     if header.vector_coding is not None and header.vector_width != model.width:
         raise WrongModel("model", f"D is {model.width} in this model, {header.vector_width} in the file")
     if header.is_exact:
@@ -513,13 +520,18 @@ def open_dictionary(content, folder, header, model, table):
     return dictionary.Start(model, tokens, learner.Learner(table, model.vocabulary_size, 1))
 
 
-def exact_model(folder, config, tensors):
-    if not is_exact(folder):
-        raise WrongModel("model", "an exact file needs a model with weights in exact.safetensors, and nowhere else")
+def exact_model(folder, header, config, tensors):
+    if is_exact(folder) != (header.probe is None):
+        raise WrongModel("model", "the file needs a model with weights in exact.safetensors, or one with others")
     try:
-        return exact.Model(config, exact.arrays(tensors))
+        if header.probe is None:
+            return exact.Model(config, exact.arrays(tensors))
+        model = wide.Model(config, tensors)
     except Unsupported as problem:
         raise WrongModel("model", str(problem)) from problem
+    if (found := wide.probe(model)[:4]) != header.probe:
+        raise WrongModel("model", f"Probe: the file needs {header.probe.hex()}, this model has {found.hex()}")
+    return model
 
 
 def decode_tokens(model, header, group, vectors, corrections):
@@ -567,7 +579,11 @@ def coded_bytes(header, group, payload):
 
 def decode_exact_group(model, table, header, group, payload, begin):
     start, n_lanes = model.embed(model.start)[None], group.parts(header)
-    coder = exact.Reciter() if group.kind == RECITED else exact.Decoder(coded_bytes(header, group, payload))
+    coder = (
+        exact.Reciter()
+        if group.kind == RECITED
+        else exact.Decoder(coded_bytes(header, group, payload), model.vocabulary_size)
+    )
     said = None
     if header.learning and group.kind != RECITED:
         adapted = model if header.learning == 2 and group.token_count >= 1024 else None

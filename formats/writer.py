@@ -104,14 +104,15 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Lanes:
-    """The parameters of an exact file: Lane_Tokens, Lane_Limit and Learning."""
+    """The parameters of an exact file: Lane_Tokens, Lane_Limit, Learning and Probe."""
 
     tokens: int | bytes = 512
     limit: int | bytes = 32
     learning: int = 0
+    probe: bytes = b""
 
     def __bytes__(self):
-        return varint(self.tokens) + varint(self.limit) + bytes([self.learning])
+        return varint(self.tokens) + varint(self.limit) + bytes([self.learning]) + self.probe
 
 
 STANDARD, STANDARD_LANES = Parameters(), Lanes(learning=1)

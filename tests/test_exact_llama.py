@@ -9,10 +9,10 @@ import pytest
 
 from cramzip.errors import ModelError
 from cramzip.exact import WEIGHTS_NAME, llama, probe, weights
-from cramzip.exact.cache import BLOCK, WINDOW
+from cramzip.exact.cache import WINDOW
 from cramzip.exact.llama import Llama
 from cramzip.exact.product import Product
-from cramzip.exact.weights import Matrix, Shape, assemble, quantise
+from cramzip.exact.weights import BLOCK, Matrix, Shape, assemble, quantise
 
 PRIMER = Path(weights.__file__).parent.parent / "models" / "primer"
 TEXT = (

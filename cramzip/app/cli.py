@@ -73,6 +73,7 @@ def _config(given: dict[str, Any], *, smallest: bool = False, exact: bool = Fals
         seed=given["seed"],
         batch_size=given["batch_size"],
         dtype=given["dtype"],
+        ranks=given["ranks"],
     )
 
 

@@ -65,7 +65,7 @@ def _choices(described: Description) -> list[tuple[str, str]]:
         rows = [
             ("tokens", f"{described.n_tokens:,} in {count(described.n_chunks, 'lane')}"),
             ("vectors", _vectors(described)),
-            ("arithmetic", "exact, the same bits on every machine"),
+            ("arithmetic", f"exact, the same bits on every machine{_probe(described)}"),
         ]
     else:
         seen = f"after up to {parameters.context_tokens:,} seen"
@@ -89,6 +89,11 @@ def _choices(described: Description) -> list[tuple[str, str]]:
         ("fingerprint", model.fingerprint.hex()),
         ("tokenizer", model.tokenizer_hash.hex()),
     ]
+
+
+def _probe(described: Description) -> str:
+    probe = described.header.probe
+    return "" if probe is None else f"; a model with float weights, probe {probe.hex()}"
 
 
 def _filters(described: Description) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..coding.chunking import next_segment
+from ..lm.exact import ExactLM
 from .console import Console, count, human
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def seconds(lm: LM, size: int, *, decodes_only: bool) -> float:
     if lm.device != "cpu":
         return 0.0
     exact = EXACT_DECOMPRESS if decodes_only else EXACT_COMPRESS
-    return size * lm.n_parameters / (exact if lm.source.is_exact else FLOATS)
+    return size * lm.n_parameters / (exact if isinstance(lm, ExactLM) else FLOATS)
 
 
 def _tell(console: Console, subject: str, size: int, expected: float, jobs: Callable[[], int]) -> None:

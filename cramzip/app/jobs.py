@@ -35,7 +35,7 @@ from .destination import Destination, place
 from .estimate import tell_compress, tell_decompress
 from .files import Source, label
 from .journal import Journal
-from .models import FindModel, LoadModel
+from .models import FindModel, LoadModel, made_ready
 
 if TYPE_CHECKING:
     from ..coding.encode import Writer
@@ -98,6 +98,7 @@ class Compression:
         # Workers are asked before a model is loaded: they may not be there.
         conditions = self.workers.conditions if self.workers else None
         writer = Writer(self.load_model(), self.config)
+        made_ready(writer.lm, console)
         tell_compress(console, label(argument), source.data, writer.lm, lambda: n_jobs(self.workers))
         with (
             _journal(path, source, self._identity(source, writer, conditions), console) as journal,
@@ -212,7 +213,10 @@ class Decompression:
         model = self.find_model(header.model) if header.model else None
         from ..codec import model_for
 
-        return model_for(header, model, self.dictionary)
+        found = model_for(header, model, self.dictionary)
+        if found is not None:
+            made_ready(found, self.console)
+        return found
 
     def _restore(self, argument: str, file: Opened, lm: LM | None, take: Callable[[bytes], object]) -> None:
         tell_decompress(self.console, label(argument), describe(file), lm, lambda: n_jobs(self.workers))

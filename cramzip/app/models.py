@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from ..errors import InputOutputError, MissingModelError
 from ..lm.identity import ModelReference, locate
 from . import files
-from .console import Console
+from .console import Console, human
 
 if TYPE_CHECKING:
     from ..lm.models import LM
+
+MUCH_MEMORY = 4 * 10**9  # bytes; what takes less is not told
 
 LoadModel = Callable[[], "LM"]
 FindModel = Callable[[ModelReference], "LM"]
@@ -31,6 +33,17 @@ def model_loader(name: str | None, revision: str | None, device: str, console: C
         return model
 
     return load
+
+
+def made_ready(lm: LM, console: Console) -> None:
+    """Load what takes time and memory of a model in exact arithmetic, if it is not there yet, and say so before."""
+    from ..lm.exact import ExactLM
+
+    if isinstance(lm, ExactLM) and not lm.is_loaded:
+        if lm.memory > MUCH_MEMORY:
+            console.say(f"{lm.model_id} takes about {human(lm.memory)} of memory")
+        with console.waiting(f"making integers of {lm.model_id}"):
+            lm.model  # noqa: B018
 
 
 def dictionary_of(path: str | None) -> bytes | None:

@@ -35,7 +35,7 @@ LEVEL_NAMES = {1: ("-1", "--fast"), 9: ("-9", "--best")}
 GROUPS = (  # of options in the help of a command; what is in none of them comes before
     ("Results", ("output", "stdout", "force", "keep", "recursive", "as_json")),
     ("What a file keeps", ("keeps_name", "strip", "dictionary")),
-    ("Size against time", ("effort", "smallest", "exact", "vectors", "bits", "context", "seed", "dtype")),
+    ("Size against time", ("effort", "smallest", "exact", "vectors", "bits", "context", "seed", "dtype", "ranks")),
     ("Model", ("model", "revision", "download")),
     ("Machine", ("batch_size", "device", "jobs", "ray")),
     ("Messages", ("quiet", "verbose", "progress", "debug", HELP)),
@@ -217,7 +217,7 @@ cramming_options = options(
         "--vectors",
         type=click.IntRange(0, 4096),
         metavar="M",
-        help="Vectors per chunk or lane, which seldom pay; 0: none.  [default: 0; 1 with -m]",
+        help="Vectors per chunk or lane, which seldom pay; 0: none.  [default: 0; 1 with ranks]",
     ),
     option(
         "--bits",
@@ -228,7 +228,7 @@ cramming_options = options(
         "--context",
         type=click.IntRange(0, 2**16),
         metavar="N",
-        help="Tokens before a chunk that it sees, with -m.  [default: by model]",
+        help="Tokens before a chunk that it sees, with ranks.  [default: by model]",
     ),
     option(
         "--seed",
@@ -247,6 +247,7 @@ cramming_options = options(
         show_default=True,
         help="Precision of cramming; decoding is always float32.",
     ),
+    option("--ranks", is_flag=True, help="Ranks of a model in floats, also where exact arithmetic can run it."),
 )
 
 laboratory_options = options(

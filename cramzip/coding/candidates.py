@@ -16,7 +16,7 @@ import torch
 
 from ..exact.arithmetic import SIGMOID_STEPS, sigmoids
 from ..exact.contexts import N_ORDERS, Followers, Kinds, Place
-from ..exact.learner import MOST_CANDIDATES, UNIT, Blend, Choice
+from ..exact.learner import MOST_CANDIDATES, Blend, Choice
 from ..lm.devices import summable
 from ..lm.frozen import FrozenLM
 from ..lm.tokens import TokenTable
@@ -24,6 +24,7 @@ from ..rangecoder import PROBABILITY_BITS, Bit
 from .ranks import LEAST_LOGIT, LOGITS_AT_ONCE, Ranked, rank
 
 LEAST_TOKENS = 256  # of a group that learns
+UNIT = 2.0**-24  # the least that is left for the next candidate
 WEIGHTS = [0.5] * (N_ORDERS + 1)  # of the blend beside the model: to learn them takes the model's own numbers
 _MIDDLE = len(sigmoids()) // 2
 Candidates = list[int]

@@ -18,6 +18,7 @@ from ..container import writing
 from ..container.records import STANDARD_LANES, Entry, Group, Header, OutsideModel
 from ..container.stored import stored_content, stored_group, stored_groups, stored_sizes
 from ..container.wire import Bytes
+from ..errors import UsageError
 from ..workers.base import Workers
 from .chunking import is_redundant, next_segment
 from .hopeless import is_hopeless
@@ -36,24 +37,30 @@ EXACT_CAPACITY_RANGE = (1 / 16, 16.0)  # of what was expected
 
 
 def method_of(lm: LM, config: CramConfig) -> Method:
-    """What suits a model. Raises UsageError if it cannot do what is asked for."""
-    from ..lm.exact import ExactLM
+    """What suits a model. Raises UsageError if it cannot do what is asked for.
 
-    if isinstance(lm, ExactLM):
+    A model that was not made for exact arithmetic has ranks where vectors, a context or a noise are asked for.
+    """
+    from ..lm.exact import ExactLM
+    from ..lm.models import as_torch
+
+    if isinstance(lm, ExactLM) and not config.ranks and not (lm.is_wide and config.is_for_floats):
         from .laned import Laned
 
         return Laned(lm, config)
+    if isinstance(lm, ExactLM) and lm.dictionary:
+        raise UsageError("dictionary: ranks have none")
     from .ranked import Ranked
 
-    return Ranked(lm, config)
+    return Ranked(as_torch(lm), config)
 
 
 class Writer:
     """Who writes: a model, and how a text is crammed. Raises UsageError if the model cannot do it so."""
 
     def __init__(self, lm: LM, config: CramConfig):
-        self.lm = lm
         self.method = method_of(lm, config)
+        self.lm = self.method.lm
 
     @property
     def goal(self) -> Goal:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import CramConfig
 from ..container import opened, vectors, writing
-from ..container.layout import DICTIONARY_TOKENS, MAX_POSITIONS, MOST_LEARNING
+from ..container.layout import DICTIONARY_TOKENS, MAX_POSITIONS, MOST_LEARNING, PROBE_SIZE
 from ..container.records import (
     MOST_DICTIONARY_HASH,
     STANDARD_LANES,
@@ -29,10 +29,10 @@ from ..container.vectors import QuantizedMem
 from ..container.wire import Bytes
 from ..container.writing import modelled_group
 from ..errors import UsageError
-from ..exact.cache import BLOCK
 from ..exact.dictionary import Context
 from ..exact.lanes import Options, costs, encode_lanes, faults, lane_lengths
 from ..exact.learner import Learner
+from ..exact.weights import BLOCK
 from ..lm.exact import ExactLM
 from ..lm.identity import reference
 from .exact_decode import embeddings, learner_of
@@ -200,7 +200,8 @@ class Laned(Method):
 
     def described(self, header: Header, gain: float | None) -> Header:
         block = None if gain is None else self.goal.described(gain)
-        header = replace(header, model=reference(self.lm), vectors=block, lanes=self.lanes)
+        probe = self.lm.probe[:PROBE_SIZE] if self.lm.probe else None
+        header = replace(header, model=reference(self.lm), vectors=block, lanes=self.lanes, probe=probe)
         if self.lm.dictionary is None:
             return header
         size = min(len(header.original_hash), MOST_DICTIONARY_HASH)

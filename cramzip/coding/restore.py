@@ -139,6 +139,8 @@ def check_model(file: Opened, lm: LM | None) -> None:
     if header.vectors and header.vectors.width != lm.width:
         raise WrongModelError(f"Vector_Width: the file needs {header.vectors.width}, {lm.model_id} has {lm.width}")
     if header.is_exact:
+        assert isinstance(lm, ExactLM)
+        _require_probe(lm, header.probe)
         return
     view = View.of(header)
     if view.start_token >= lm.vocabulary_size:
@@ -158,6 +160,20 @@ def _require_dictionary(lm: ExactLM, needed: bytes) -> None:
         )
 
 
+def _require_probe(lm: ExactLM, needed: bytes | None) -> None:
+    if (needed is None) == lm.is_wide:
+        kinds = "integer weights", "float weights"
+        raise WrongModelError(
+            f"the file needs a model with {kinds[not lm.is_wide]}, {lm.model_id} has {kinds[lm.is_wide]}"
+        )
+    found = lm.probe
+    if needed is not None and found is not None and found[: len(needed)] != needed:
+        raise WrongModelError(
+            f"Probe: the file needs {needed.hex()}, {lm.model_id} gives {found[: len(needed)].hex()} here: one of two "
+            "machines does not compute as it should, or the file was made with another start token"
+        )
+
+
 def needs_dictionary(needed: bytes) -> str:
     """What people are told of a file that needs a dictionary with this hash."""
     return f"the file needs the dictionary {needed.hex()}; say with -D which file that is"
@@ -166,7 +182,7 @@ def needs_dictionary(needed: bytes) -> str:
 def _suited(lm: LM, header: Header) -> LM:
     """The model as a file needs it: in exact arithmetic, or in floats. Raises WrongModelError."""
     if header.is_exact and not isinstance(lm, ExactLM):
-        raise WrongModelError(f"the file needs exact arithmetic, and {lm.model_id} has no integer weights")
+        raise WrongModelError(f"the file needs exact arithmetic, which cannot run {lm.model_id}")
     return lm if header.is_exact else as_torch(lm)
 
 

@@ -27,6 +27,7 @@ from .layout import (
     IS_EXACT,
     IS_FILTERED,
     IS_STANDARD,
+    IS_WIDE,
     MAGIC,
     MAX_CODED_TOKENS,
     MAX_GAIN,
@@ -39,6 +40,7 @@ from .layout import (
     MIN_ENTRY_SIZE,
     MOST_LEARNING,
     NOISE_EXPONENTS,
+    PROBE_SIZE,
     VERSION,
 )
 from .opened import Opened, filters, split
@@ -185,13 +187,13 @@ def _parse_header(cursor: Cursor) -> tuple[Header, int]:
     elif has_model:
         model = _outside_model(cursor)
     dictionary = cursor.take(min(len(original_hash), MOST_DICTIONARY_HASH)) if has_dictionary else None
-    parameters, lanes = STANDARD, STANDARD_LANES if flags & IS_EXACT else None
+    parameters, lanes, probe = STANDARD, STANDARD_LANES if flags & IS_EXACT else None, None
     if has_model and not flags & IS_STANDARD:
         if lanes:
-            lanes = Lanes(cursor.varint(), cursor.varint(), _learning(cursor))
+            lanes, probe = _lanes(cursor, is_builtin=bool(flags & BUILTIN))
         else:
             parameters = Parameters(cursor.u8(), cursor.varint(), cursor.varint(), cursor.varint())
-        if (lanes or parameters) in (STANDARD_LANES, STANDARD):
+        if probe is None and (lanes or parameters) in (STANDARD_LANES, STANDARD):
             cursor.fail("Flags: bit 3 is not set, but the parameters are the standard ones")
     block = None
     if flags & HAS_VECTORS:
@@ -200,7 +202,7 @@ def _parse_header(cursor: Cursor) -> tuple[Header, int]:
             block = Vectors.from_code(code, width, gain - 1 if gain else None)
         except ValueError:
             cursor.fail(f"Vector_Coding: {code} is reserved")
-    header = Header(original_size, original_hash, name, model, parameters, block, lanes, ending, dictionary)
+    header = Header(original_size, original_hash, name, model, parameters, block, lanes, ending, dictionary, probe)
     return header, cursor.varint()
 
 
@@ -210,10 +212,14 @@ def _outside_model(cursor: Cursor) -> OutsideModel:
     return OutsideModel("", "", cursor.take(DIGEST_SIZE), cursor.take(DIGEST_SIZE))
 
 
-def _learning(cursor: Cursor) -> int:
-    if (value := cursor.u8()) > MOST_LEARNING:
+def _lanes(cursor: Cursor, *, is_builtin: bool) -> tuple[Lanes, bytes | None]:
+    """The lanes, and Probe if there is one."""
+    tokens, most, value = cursor.varint(), cursor.varint(), cursor.u8()
+    is_wide = bool(value & IS_WIDE) and not is_builtin
+    learning = value & ~IS_WIDE if is_wide else value
+    if learning > MOST_LEARNING:
         cursor.fail(f"Learning: {value} is reserved")
-    return value
+    return Lanes(tokens, most, learning), cursor.take(PROBE_SIZE) if is_wide else None
 
 
 def _check_header(header: Header) -> None:

@@ -195,7 +195,8 @@ class Header:
     """What a file says of itself. `original_hash` is the SHA-256 of the original, or its first 4, 8 or 16 bytes.
 
     Of the name of the original it has all, or the `ending`, such as `txt`, or nothing.
-    `dictionary` is the hash of the dictionary that the lanes go on from, or the first bytes of it.
+    `dictionary` is the hash of the dictionary that the lanes go on from, or the first bytes of it. `probe` is, in exact
+    files of models that were not made for exact arithmetic, the first bytes of a hash of what the model computes.
     """
 
     original_size: int
@@ -207,6 +208,7 @@ class Header:
     lanes: Lanes | None = None
     ending: str | None = None
     dictionary: bytes | None = None
+    probe: bytes | None = None
 
     def has_check(self, n_groups: int) -> bool:
         """Whether there is a Check after the table; where there is none, Original_Hash takes its place."""

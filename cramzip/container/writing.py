@@ -20,6 +20,7 @@ from .layout import (
     IS_EXACT,
     IS_FILTERED,
     IS_STANDARD,
+    IS_WIDE,
     MAGIC,
     VERSION,
 )
@@ -69,7 +70,7 @@ def pack_entry(entry: Entry, *, alone: bool = False) -> bytes:
 def pack_header(header: Header, n_groups: int) -> bytes:
     """The header (sections 3 and 4), up to the table."""
     model, parameters, vectors, lanes = header.model, header.parameters, header.vectors, header.lanes
-    is_standard = lanes == STANDARD_LANES if lanes else parameters == STANDARD
+    is_standard = lanes == STANDARD_LANES and header.probe is None if lanes else parameters == STANDARD
     flags = HASH_SIZES.index(len(header.original_hash)) << HASH_SHIFT
     flags |= (HAS_NAME if header.name is not None else 0) | (HAS_VECTORS if vectors else 0)
     flags |= HAS_MODEL if model and header.dictionary is None else 0
@@ -85,7 +86,8 @@ def pack_header(header: Header, n_groups: int) -> bytes:
         out += model.fingerprint + model.tokenizer_hash
     out += header.dictionary or b""
     if lanes and not is_standard:
-        out += pack_varint(lanes.tokens) + pack_varint(lanes.most) + bytes([lanes.learning])
+        learning = lanes.learning if header.probe is None else lanes.learning | IS_WIDE
+        out += pack_varint(lanes.tokens) + pack_varint(lanes.most) + bytes([learning]) + (header.probe or b"")
     elif model and not is_standard:
         out += bytes([parameters.noise_exponent])
         out += pack_varint(parameters.chunk_tokens) + pack_varint(parameters.context_tokens)

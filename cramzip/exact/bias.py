@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .arithmetic import Doubles, Floats
-from .probabilities import TOTAL, Counts, counts, cumulated
+from .probabilities import Counts, counts, cumulated, total_of
 
 RATE = 0.25
 ONE = np.ones((1, 1), np.float32)
@@ -24,6 +24,7 @@ class Bias:
         self._numbers: Doubles = np.zeros(vocabulary)
         self._caution: Doubles = np.ones(vocabulary)  # how often tokens were expected, 1 more
         self._added: Floats = np.zeros(vocabulary, np.float32)
+        self._unit = 1 / total_of(vocabulary)
 
     def sums(self, logits: Floats) -> Counts:
         """Counts of these logits (L, V) with the bias, cumulated: (L, V + 1). `logits` is used as memory to work in."""
@@ -33,7 +34,7 @@ class Bias:
     def learn(self, sums: Sequence[Counts], tokens: Sequence[int]) -> None:
         """Take in what was expected in a step, as cumulated counts (V + 1,) for each lane, and what came."""
         total = np.add.reduce(sums, axis=0, dtype=np.int64)
-        expected: Doubles = np.diff(total) * (1 / TOTAL)
+        expected: Doubles = np.diff(total) * self._unit
         slope = np.bincount(tokens, minlength=len(expected)) - expected
         self._numbers += RATE * slope / np.sqrt(self._caution)
         self._caution += expected

@@ -1,4 +1,4 @@
-"""Keys and values of the positions that are still seen, as int8 with a scale each."""
+"""Keys and values of the positions that are still seen, as integers with a scale each."""
 
 from __future__ import annotations
 
@@ -9,31 +9,33 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .weights import HEAD_WIDTH, Shape
+from .weights import BLOCK, BLOCKS_SEEN, Shape
 
-BLOCK = 256  # positions that are forgotten together
-WINDOW = 3 * BLOCK  # the most that a position sees, itself included
+WINDOW = BLOCKS_SEEN * BLOCK  # the most that a position of the built-in model sees, itself included
 
 
 class Cache:
     """What all layers keep of B rows, which stand at the same position.
 
-    A position sees its own block of 256 and the two before it. When a block begins that has three before it, the
-    oldest is dropped.
+    A position sees its own block (of 256 for the built-in model) and the two before it. When a block begins that has
+    three before it, the oldest is dropped, but for the first positions of all, if the model keeps these.
     """
 
     def __init__(self, shape: Shape, n_rows: int, n_positions: int):
         """Room for `n_positions` in each of `n_rows` rows: as much memory as the window needs, at most."""
-        slots = min(WINDOW, n_positions)
+        self._block, self._n_kept = shape.block, shape.n_kept
+        self._most = BLOCKS_SEEN * shape.block
+        self.dtype = np.int16 if shape.wide else np.int8
+        slots = min(self._most + shape.n_kept, n_positions)
         heads = shape.n_layers, n_rows, 2 * shape.n_key_heads  # of keys, then of values
-        self.allocate(heads, slots)
+        self.allocate((*heads, slots), shape.head_width)
         self.position = 0  # of the next token
         self.length = 0  # positions that are kept
         self._scratch: dict[str, npt.NDArray[Any]] = {}
 
-    def allocate(self, heads: tuple[int, int, int], slots: int) -> None:
-        self.integers: Any = np.zeros((*heads, slots, HEAD_WIDTH), np.int8)
-        self.scales: Any = np.zeros((*heads, slots), np.float32)
+    def allocate(self, slots: tuple[int, int, int, int], width: int) -> None:
+        self.integers: Any = np.zeros((*slots, width), self.dtype)
+        self.scales: Any = np.zeros(slots, np.float32)
 
     @property
     def n_rows(self) -> int:
@@ -41,12 +43,15 @@ class Cache:
 
     def take(self, n: int) -> int:
         """Make room for at most `n` positions that follow, as many as the block has left; return how many."""
-        n = min(n, BLOCK - self.position % BLOCK)
-        if self.length == WINDOW:
-            self.length -= BLOCK
+        block, first = self._block, self._n_kept
+        n = min(n, block - self.position % block)
+        n_dropped = self.length + block - self._most - first
+        if n_dropped > 0 and self.position % block == 0:
+            self.length -= n_dropped
             for kept in (self.integers, self.scales):
-                for block in range(0, self.length, BLOCK):
-                    kept[:, :, :, block : block + BLOCK] = kept[:, :, :, block + BLOCK : block + 2 * BLOCK]
+                for place in range(first, self.length, n_dropped):
+                    end = min(place + n_dropped, self.length)
+                    kept[:, :, :, place:end] = kept[:, :, :, place + n_dropped : end + n_dropped]
         if self.length + n > self.scales.shape[3]:
             raise ValueError(f"a cache of {self.scales.shape[3]} positions is full")
         return n

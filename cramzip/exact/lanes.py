@@ -21,7 +21,7 @@ from .adapter import Adapter
 from .arithmetic import Doubles, Floats
 from .cache import Cache
 from .llama import Model
-from .probabilities import TOTAL_BITS, Counts, counts, cumulated
+from .probabilities import Counts, counts, cumulated, total_bits
 from .rotations import MAX_POSITIONS
 from .threads import one_blas_thread, side_by_side
 from .tokencoder import TokenDecoder, TokenEncoder
@@ -61,9 +61,9 @@ class Learner(Protocol):
         """
 
     def encode(self, lane: int, sums: Counts, token: int) -> tuple[int, int]:
-        """Where in 2^24 the interval of this token begins, and its width, by `sums` (V + 1,); and learn the token.
+        """Where in the whole the interval of this token begins, and its width, by `sums` (V + 1,); and learn the token.
 
-        All intervals together fill the 2^24, and none is empty.
+        All intervals together fill the whole, 2^24 or 2^30, and none is empty.
         """
 
     def decode(self, lane: int, sums: Counts, target: int) -> tuple[int, int, int]:
@@ -95,7 +95,8 @@ def encode_lanes(model: Model, tokens: Sequence[int], n_lanes: int, options: Opt
     """Code `tokens` in `n_lanes` lanes; the inverse of `decode_lanes`."""
     run, learner = _Run(model, len(tokens), n_lanes, options), options.learner
     run.fill(tokens)
-    encoder, adapter = TokenEncoder(), Adapter(model) if options.adapts else None
+    encoder = TokenEncoder(total_bits(model.shape.vocabulary))
+    adapter = Adapter(model) if options.adapts else None
     finish = _states if adapter else _logits if learner else _sums
     for first, n, lanes in run.steps(max(1, TOKENS_AT_ONCE // n_lanes), finish):
         for step in range(n):
@@ -123,7 +124,8 @@ def encode_lanes(model: Model, tokens: Sequence[int], n_lanes: int, options: Opt
 def decode_lanes(model: Model, payload: bytes, n_tokens: int, n_lanes: int, options: Options = Options()) -> list[int]:
     """The tokens of `encode_lanes`. Raises DamagedFileError if `payload` cannot come from it."""
     run, learner = _Run(model, n_tokens, n_lanes, options), options.learner
-    decoder, adapter = TokenDecoder(payload), Adapter(model) if options.adapts else None
+    decoder = TokenDecoder(payload, total_bits(model.shape.vocabulary))
+    adapter = Adapter(model) if options.adapts else None
 
     def learned(units: Floats, scale: Floats) -> Counts:
         assert learner
@@ -186,7 +188,9 @@ def costs(model: Model, tokens: Sequence[int], n_lanes: int, options: Options = 
     for first, n, lanes in run.steps(max(1, TOKENS_AT_ONCE // n_lanes), counts):
         for lane, rows in enumerate(lanes):
             places = slice(first, first + n)
-            bits[lane, places] = TOTAL_BITS - np.log2(rows[np.arange(n), run.known[lane, places]])
+            bits[lane, places] = total_bits(model.shape.vocabulary) - np.log2(
+                rows[np.arange(n), run.known[lane, places]]
+            )
     return np.concatenate([bits[lane, :length] for lane, length in enumerate(lane_lengths(len(tokens), n_lanes))])
 
 

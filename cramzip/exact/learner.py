@@ -34,10 +34,9 @@ from .contexts import (
     Known,
     Place,
 )
-from .probabilities import TOTAL, Counts
+from .probabilities import Counts, total_of
 
 MOST_CANDIDATES = 3
-UNIT = 1 / TOTAL
 ESCAPE = 8.0  # how much less an order tells than the next longer one
 LEAST_ESCAPE = 0.001  # the model's share in a blend from which shorter orders are not asked
 OTHER_WEIGHT = 0.2  # of followers in contexts that are no orders, when candidates are chosen
@@ -57,7 +56,7 @@ N_CELLS = len(FOR_MEANS) * N_AGAINST
 
 
 class Learner:
-    """Shares of the range of 2^24 for tokens, by the model and by what it has seen; it learns each token it codes."""
+    """Shares of the whole range for tokens, by the model and by what it has seen; it learns each token it codes."""
 
     def __init__(self, table: Sequence[bytes | None], vocabulary: int, n_lanes: int, generation: int = GENERATION):
         """`table`: the bytes of each token, None where it has none; tokens beyond its end have none."""
@@ -65,7 +64,8 @@ class Learner:
         self._bias = Bias(vocabulary)
         self._places = [Place(kinds) for _ in range(n_lanes)]
         self._followers = Followers(generation)
-        self._vocabulary = vocabulary
+        self._vocabulary, self._total = vocabulary, total_of(vocabulary)
+        self._unit = 1 / self._total
         self._n_candidates = min(MOST_CANDIDATES, vocabulary - 1)
         self._weights = [FIRST_WEIGHT] * (N_ORDERS + 1)  # of the blend, for each longest order
         self._ages = [WEIGHT_AGE] * (N_ORDERS + 1)
@@ -120,12 +120,12 @@ class Learner:
         keys = place.keys()
         entries = self._followers.of(keys)
         blend = Blend(entries, self._weights)
-        choices, left, first = self._choices, TOTAL - self._vocabulary, 0
+        choices, unit, left, first = self._choices, self._unit, self._total - self._vocabulary, 0
         chosen: list[int] = []
         model_left = blend_left = 1.0
         found = -1
         for candidate, choice in zip(blend.candidates(entries, self._n_candidates), choices, strict=False):
-            by_model = (sums.item(candidate + 1) - sums.item(candidate)) * UNIT
+            by_model = (sums.item(candidate + 1) - sums.item(candidate)) * unit
             by_blend = blend.model_share * by_model + blend.weight * blend.shares.get(candidate, 0.0)
             choice.look(by_model / model_left, by_blend / blend_left, candidate, entries, blend.longest)
             count = int(left * choice.probability) + 1
@@ -137,16 +137,16 @@ class Learner:
             first += count
             left -= count - 1
             chosen.append(candidate)
-            model_left = max(model_left - by_model, UNIT)
-            blend_left = max(blend_left - by_blend, UNIT)
+            model_left = max(model_left - by_model, unit)
+            blend_left = max(blend_left - by_blend, unit)
         if found < 0:
-            rest = _Rest(sums, blend, chosen, left)
+            rest = _Rest(sums, blend, chosen, left, self._total)
             if target >= 0:
                 token = rest.find(target - first)
             begin = rest.before(token)
             found, first, count = token, first + begin, rest.before(token + 1) - begin
         if blend.longest:
-            self._weigh(blend, found, (sums.item(found + 1) - sums.item(found)) * UNIT)
+            self._weigh(blend, found, (sums.item(found + 1) - sums.item(found)) * unit)
         self._followers.count(keys, entries, found)
         place.move(found)
         return found, first, count
@@ -288,12 +288,12 @@ class Choice:
 class _Rest:
     """The range of all tokens but the `chosen`, token by token: by the model, and more for those of a blend."""
 
-    def __init__(self, sums: Counts, blend: Blend, chosen: Sequence[int], left: int):
+    def __init__(self, sums: Counts, blend: Blend, chosen: Sequence[int], left: int, whole: int):
         self._sums, self._chosen = sums, sorted(chosen)
         self._of_chosen: list[int] = [sums.item(token + 1) - sums.item(token) for token in self._chosen]
-        self._model_total: int = TOTAL - sum(self._of_chosen)
+        self._model_total: int = whole - sum(self._of_chosen)
         shares = {token: blend.weight * share for token, share in blend.shares.items() if token not in chosen}
-        total = blend.model_share * (self._model_total * UNIT)
+        total = blend.model_share * (self._model_total * (1 / whole))
         for share in shares.values():
             total += share
         self._known = sorted(shares)

@@ -6,6 +6,10 @@ Sections 4 to 6 of formats/exact.md.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -25,7 +29,7 @@ from .arithmetic import (
 from .cache import WINDOW, Cache
 from .product import Product
 from .rotations import Rotations
-from .weights import HEAD_WIDTH, Layer, Matrix, Weights
+from .weights import HEAD_WIDTH, Layer, Matrix, Shape, Weights
 
 LOG2_E = 1.4426950408889634
 PER_NAT = np.float32(STEPS * LOG2_E)  # entries of POWERS for a factor of e
@@ -37,6 +41,22 @@ SHARE_ONE = 2**17  # what the weights of values add up to, or less; with roundin
 NORM_MOST = np.float32(2047)  # of the integers whose squares a norm adds up
 SCORES_AT_ONCE = 2**17
 KEYS_AT_ONCE = 2**19
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The largest integers of keys, queries, values, and in norms; and what the shares of values add up to."""
+
+    key: int
+    query: int
+    value: int
+    share_one: int
+    norm: np.float32
+
+    def of_heads(self, shape: Shape) -> Floats:
+        """Those of queries, keys and values (H + 2 G, 1)."""
+        most = [self.query] * shape.n_heads + [self.key] * shape.n_key_heads + [self.value] * shape.n_key_heads
+        return np.array(most, np.float32)[:, None]
 
 
 class Model:
@@ -82,28 +102,48 @@ class Model:
         """integers (M, K) times a matrix (N, K) and its scales (M, N), as the layers compute it."""
         raise NotImplementedError
 
+    def head(self) -> Product:
+        """The product with the head, in NumPy."""
+        return Product(self.weights.head, self.dtype)
+
 
 class Llama(Model):
     """A model in NumPy; `wide` if its products are to be computed in float64, where float32 goes wrong."""
 
+    precision = Precision(KEY_MOST, QUERY_MOST, VALUE_MOST, SHARE_ONE, NORM_MOST)
+
     def __init__(self, weights: Weights, *, wide: bool = False):
         super().__init__(weights)
         shape = weights.shape
-        self._rotations = Rotations(shape.theta)
+        self._rotations = Rotations(shape.theta, shape.head_width // 2, shape.slowdowns)
         self._powers, self._sigmoids = powers(), sigmoids()
         self.dtype = np.float64 if wide else np.float32
-        self._layers = [_RunningLayer(layer, self.dtype) for layer in weights.layers]
-        self._head = Product(weights.head, self.dtype)
-        self._levels_out = np.float32(levels(shape.n_heads * HEAD_WIDTH))
-        self._levels_down = np.float32(levels(shape.hidden))
-        most = [QUERY_MOST] * shape.n_heads + [KEY_MOST] * shape.n_key_heads + [VALUE_MOST] * shape.n_key_heads
-        self._head_most = np.array(most, np.float32)[:, None]  # (H + 2 G, 1)
+        self._layers = [self._running(layer) for layer in weights.layers]
+        self._head = self._product(weights.head)
+        self._levels_out = self._levels(shape.n_heads * shape.head_width)
+        self._levels_down = self._levels(shape.hidden)
+        self._per_score = PER_SCORE
+        self._head_most = self.precision.of_heads(shape)  # (H + 2 G, 1)
+
+    def head(self) -> Product:
+        return self._head
+
+    def _running(self, layer: Layer) -> RunningLayer:
+        return RunningLayer(layer, self._product)
+
+    def _product(self, matrix: Matrix) -> Product:
+        return Product(matrix, self.dtype)
+
+    @staticmethod
+    def _levels(n_terms: int) -> np.float32:
+        """How large activations can be, where so many products with weights are summed."""
+        return np.float32(levels(n_terms))
 
     def new_cache(self, n_rows: int, n_positions: int) -> Cache:
         return Cache(self.shape, n_rows, n_positions)
 
     def product(self, integers: Floats, matrix: Matrix) -> Floats:
-        product = Product(matrix, self.dtype)
+        product = self._product(matrix)
         return product(integers, np.empty((len(integers), product.width), np.float32))
 
     def forward(self, x: Floats, cache: Cache, n_last: int | None = None) -> tuple[Floats, Floats]:
@@ -124,7 +164,7 @@ class Llama(Model):
             if wanted > 0:
                 place = done - (n - n_last)
                 hidden[:, place - wanted : place] = states[:, count - wanted :]
-        integers, scale = _normalise(hidden.reshape(-1, width), self.weights.norm, self.shape.epsilon)
+        integers, scale = self._normalise(hidden.reshape(-1, width), self.weights.norm)
         return integers.reshape(n_rows, n_last, width), scale.reshape(n_rows, n_last, 1)
 
     def _run_layers(self, x: Floats, cache: Cache) -> Floats:
@@ -133,45 +173,50 @@ class Llama(Model):
         rotation = self._rotations.at(cache.position, n)
         states = x.reshape(-1, width).copy()  # (B N, D)
         for index, layer in enumerate(self._layers):
-            integers, scale = _normalise(states, layer.attention_norm, self.shape.epsilon)
+            integers, scale = self._normalise(states, layer.attention_norm)
             projected = layer.qkv(integers, cache.scratch("qkv", (len(states), layer.qkv.width)))
-            queries, query_scales = self._store(projected, scale, rotation, cache, index)
+            heads, scales = self._heads(layer, projected, scale)
+            queries, query_scales = self._store(heads, scales, rotation, cache, index)
             seen = self._attend(queries, query_scales, cache, index)
             integers, scale = to_integers(seen, self._levels_out)
             states += layer.out(integers, cache.scratch("out", (len(states), layer.out.width))) * scale
-            integers, scale = _normalise(states, layer.mlp_norm, self.shape.epsilon)
+            integers, scale = self._normalise(states, layer.mlp_norm)
             states += self._feed_forward(layer, integers, scale, cache)
         cache.advance(n)
         return states.reshape(n_rows, n, width)
 
+    def _heads(self, layer: RunningLayer, projected: Floats, scale: Floats) -> tuple[Floats, Floats]:
+        """Queries, keys and values (B N, H + 2 G, W) before their rotation, and what 1 stands for (B N, 1, or each)."""
+        return projected.reshape(len(projected), -1, self.shape.head_width), scale
+
     def _store(
-        self, projected: Floats, scale: Floats, rotation: tuple[Floats, Floats], cache: Cache, index: int
+        self, heads: Floats, scale: Floats, rotation: tuple[Floats, Floats], cache: Cache, index: int
     ) -> tuple[Floats, Floats]:
-        """Put keys and values of a layer into the cache; give queries (B, G, H / G, N, 64) and their scales."""
+        """Put keys and values of a layer into the cache; give queries (B, G, H / G, N, W) and their scales."""
         shape, n_rows, first = self.shape, cache.n_rows, cache.length
         n_heads, n_keys = shape.n_heads, shape.n_key_heads
-        heads = projected.reshape(n_rows, -1, n_heads + 2 * n_keys, HEAD_WIDTH)  # (B, N, H + 2 G, 64)
+        heads = heads.reshape(n_rows, -1, *heads.shape[1:])  # (B, N, H + 2 G, W)
         n = heads.shape[1]
         _rotate(heads[:, :, : n_heads + n_keys], rotation, cache)
         integers, units = to_integers(heads, self._head_most, out=cache.scratch("heads", heads.shape))
-        scales = units[..., 0] * scale.reshape(n_rows, n, 1)
+        scales = units[..., 0] * scale.reshape(n_rows, n, -1)
         cache.integers[index, :, :, first : first + n] = integers[:, :, n_heads:].swapaxes(1, 2)
         cache.scales[index, :, :, first : first + n] = scales[:, :, n_heads:].swapaxes(1, 2)
-        queries = integers[:, :, :n_heads].reshape(n_rows, n, n_keys, -1, HEAD_WIDTH)
-        query_scales = np.maximum(scales[:, :, :n_heads] * PER_SCORE, TINY).reshape(n_rows, n, n_keys, -1)
+        queries = integers[:, :, :n_heads].reshape(n_rows, n, n_keys, -1, shape.head_width)
+        query_scales = np.maximum(scales[:, :, :n_heads] * self._per_score, TINY).reshape(n_rows, n, n_keys, -1)
         return queries.transpose(0, 2, 3, 1, 4), query_scales.transpose(0, 2, 3, 1)
 
     def _attend(self, queries: Floats, query_scales: Floats, cache: Cache, index: int) -> Floats:
-        """What the queries of a layer see in the cache: (B N, H 64), without the scale of the largest share."""
+        """What the queries of a layer see in the cache: (B N, H W), without the scale of the largest share."""
         n_rows, n_keys, n_shared, n, _ = queries.shape
         n_seen = cache.length + n  # T
-        out = np.empty((n_rows, n, n_keys, n_shared, HEAD_WIDTH), np.float32)
+        out = np.empty((n_rows, n, n_keys, n_shared, self.shape.head_width), np.float32)
         step = max(1, SCORES_AT_ONCE // (n_keys * n_shared * n * n_seen))
         for first in range(0, n_rows, step):
             rows = slice(first, min(first + step, n_rows))
             shares, value_scales = self._shares(queries[rows], query_scales[rows], cache, index, rows)
             seen = self._product_with(cache.integers[index, rows, n_keys:, :n_seen], shares, cache, transposed=False)
-            seen = seen.reshape(-1, n_keys, n_shared, n, HEAD_WIDTH) * value_scales[:, :, None, :, None]
+            seen = seen.reshape(-1, n_keys, n_shared, n, seen.shape[-1]) * value_scales[:, :, None, :, None]
             out[rows] = seen.transpose(0, 3, 1, 2, 4)
         return out.reshape(n_rows * n, -1)
 
@@ -182,8 +227,8 @@ class Llama(Model):
         n_rows, n_keys, n_shared, n, _ = queries.shape
         old = cache.length
         n_seen = old + n
-        by_key = queries.reshape(n_rows, n_keys, n_shared * n, HEAD_WIDTH)
-        scores = self._product_with(cache.integers[index, rows, :n_keys, :n_seen], by_key, cache, transposed=True)
+        by_key = queries.reshape(n_rows, n_keys, n_shared * n, -1)
+        scores = self._scores(by_key, cache.integers[index, rows, :n_keys, :n_seen], cache)
         scores *= cache.scales[index, rows, :n_keys, None, :n_seen]
         scores = scores.reshape(n_rows, n_keys, n_shared, n, n_seen)
         if n > 1:
@@ -200,12 +245,16 @@ class Llama(Model):
         scales = cache.scales[index, rows, n_keys:, :n_seen]
         largest = _largest_so_far(scales, n)  # (B, G, N)
         scores *= scales[:, :, None, None]
-        scores *= (SHARE_ONE / (total * largest[:, :, None, :, None])).astype(np.float32)
+        scores *= (self.precision.share_one / (total * largest[:, :, None, :, None])).astype(np.float32)
         np.rint(scores, out=scores)
-        return scores.reshape(n_rows, n_keys, n_shared * n, n_seen), largest * np.float32(1 / SHARE_ONE)
+        return scores.reshape(n_rows, n_keys, n_shared * n, n_seen), largest * np.float32(1 / self.precision.share_one)
 
-    def _product_with(self, stored: npt.NDArray[np.int8], left: Floats, cache: Cache, *, transposed: bool) -> Floats:
-        """left (B, G, M, .) times stored (B, G, T, 64), or its transpose; of a few rows at once, which stay near."""
+    def _scores(self, queries: Floats, keys: npt.NDArray[Any], cache: Cache) -> Floats:
+        """The products of queries (B, G, M, W) and keys (B, G, T, W): (B, G, M, T)."""
+        return self._product_with(keys, queries, cache, transposed=True)
+
+    def _product_with(self, stored: npt.NDArray[Any], left: Floats, cache: Cache, *, transposed: bool) -> Floats:
+        """left (B, G, M, .) times stored (B, G, T, W), or its transpose; of a few rows at once, which stay near."""
         n_rows, n_keys, n_seen, width = stored.shape
         name, n_columns = ("scores", n_seen) if transposed else ("seen", width)
         out: Floats = cache.scratch(name, (*left.shape[:3], n_columns))
@@ -222,7 +271,7 @@ class Llama(Model):
                 out[rows] = np.matmul(left[rows], right, dtype=self.dtype)
         return out
 
-    def _feed_forward(self, layer: _RunningLayer, integers: Floats, scale: Floats, cache: Cache) -> Floats:
+    def _feed_forward(self, layer: RunningLayer, integers: Floats, scale: Floats, cache: Cache) -> Floats:
         both = layer.gate_up(integers, cache.scratch("gate_up", (len(integers), layer.gate_up.width)))
         gate, up = both[:, : self.shape.hidden], both[:, self.shape.hidden :]
         place = np.multiply(gate, scale * np.float32(SIGMOID_STEPS), out=cache.scratch("place", gate.shape))
@@ -237,28 +286,30 @@ class Llama(Model):
         result *= hidden_scale * (scale * scale)
         return result
 
+    def _normalise(self, x: Floats, weight: Floats) -> tuple[Floats, Floats]:
+        """RMSNorm of rows x (M, D), as integers (M, D) and what one of them stands for (M, 1)."""
+        small, unit = to_integers(x, self.precision.norm)
+        wide: Doubles = unit.astype(np.float64)
+        total = np.add.reduce(np.square(small, dtype=np.float64), axis=1, keepdims=True)
+        inverse = (1 / np.sqrt(total / x.shape[1] * (wide * wide) + self.shape.epsilon)).astype(np.float32)
+        integers, scale = to_integers(np.multiply(x, weight, out=small), self._levels(x.shape[1]))
+        return integers, scale * inverse
 
-class _RunningLayer:
-    def __init__(self, layer: Layer, dtype: type):
+
+class RunningLayer:
+    """A layer with its products; `layer` has the rest."""
+
+    def __init__(self, layer: Layer, product: Callable[[Matrix], Product]):
+        self.layer = layer
         self.attention_norm, self.mlp_norm = layer.attention_norm, layer.mlp_norm
-        self.qkv, self.out = Product(layer.qkv, dtype), Product(layer.out, dtype)
-        self.gate_up, self.down = Product(layer.gate_up, dtype), Product(layer.down, dtype)
-
-
-def _normalise(x: Floats, weight: Floats, epsilon: float) -> tuple[Floats, Floats]:
-    """RMSNorm of rows x (M, D), as integers (M, D) and what one of them stands for (M, 1)."""
-    small, unit = to_integers(x, NORM_MOST)
-    wide: Doubles = unit.astype(np.float64)
-    total = np.add.reduce(np.square(small, dtype=np.float64), axis=1, keepdims=True)
-    inverse = (1 / np.sqrt(total / x.shape[1] * (wide * wide) + epsilon)).astype(np.float32)
-    integers, scale = to_integers(np.multiply(x, weight, out=small), np.float32(levels(x.shape[1])))
-    return integers, scale * inverse
+        self.qkv, self.out = product(layer.qkv), product(layer.out)
+        self.gate_up, self.down = product(layer.gate_up), product(layer.down)
 
 
 def _rotate(heads: Floats, rotation: tuple[Floats, Floats], cache: Cache) -> None:
-    """Rotary position embedding of heads (B, N, H, 64), in place, by cosines and sines (N, 32)."""
-    cosines, sines = (table[:, None] for table in rotation)  # (N, 1, 32)
-    halves = heads.reshape(*heads.shape[:-1], 2, HEAD_WIDTH // 2)  # the same memory
+    """Rotary position embedding of heads (B, N, H, W), in place, by cosines and sines (N, W / 2)."""
+    cosines, sines = (table[:, None] for table in rotation)  # (N, 1, W / 2)
+    halves = heads.reshape(*heads.shape[:-1], 2, heads.shape[-1] // 2)  # the same memory
     first, second = halves[..., 0, :], halves[..., 1, :]
     from_first, from_second = cache.scratch("from", (2, *first.shape))
     np.multiply(first, sines, out=from_first)

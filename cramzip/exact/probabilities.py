@@ -1,4 +1,7 @@
-"""Logits to probabilities that are integers: 2^24 in all, at least 1 for every token. Section 7 of formats/exact.md."""
+"""Logits to probabilities that are integers: 2^24 in all, at least 1 for every token; or 2^30, where there are many.
+
+Section 7 of formats/exact.md.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,21 @@ import numpy.typing as npt
 from .arithmetic import Floats, powers
 from .llama import PER_NAT
 
-TOTAL_BITS = 24
+TOTAL_BITS, MOST_TOTAL_BITS = 24, 30
 TOTAL = 2**TOTAL_BITS
+LARGE_VOCABULARY = 2**14  # tokens: with more, counts add up to 2^30
 
 Counts = npt.NDArray[np.int32]
+
+
+def total_bits(vocabulary: int) -> int:
+    """The logarithm, to the base 2, of what the counts of so many tokens add up to."""
+    return TOTAL_BITS if vocabulary <= LARGE_VOCABULARY else MOST_TOTAL_BITS
+
+
+def total_of(vocabulary: int) -> int:
+    """What the counts of so many tokens add up to."""
+    return 1 << total_bits(vocabulary)
 
 
 def counts(units: Floats, scale: Floats) -> Counts:
@@ -25,10 +39,11 @@ def counts(units: Floats, scale: Floats) -> Counts:
     units *= scale * PER_NAT
     np.take(powers(), units.astype(np.intp), out=units, mode="clip")
     total = np.add.reduce(units, axis=-1, keepdims=True, dtype=np.float64)
-    units *= ((TOTAL - units.shape[-1]) / total).astype(np.float32)
+    whole = total_of(units.shape[-1])
+    units *= ((whole - units.shape[-1]) / total).astype(np.float32)
     shares: Counts = units.astype(np.int32)
     shares += 1
-    left = TOTAL - shares.sum(axis=-1)
+    left = whole - shares.sum(axis=-1)
     flat = shares.reshape(-1, shares.shape[-1])
     flat[np.arange(len(flat)), best.reshape(-1)] += left.reshape(-1)
     return shares

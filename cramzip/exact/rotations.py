@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from math import isqrt
+from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 
@@ -14,27 +15,36 @@ MAX_POSITIONS = 2**16  # beyond, nobody has checked that no entry is near a tie 
 PAGE = 1024  # positions that are computed together
 RESOLUTION = 2.0**14
 
-_FRACTION = 128
-_ONE = 1 << _FRACTION
+FRACTION = 128
+_ONE = 1 << FRACTION
 _TERMS = 40  # 1 / 40! is below 2^-128
 _PAGE_BITS, _POSITION_BITS = PAGE.bit_length() - 1, MAX_POSITIONS.bit_length() - 1
-_FIRST_PAGE_HASHES = {10000: "f78585f3762e55da8e9231e63aa689ef24349821dbd38e2df44eca7ee7c8c7e5"}
+_FIRST_PAGE_HASHES: dict[tuple[int | Fraction, int], str] = {
+    (10000, HALF): "f78585f3762e55da8e9231e63aa689ef24349821dbd38e2df44eca7ee7c8c7e5"
+}
 
 
 class Rotations:
-    """The rotation of every position below 2^16, by the 32 angles theta^(-i / 32) a position."""
+    """The rotation of every position below 2^16, by `half` angles theta^(-i / half) a position.
 
-    def __init__(self, theta: int):
-        self._units = [_as_doubles(turns) for turns in _doublings(_angles(theta))]
+    `slowdowns`, if there are any: what each angle is divided by.
+    """
+
+    def __init__(self, theta: int | Fraction, half: int = HALF, slowdowns: Sequence[Fraction] | None = None):
+        angles = angles_of(Fraction(theta), half)
+        if slowdowns:
+            angles = [int(angle / by) for angle, by in zip(angles, slowdowns, strict=True)]
+        self._units = [_as_doubles(turns) for turns in _doublings(angles)]
+        self._half = half
         self._pages: dict[int, tuple[Floats, Floats]] = {}
-        expected = _FIRST_PAGE_HASHES.get(theta)
+        expected = None if slowdowns else _FIRST_PAGE_HASHES.get((theta, half))
         if expected not in (None, table_hash(*self._page(0))):
             raise ModelError(
                 "the table of cosines comes out wrong here: exact arithmetic is impossible on this machine"
             )
 
     def at(self, first: int, n: int) -> tuple[Floats, Floats]:
-        """Cosines and sines (n, 32) for n positions from `first` on, which may not cross a multiple of 1,024."""
+        """Cosines and sines (n, half) for n positions from `first` on, which may not cross a multiple of 1,024."""
         cosines, sines = self._page(first // PAGE)
         place = first % PAGE
         return cosines[place : place + n], sines[place : place + n]
@@ -49,7 +59,7 @@ class Rotations:
         return page
 
     def _make_page(self, number: int) -> tuple[Floats, Floats]:
-        turn = np.ones((1, HALF)), np.zeros((1, HALF))
+        turn = np.ones((1, self._half)), np.zeros((1, self._half))
         for bit in range(_PAGE_BITS, _POSITION_BITS):
             if number << _PAGE_BITS >> bit & 1:
                 turn = _turned(turn, self._units[bit])
@@ -59,22 +69,29 @@ class Rotations:
         return _rounded(turn[0]), _rounded(turn[1])
 
 
-def _angles(theta: int) -> list[int]:
-    """theta^(-i / 32) for i = 0 ... 31, as integers in units of 2^-128."""
-    root = theta << _FRACTION
-    for _ in range(HALF.bit_length() - 1):
-        root = isqrt(root << _FRACTION)
+def angles_of(theta: Fraction, half: int) -> list[int]:
+    """theta^(-i / half) for i = 0 ... half - 1, as integers in units of 2^-128."""
+    root = _root(theta, half)
     angles = [_ONE]
-    while len(angles) < HALF:
-        angles.append((angles[-1] << _FRACTION) // root)
+    while len(angles) < half:
+        angles.append((angles[-1] << FRACTION) // root)
     return angles
+
+
+def _root(x: Fraction, degree: int) -> int:
+    """The root of a number of at least 1, in units of 2^-128, by Newton's method from above."""
+    radicand = (x.numerator << FRACTION * degree) // x.denominator
+    root = int(float(x) ** (1 / degree) * (1 + 2.0**-40) * 2.0**60) + 1 << FRACTION - 60
+    while (lower := root - (root - radicand // root ** (degree - 1)) // degree) < root:
+        root = lower
+    return root
 
 
 def _doublings(angles: list[int]) -> list[list[tuple[int, int]]]:
     """Cosines and sines of the angles times 1, 2, 4, ..., 2^15, as integers in units of 2^-128."""
     turns = [[_turn(angle) for angle in angles]]
     while len(turns) < _POSITION_BITS:
-        turns.append([((c * c - s * s) >> _FRACTION, 2 * c * s >> _FRACTION) for c, s in turns[-1]])
+        turns.append([((c * c - s * s) >> FRACTION, 2 * c * s >> FRACTION) for c, s in turns[-1]])
     return turns
 
 
@@ -82,7 +99,7 @@ def _turn(angle: int) -> tuple[int, int]:
     """Cosine and sine of an angle of at most 1, by their series."""
     cosine, sine, term = _ONE, 0, _ONE
     for n in range(1, _TERMS):
-        term = term * angle // (n << _FRACTION)
+        term = term * angle // (n << FRACTION)
         if n % 2:
             sine += term if n % 4 == 1 else -term
         else:

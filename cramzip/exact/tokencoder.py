@@ -1,6 +1,7 @@
-"""A range coder of whole tokens, whose probabilities are integers that add up to 2^24. Section 8 of formats/exact.md.
+"""A range coder of whole tokens, whose probabilities are integers that add up to 2^24 or 2^30.
 
-Knows nothing of models. Python's integers hold the state, so it is the same on every machine.
+Section 8 of formats/exact.md. Knows nothing of models. Python's integers hold the state, so it is the same on
+every machine.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ from .probabilities import TOTAL_BITS
 STATE_BYTES = 6
 STATE_BITS = 8 * STATE_BYTES
 FULL = (1 << STATE_BITS) - 1
-LEAST_RANGE = 1 << (STATE_BITS - 8)  # so that a part of 2^24 is at least 2^16 numbers wide
+LEAST_RANGE = 1 << (STATE_BITS - 8)  # so that a part of 2^30 is at least 2^10 numbers wide
 
 
 class TokenEncoder:
     """Intervals to bytes. The state is `_low` to `_low + _range`, in units after the bytes of `_out`."""
 
-    def __init__(self) -> None:
+    def __init__(self, total_bits: int = TOTAL_BITS) -> None:
         self._low, self._range, self._out = 0, FULL, bytearray()
+        self._total_bits = total_bits
 
     def encode(self, first: int, count: int) -> None:
-        """Code what has `count` of 2^24, after `first` that others have."""
-        part = self._range >> TOTAL_BITS
+        """Code what has `count` of 2^`total_bits`, after `first` that others have."""
+        part = self._range >> self._total_bits
         self._low += part * first
         self._range = part * count
         while self._range < LEAST_RANGE:
@@ -52,16 +54,16 @@ class TokenEncoder:
 class TokenDecoder:
     """The inverse of TokenEncoder."""
 
-    def __init__(self, data: bytes):
-        self._data, self._position = data, STATE_BYTES
+    def __init__(self, data: bytes, total_bits: int = TOTAL_BITS):
+        self._data, self._position, self._total_bits = data, STATE_BYTES, total_bits
         self._code = int.from_bytes(data[:STATE_BYTES].ljust(STATE_BYTES, b"\0"), "big")
         self._range, self._part = FULL, 0
 
     def target(self) -> int:
-        """Where in 2^24 the next interval lies: `first` <= target < `first` + `count`."""
-        self._part = self._range >> TOTAL_BITS
+        """Where in 2^`total_bits` the next interval lies: `first` <= target < `first` + `count`."""
+        self._part = self._range >> self._total_bits
         target = self._code // self._part
-        if target >> TOTAL_BITS:
+        if target >> self._total_bits:
             raise DamagedFileError("content", "coded tokens: no token has this code")
         return target
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ from . import WEIGHTS_NAME
 from .arithmetic import STEPS, WEIGHT_MOST, Floats, levels
 from .rotations import HALF
 
-HEAD_WIDTH = 2 * HALF
+HEAD_WIDTH = 2 * HALF  # of a model with integer weights
+BLOCK, BLOCKS_SEEN = 256, 3  # positions that are forgotten together; how many such blocks a position sees
 MOST_TERMS = 1040  # the most products in a sum: with more, activations would have fewer levels than weights
 MOST_LAYERS, MOST_WIDTH, MOST_VOCABULARY = 256, MOST_TERMS, 2**18
 MOST_SCALE = 2.0**16  # of scales and of weights of norms
 MOST_INDEX = 2.0**62  # what may be converted to an index, before it is cut off at the end of a table
 MOST_ADAPTED = 2**18  # how many times as long a state can be in the end, if an adapter learns at every position
+MOST_ADAPTED_WIDE = 2**22  # the same, for the widths that layouts allow
 MAX_THETA = 2**40
 _HEADER_LIMIT = 2**20
 _DTYPES: dict[str, np.dtype[Any]] = {"I8": np.dtype("i1"), "F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
@@ -36,7 +39,7 @@ Tensors = Mapping[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class Shape:
-    """What a stack of Llama layers looks like. All heads are 64 wide."""
+    """What a stack of Llama layers looks like. `wide`: one that was not made for exact arithmetic, see `layouts`."""
 
     width: int  # D
     n_layers: int
@@ -44,10 +47,22 @@ class Shape:
     n_key_heads: int  # G, of keys and values; each serves H / G heads
     hidden: int  # width inside the MLP
     vocabulary: int  # V
-    theta: int
+    theta: int | Fraction
     epsilon: float
     tied: bool  # whether the head's weights are those of the embedding
     start: int  # the token that stands before a text
+    head_width: int = HEAD_WIDTH
+    block: int = BLOCK  # positions that are forgotten together
+    n_kept: int = 0  # of the first positions, that are never forgotten
+    slowdowns: tuple[Fraction, ...] | None = None  # what each angle of RoPE is divided by
+    has_bias: bool = False  # of queries, keys and values
+    has_head_norms: bool = False  # of queries and keys
+    wide: bool = False
+
+    @property
+    def n_terms(self) -> set[int]:
+        """How many products the sums of linear layers have."""
+        return {self.width, self.hidden, self.n_heads * self.head_width}
 
 
 @dataclass(frozen=True)
@@ -68,6 +83,9 @@ class Layer:
     mlp_norm: Floats
     gate_up: Matrix
     down: Matrix
+    bias: Floats | None = None  # of q, k and v
+    query_norm: Floats | None = None  # of the numbers in a head
+    key_norm: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +105,7 @@ class Weights:
         for layer in self.layers:
             matrices += [layer.qkv, layer.out, layer.gate_up, layer.down]
             vectors += [layer.attention_norm, layer.mlp_norm]
+            vectors += [one for one in (layer.bias, layer.query_norm, layer.key_norm) if one is not None]
         return sum(matrix.integers.size for matrix in matrices) + sum(vector.size for vector in vectors)
 
 
@@ -252,7 +271,7 @@ def assemble(shape: Shape, tensors: Tensors, probe_hash: str | None = None) -> W
     if left:
         raise ModelError(f"weights: {next(iter(left))} has no place in this model")
     found = Weights(shape, embedding, layers, norm, head, probe_hash)
-    _check_reach(found)
+    check_reach(found)
     return found
 
 
@@ -270,16 +289,22 @@ def _finite(name: str, values: Floats) -> Floats:
     return values
 
 
-def _check_reach(weights: Weights) -> None:
+def check_reach(weights: Weights) -> None:
     """Raise ModelError if a score, gate or logit could be too large to be converted to an index."""
 
     def reach(matrix: Matrix, norm: Floats) -> float:  # Cauchy and Schwarz: a normalised row is no longer than sqrt(D)
         return 2 * WEIGHT_MOST * weights.shape.width * float(np.abs(matrix.scales).max()) * float(np.abs(norm).max())
 
-    found = reach(weights.head, weights.norm) * STEPS * MOST_ADAPTED
+    found = reach(weights.head, weights.norm) * STEPS * (MOST_ADAPTED_WIDE if weights.shape.wide else MOST_ADAPTED)
+    head_width = weights.shape.head_width
     for layer in weights.layers:
         qkv = reach(layer.qkv, layer.attention_norm)
-        found = max(found, qkv * qkv * HEAD_WIDTH * STEPS, reach(layer.gate_up, layer.mlp_norm) * STEPS)
+        if layer.bias is not None:
+            qkv += float(np.abs(layer.bias).max())
+        if layer.query_norm is not None and layer.key_norm is not None:
+            norms = np.abs(layer.query_norm).max(), np.abs(layer.key_norm).max()
+            qkv = 2 * head_width**0.5 * float(max(norms))
+        found = max(found, qkv * qkv * head_width * STEPS, reach(layer.gate_up, layer.mlp_norm) * STEPS)
     if not found * 4 < MOST_INDEX:
         raise ModelError(f"the model's numbers are too large for exact arithmetic: {found:.3g}")
 

@@ -1,4 +1,4 @@
-"""A model in exact arithmetic with its tokenizer: what files of the built-in model are made and opened with.
+"""A model in exact arithmetic with its tokenizer: the built-in one, or any other that such arithmetic can run.
 
 Without torch, unless vectors are to be found, or unless a GPU is asked for.
 """
@@ -10,11 +10,14 @@ import os
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ..exact.probe import load
+from ..errors import ModelError
+from ..exact import layouts
+from ..exact.probe import load, model_hash
 from ..exact.rotations import MAX_POSITIONS
 from ..exact.weights import read_model
 from .dictionary import Dictionary
-from .source import ModelSource
+from .source import ModelSource, explained
+from .tensors import FloatModel, open_floats
 from .tokens import ByteExactTokenizer, read_tokenizer
 from .with_torch import in_torch, torch_needed_by
 
@@ -22,28 +25,40 @@ if TYPE_CHECKING:
     from ..exact.llama import Model
     from .frozen import FrozenLM
 
+MEMORY_OF_WEIGHT = 5  # bytes
+
 
 class ExactLM:
     """A Llama whose every bit is the same on every machine: `model` computes it.
 
     `width` D is the width of an input embedding, `vocabulary_size` V the number of logits, `context` the most positions
     of a lane, `start` the token that stands before a text. `threads` is how many may work at a time. `dictionary` is
-    what texts go on from, None for nothing.
+    what texts go on from, None for nothing. `is_wide`: it was not made for exact arithmetic.
     """
 
     dictionary: Dictionary | None = None
 
-    def __init__(self, source: ModelSource, device: str = "auto", threads: int | None = None):
-        """Raises ModelError, also if this machine does not get the right bits."""
+    def __init__(
+        self,
+        source: ModelSource,
+        device: str = "auto",
+        threads: int | None = None,
+        *,
+        floats: FloatModel | None = None,
+    ):
+        """`floats`: the model as its files have it, if that is known. Raises ModelError, also if this machine does not
+        get the right bits.
+        """
         self.source = source
         self.model_id, self.revision = source.model_id, source.revision
         self.fingerprint, self.weight_bytes = source.fingerprint, source.weight_bytes
         self._wanted_device = device
-        self.model = _load(source, device)
-        shape = self.model.shape
+        self._floats = None if source.is_exact else floats or floats_of(source)
+        self.is_wide = self._floats is not None
+        shape = self._floats.shape if self._floats else self.model.shape
+        self.n_parameters = layouts.n_parameters(shape) if self._floats else self.model.weights.n_parameters
         self.vocabulary_size, self.width, self.start = shape.vocabulary, shape.width, shape.start
         self.n_layers, self.context = shape.n_layers, MAX_POSITIONS
-        self.n_parameters = self.model.weights.n_parameters
         self.threads = threads or n_cores()
         self._dictionaries: dict[bytes, Dictionary] = {}  # the last one, by its content
 
@@ -63,9 +78,32 @@ class ExactLM:
         return "cuda" if self._wanted_device == "cuda" else "cpu"
 
     @cached_property
+    def model(self) -> Model:
+        """What computes. One that was not made for exact arithmetic is loaded when it is first asked for."""
+        return _load(self.source, self._floats, self._wanted_device)
+
+    @property
+    def is_loaded(self) -> bool:
+        return "model" in vars(self)
+
+    @property
+    def memory(self) -> int:
+        """Bytes that the model takes, about: floats and integers of each weight."""
+        return MEMORY_OF_WEIGHT * self.n_parameters
+
+    @cached_property
+    def probe(self) -> bytes | None:
+        """A hash of what a model that was not made for exact arithmetic computes, for other machines to compare."""
+        return bytes.fromhex(model_hash(self.model)) if self.is_wide else None
+
+    @cached_property
     def tokenizer(self) -> ByteExactTokenizer:
-        file = self.source.path / "tokenizer.json"
-        return ByteExactTokenizer(read_tokenizer(file.read_bytes()), self.vocabulary_size)
+        if self.source.is_exact:
+            file = self.source.path / "tokenizer.json"
+            return ByteExactTokenizer(read_tokenizer(file.read_bytes()), self.vocabulary_size)
+        from .loading import load_tokenizer
+
+        return load_tokenizer(self.source, self.vocabulary_size, when_needed=True)
 
     @property
     def tokenizer_hash(self) -> bytes:
@@ -77,8 +115,31 @@ class ExactLM:
         return in_torch(self.source, self._wanted_device)
 
 
-def _load(source: ModelSource, device: str) -> Model:
-    weights = read_model(source.path)
+def suited(source: ModelSource) -> FloatModel | str:
+    """A model with float weights, or why exact arithmetic cannot run it. No weight is looked at."""
+    try:
+        return floats_of(source)
+    except ModelError as error:
+        return str(error)
+
+
+def floats_of(source: ModelSource) -> FloatModel:
+    """A model with float weights that exact arithmetic can run. Raises ModelError."""
+
+    def read() -> FloatModel:
+        model = open_floats(source.path)
+        layouts.check_tensors(model.shape, model.tensors)
+        return model
+
+    return explained(f"{source.model_id} cannot be read", read)
+
+
+def _load(source: ModelSource, floats: FloatModel | None, device: str) -> Model:
+    if floats is None:
+        weights = read_model(source.path)
+    else:
+        problem = f"{source.model_id} cannot be loaded"
+        weights = explained(problem, lambda: layouts.read(floats.shape, floats.tensors))
     if device != "cuda":
         return load(weights)
     with torch_needed_by(source.model_id):

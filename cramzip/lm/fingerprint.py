@@ -42,7 +42,7 @@ def folder_fingerprint(folder: Path) -> bytes:
     if "transformers_weights" in config or (folder / "adapter_config.json").exists():
         raise ModelError(f"{folder}: weights from elsewhere (transformers_weights, adapters) are not supported")
     kept = {key: value for key, value in config.items() if key not in CONFIG_KEYS_WITHOUT_EFFECT}
-    tensors = [tensor for file in weight_files(folder) for tensor in _safetensors(file)]
+    tensors = [tensor for file in weight_files(folder) for tensor in stored_tensors(file)]
     names = sorted(tensor.name for tensor in tensors)
     if twice := next((name for name, other in pairwise(names) if name == other), None):
         raise ModelError(f"{folder}: the tensor {twice!r} is in two of its files")
@@ -79,7 +79,8 @@ def _fingerprint(config: dict[str, Any], tensors: Sequence[StoredTensor | GgufTe
     return digest.digest()
 
 
-def _safetensors(file: Path) -> Iterator[StoredTensor]:
+def stored_tensors(file: Path) -> Iterator[StoredTensor]:
+    """The tensors of a safetensors file, which stays in use while one of them does. Raises ModelError."""
     with file.open("rb") as source:
         data = memoryview(mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ))
     size = int.from_bytes(data[:8], "little")

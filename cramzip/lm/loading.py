@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from .known import versions
 from .source import ModelSource, explained
 from .strict_json import parse_object
 from .tokens import ByteExactTokenizer, TokenTable, byte_level_table, gguf_token_table, read_tokenizer
+from .with_torch import torch_needed_by
 
 # Names of tensors that change what other tensors mean: those of adapters and of quantised weights.
 LEFTOVER = re.compile(
@@ -98,32 +100,36 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join([first, *more[:2], "..."] if more[2:] else [first, *more])
 
 
-def load_tokenizer(source: ModelSource, vocabulary_size: int) -> ByteExactTokenizer:
+def load_tokenizer(source: ModelSource, vocabulary_size: int, *, when_needed: bool = False) -> ByteExactTokenizer:
     """The tokenizer of a model with so many logits. Raises ModelError.
 
     What transformers makes of other files than tokenizer.json depends on its version. So it may decide how text is cut,
-    but not what tokens stand for.
+    but not what tokens stand for; `when_needed`: it is asked when a text is first cut, not now.
     """
+    problem = f"the tokenizer of {source.model_id} cannot be loaded"
 
     def load() -> ByteExactTokenizer:
-        return ByteExactTokenizer(_backend(source), vocabulary_size, _table(source))
+        if not source.is_gguf and (file := source.path / "tokenizer.json").is_file():
+            return ByteExactTokenizer(read_tokenizer(file.read_bytes()), vocabulary_size)
+        given = partial(explained, problem, partial(_backend, source))
+        return ByteExactTokenizer(given if when_needed else given(), vocabulary_size, _table(source))
 
-    with transformers_alone(), _reading(source):
-        return explained(f"the tokenizer of {source.model_id} cannot be loaded", load)
+    return explained(problem, load)
 
 
 def _backend(source: ModelSource) -> Any:
-    """A tokenizer of the tokenizers library."""
+    """A tokenizer of the tokenizers library, for other files than tokenizer.json."""
     from tokenizers import Tokenizer
 
-    if not source.is_gguf and (source.path / "tokenizer.json").is_file():
-        return read_tokenizer((source.path / "tokenizer.json").read_bytes())
     fact = f"tokenizer {versions('transformers', 'tokenizers')}"
     if known_one := source.recall().get(fact):
         return Tokenizer.from_str(known_one)
-    from transformers import AutoTokenizer
+    with torch_needed_by(source.model_id):
+        from transformers import AutoTokenizer
 
     with ExitStack() as stack:
+        stack.enter_context(transformers_alone())
+        stack.enter_context(_reading(source))
         folder = stack.enter_context(view(source.path)) if source.is_gguf else source.path
         backend = AutoTokenizer.from_pretrained(
             folder, **_gguf_argument(source), local_files_only=True, trust_remote_code=False
@@ -140,12 +146,10 @@ def _gguf_argument(source: ModelSource) -> dict[str, str]:
     return {"gguf_file": GGUF_NAME} if source.is_gguf else {}
 
 
-def _table(source: ModelSource) -> TokenTable | None:
-    """What the tokens stand for, read off the files; None where tokenizer.json says it."""
+def _table(source: ModelSource) -> TokenTable:
+    """What the tokens stand for, read off other files than tokenizer.json."""
     if source.is_gguf:
         return _gguf_table(read_gguf(source.path))
-    if (source.path / "tokenizer.json").is_file():
-        return None
     if not (source.path / "vocab.json").is_file():
         raise ModelError(f"{source.path}: neither tokenizer.json nor vocab.json")
     return byte_level_table(parse_object((source.path / "vocab.json").read_bytes(), "vocab.json"))

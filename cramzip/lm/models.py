@@ -1,12 +1,13 @@
-"""The model that somebody names: in exact arithmetic where it has integer weights, else in floats of torch."""
+"""The model that somebody names: in exact arithmetic where that can run it, else in floats of torch."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Union
 
 from ..errors import UsageError
-from .exact import ExactLM
+from .exact import ExactLM, suited
 from .source import ModelSource, find
+from .tensors import FloatModel
 from .with_torch import in_torch
 
 if TYPE_CHECKING:
@@ -36,5 +37,8 @@ def as_torch(lm: LM) -> FrozenLM:
 
 
 def loaded(source: ModelSource, device: str = "auto") -> LM:
-    """The model of a source."""
-    return ExactLM(source, device) if source.is_exact else in_torch(source, device)
+    """The model of a source: in exact arithmetic, if that can run it."""
+    if source.is_exact:
+        return ExactLM(source, device)
+    floats = suited(source)
+    return ExactLM(source, device, floats=floats) if isinstance(floats, FloatModel) else in_torch(source, device)

@@ -11,7 +11,8 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import chain, groupby
 from typing import Any, NamedTuple
 
@@ -42,14 +43,24 @@ class Piece(NamedTuple):
 class ByteExactTokenizer:
     """A Hugging Face tokenizer from which every byte comes back, or which says that it cannot."""
 
-    def __init__(self, backend: Tokenizer, vocabulary_size: int, table: TokenTable | None = None):
-        """`table`: what the tokens stand for, where the tokenizer itself does not say it."""
-        self.table = token_table(backend) if table is None else table
+    def __init__(
+        self, backend: Tokenizer | Callable[[], Tokenizer], vocabulary_size: int, table: TokenTable | None = None
+    ):
+        """`table`: what the tokens stand for, where the tokenizer itself does not say it; then it may come later."""
+        self._given = backend
+        self.table = token_table(self._tokenizer) if table is None else table
         self.hash = table_hash(self.table)
         self.vocabulary_size = vocabulary_size
-        self._backend = _without_additions(backend)
         single = {content: i for i, content in reversed(list(enumerate(self.table))) if content is not None}
         self._byte_ids = [self._usable(single.get(bytes([value]))) for value in range(256)]
+
+    @property
+    def _tokenizer(self) -> Tokenizer:
+        return self._given() if callable(self._given) else self._given
+
+    @cached_property
+    def _backend(self) -> Tokenizer:
+        return _without_additions(self._tokenizer)
 
     def _usable(self, token_id: int | None) -> int | None:
         return token_id if token_id is not None and token_id < self.vocabulary_size else None
