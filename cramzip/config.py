@@ -47,6 +47,8 @@ class CramConfig:
     None for that of the model's profile if `exact`, else for one that suits most models. `origin`: D numbers in these
     units, around which vectors start; None for that of the profile, or else 0. `ranks`: ranks of tokens by a model in
     floats, also where exact arithmetic can run it.
+
+    `codebook`: where a text gets no vectors of its own, lanes may begin with some that come with the model.
     """
 
     vectors: int | None = None
@@ -63,6 +65,7 @@ class CramConfig:
     learning_rate: float | None = None
     origin: Sequence[float] | None = None
     ranks: bool = False
+    codebook: bool = True
 
     def __post_init__(self) -> None:
         """Raise UsageError for what makes no sense; numbers of other libraries become Python's own."""

@@ -3,6 +3,8 @@
 import hashlib
 from dataclasses import replace
 
+import codebook
+import codebook_vectors
 import dictionary
 import reader
 from exact import Model as ExactModel
@@ -12,6 +14,7 @@ from llama import fingerprint, read_config, read_tensors, token_table, tokenizer
 from make_model import END
 from writer import (
     AFTER_START,
+    CHOSEN,
     CODED,
     CORRECTED,
     NAIL,
@@ -133,7 +136,9 @@ class Modeller:
 
     def __init__(self, folder):
         config, tensors = read_config(folder), read_tensors(folder)
-        self.model, self.table = ExactModel(config, arrays(tensors)), token_table(folder)
+        own, others = codebook.parted(arrays(tensors))
+        self.model, self.table = ExactModel(config, own), token_table(folder)
+        self.codebook = codebook.Codebook(others, self.model.width) if others else None
         self.block = Model(fingerprint(config, tensors), tokenizer_hash(self.table))
 
     def firsts(self, n_lanes, vectors, coding):
@@ -161,6 +166,17 @@ class Modeller:
             teller, said = LearningTeller(want, lengths, learner), model and learner.adapter.said
         tokens = run_lanes(self.model, firsts, count, teller, said=said)
         return self.group(PROMPTED if vectors else CODED, vectors + end(teller.encoder), tokens, m)
+
+    def chosen(self, count, want, choices, lanes=ALONE):
+        """A group of coded tokens after these entries of the codebook, one for each lane."""
+        lengths = lane_lengths(count, len(choices))
+        learner = Learner(self.table, self.model.vocabulary_size, len(choices)) if lanes.learning else None
+        teller = LearningTeller(want, lengths, learner) if learner else Teller(want, lengths)
+        for lane, choice in enumerate(choices):
+            begins = self.codebook.intervals(choices[:lane])
+            teller.encoder.encode(begins[choice], begins[choice + 1] - begins[choice])
+        firsts = [self.codebook.vectors[choice] for choice in choices]
+        return self.group(CHOSEN, b"", run_lanes(self.model, firsts, count, teller), 0), teller.encoder
 
     def begin(self, sample):
         """Where lanes begin after a dictionary."""
@@ -310,6 +326,8 @@ def invalid_with_dictionary(modeller):
     yield vector("table-dictionary-check", "Check differs, in a file of several groups", replace(several, check=0))
     stored = modeller.after(SHORT, raw(b"one"))
     yield vector("table-dictionary-superfluous", "a dictionary, but stored groups alone", stored)
+    chosen = modeller.after(SHORT, replace(group, kind=CHOSEN))
+    yield vector("table-dictionary-chosen", "a chosen group in a file with a dictionary", chosen)
     predicted = modeller.after(SHORT, replace(group, kind=PREDICTED))
     yield vector("table-dictionary-predicted", "a predicted group in a file with a dictionary", predicted)
     yield vector("table-dictionary-cut", "the file ends within the entry", bytes(file)[: len(header) + 1])
@@ -411,7 +429,7 @@ def invalid_table(modeller):
         """A file of a group and a stored one."""
         return modeller.file(group, raw(b"\n"), **fields)
 
-    yield bad("table-exact-kind-7-reserved", "Kind 7 in an exact file", beside(replace(coded, kind=7)))
+    yield bad("table-exact-kind-8-reserved", "Kind 8 in an exact file", beside(replace(coded, kind=8)))
     for what, description, group in [
         ("corrected", "a corrected group", replace(prompted, kind=CORRECTED)),
         ("predicted", "a predicted group", replace(coded, kind=PREDICTED)),
@@ -590,7 +608,9 @@ def all_vectors(folder, other_folder):
     """The vectors that are read with the model in `folder`; `other_folder` has one that is none for exact files."""
     modeller = Modeller(folder)
     with_dictionary = valid_with_dictionary, invalid_with_dictionary
-    for makers in (valid_coded, valid_with_vectors, *with_dictionary, invalid_header, invalid_table, invalid_vectors):
+    with_codebook = codebook_vectors.valid_chosen, codebook_vectors.invalid_chosen
+    own = valid_coded, valid_with_vectors, invalid_header, invalid_table, invalid_vectors
+    for makers in (*own, *with_dictionary, *with_codebook):
         for vector in makers(modeller):
             yield replace(vector, model=folder.name)
     for vector in invalid_model(modeller, other_folder):

@@ -13,6 +13,8 @@ import numpy as np
 import safetensors
 
 EXACT_FILE = "exact.safetensors"
+CODEBOOK_FILE = "mem.safetensors"
+CODEBOOK = ("mem.", "selector.")  # what the names of its tensors begin with
 
 
 class Unsupported(Exception):
@@ -133,6 +135,8 @@ def is_exact(folder):
 def read_tensors(folder):
     """-> [(name, {"dtype", "shape", "data"}), ...] in the order of the names."""
     files = {EXACT_FILE if is_exact(folder) else "model.safetensors"}
+    if is_exact(folder) and (Path(folder) / CODEBOOK_FILE).exists():
+        files.add(CODEBOOK_FILE)
     index = Path(folder) / "model.safetensors.index.json"
     if not is_exact(folder) and not (Path(folder) / "model.safetensors").exists():
         files = set(parse_json(index.read_bytes())["weight_map"].values())
@@ -140,8 +144,8 @@ def read_tensors(folder):
     for file in files:
         content = (Path(folder) / file).read_bytes()
         header_size = int.from_bytes(content[:8], "little")
-        if file == EXACT_FILE and header_size > 2**20:
-            raise Unsupported(f"{EXACT_FILE} has a header of {header_size} bytes")
+        if file in (EXACT_FILE, CODEBOOK_FILE) and header_size > 2**20:
+            raise Unsupported(f"{file} has a header of {header_size} bytes")
         parse_json(content[8 : 8 + header_size])  # for names that are there twice
         tensors += safetensors.deserialize(content)
     if len({name for name, _ in tensors}) < len(tensors):
@@ -190,8 +194,11 @@ def to_float32(tensor):
 
 
 def float_weights(tensors):
-    """-> {name: float32 array}; integers of exact.safetensors are multiplied by the scales of their rows."""
-    tensors = dict(tensors)
+    """-> {name: float32 array}; integers of exact.safetensors are multiplied by the scales of their rows.
+
+    What stands in a codebook is no part of the model in floats.
+    """
+    tensors = {name: tensor for name, tensor in tensors if not name.startswith(CODEBOOK)}
     weights = {name: to_float32(tensor) for name, tensor in tensors.items()}
     for name, tensor in tensors.items():
         if tensor["dtype"] == "I8":

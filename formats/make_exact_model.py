@@ -7,8 +7,9 @@ It knows nothing, but everything about it is awkward on purpose: its widths are 
 than the state, keys and values are shared, the head is not tied, there are negative scales and rows of zeros, two
 tokens always have the same logit, epsilon is large and no float32, the start token is not 0 and stands for nothing, the
 tokenizer has fewer ids than the model, the floats in its file are not aligned, and lanes have more positions than
-`max_position_embeddings`. The tokenizer is that of make_model.py. All numbers are drawn as integers, so that they are
-the same on every machine.
+`max_position_embeddings`. Its codebook has seven entries of three vectors, one of them of zeros, one with a negative
+scale, and one that is as unlikely as can be. The tokenizer is that of make_model.py. All numbers are drawn as integers,
+so that they are the same on every machine.
 """
 
 import sys
@@ -74,6 +75,24 @@ def tensors(config=CONFIG):
     return out
 
 
+def codebook():
+    """-> {name: array} of its codebook."""
+    random, width = np.random.RandomState(1492), CONFIG["hidden_size"]
+    entries, selector = random.randint(-127, 128, (7, 3, width)), random.randint(-127, 128, (7, width))
+    entries[2, 1] = 0
+    scales = random.randint(1, 64, (7, 3)) / 2**11
+    scales[4, 0] *= -1
+    first, others = [20000, 30000, 5000, 10000, 500, 35, 1], [1, 300, 60000, 1200, 4000, 34, 1]
+    return {
+        "mem.weight": entries.astype("i1"),
+        "mem.scale": scales.astype("<f4"),
+        "mem.prior": np.array([first, others], "<f4"),
+        "selector.weight": selector.astype("i1"),
+        "selector.scale": (random.randint(1, 64, 7) / 2**11).astype("<f4"),
+        "selector.bias": (random.randint(-64, 65, 7) / 2**6).astype("<f4"),
+    }
+
+
 def write_model(folder):
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", CONFIG)
@@ -83,6 +102,8 @@ def write_model(folder):
     typed = {name: (kinds[values.dtype.str[1:]], values) for name, values in weights.items()}
     notes = {"format": "cramzip-exact-1", "probe": probe(Model(CONFIG, weights))}
     (folder / "exact.safetensors").write_bytes(safetensors_file(typed, notes))
+    typed = {name: (kinds[values.dtype.str[1:]], values) for name, values in codebook().items()}
+    (folder / "mem.safetensors").write_bytes(safetensors_file(typed, {}))
 
 
 if __name__ == "__main__":

@@ -678,11 +678,11 @@ def invalid_table(modeller):
     yield bad("table-only-group-byte-missing", "the last byte of a file of one group is missing", only[:-1])
     yield bad("table-only-group-byte-trailing", "a byte follows the file of one group", only + b"\1")
     yield bad("table-only-group-no-check", "a file of one group ends after Kind", bytes(one)[:-5])
-    yield bad("table-kind-7-reserved", "Kind 7", replace(one, groups=(replace(left, kind=7), right)))
+    yield bad("table-kind-8-reserved", "Kind 8", replace(one, groups=(replace(left, kind=8), right)))
     yield bad(
-        "table-only-group-kind-7-reserved",
-        "Kind 7 in a file of one group",
-        replace(one, groups=(replace(left, kind=7),)),
+        "table-only-group-kind-8-reserved",
+        "Kind 8 in a file of one group",
+        replace(one, groups=(replace(left, kind=8),)),
     )
     yield bad("table-sizes-short", "Original_Size is one more than the Sizes", replace(stored, original_size=52))
     yield bad("table-sizes-long", "Original_Size is one less than the Sizes", replace(stored, original_size=50))

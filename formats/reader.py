@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import codebook
 import dictionary
 import exact
 import filters
@@ -37,7 +38,7 @@ HAS_NAME, HAS_MODEL, IS_BUILTIN, IS_STANDARD, HAS_VECTORS, IS_EXACT = 0x01, 0x02
 AFTER_START = 0x08  # of Vector_Coding
 IS_WIDE = 0x80  # of Learning
 FILTERED = 0x80  # of Kind
-RAW, ZSTD, RECITED, CORRECTED, PREDICTED, CODED, PROMPTED = range(7)
+RAW, ZSTD, RECITED, CORRECTED, PREDICTED, CODED, PROMPTED, CHOSEN = range(8)
 LEVELS = {1: 2, 2: 3, 3: 4, 4: 8, 5: 16, 6: 256}  # of the vector codings that have codes
 THREE_LEVELS, BINARY16 = 2, 7
 ENDINGS = re.findall(  # section 3; the first is number 1
@@ -291,6 +292,7 @@ class Group:
         """The most positions that one of its chunks or lanes takes."""
         before = self.vector_count + header.vectors_after_start if self.vector_count else 1
         before += dictionary.READ if header.dictionary_hash is not None else 0
+        before = 16 if self.kind == CHOSEN else before
         if header.is_exact:
             return before + -(-self.token_count // self.parts(header)) - 1
         longest = min(self.token_count, header.chunk_tokens)
@@ -300,7 +302,7 @@ class Group:
 def parse_entry(cursor, header):
     kind = cursor.u8("Kind")
     group = Group(kind & ~FILTERED, is_filtered=bool(kind & FILTERED))
-    require_range(group.kind, RECITED if group.is_filtered else RAW, PROMPTED, "table", "Kind")
+    require_range(group.kind, RECITED if group.is_filtered else RAW, CHOSEN, "table", "Kind")
     alone = header.group_count == 1
     if alone:
         group.size = header.original_size
@@ -322,7 +324,7 @@ def parse_entry(cursor, header):
     if group.kind == ZSTD:
         require_range(group.payload_size, 1, group.size - 1, "table", "Payload_Size of a zstd group")
     if group.is_modelled:
-        most = 2**22 if group.kind in (CODED, PROMPTED) else 2**16
+        most = 2**22 if group.kind in (CODED, PROMPTED, CHOSEN) else 2**16
         longest = 3 * group.size if group.is_filtered else group.size
         require_range(group.token_count, 1, min(longest, most), "table", "Token_Count")
     if group.has_vectors:
@@ -351,7 +353,8 @@ def parse_table(cursor, header):
 
 
 def check_table(groups, header):
-    misplaced = (CORRECTED, PREDICTED) if header.is_exact else (CODED, PROMPTED)
+    misplaced = (CORRECTED, PREDICTED) if header.is_exact else (CODED, PROMPTED, CHOSEN)
+    misplaced += (CHOSEN,) if header.dictionary_hash is not None else ()
     for group in groups:
         kind_of_file = "an exact file" if header.is_exact else "a file that is not exact"
         require(group.kind not in misplaced, "table", f"a group of kind {group.kind} in {kind_of_file}")
@@ -496,6 +499,8 @@ def open_model(folder, header, groups):
     if header.vector_coding is not None and header.vector_width != model.width:
         raise WrongModel("model", f"D is {model.width} in this model, {header.vector_width} in the file")
     if header.is_exact:
+        if any(group.kind == CHOSEN for group in groups) and model.codebook is None:
+            raise WrongModel("model", "the file needs a codebook, and the model has none")
         return model, table
     if header.start_token >= model.vocabulary_size:
         raise WrongModel(
@@ -525,7 +530,10 @@ def exact_model(folder, header, config, tensors):
         raise WrongModel("model", "the file needs a model with weights in exact.safetensors, or one with others")
     try:
         if header.probe is None:
-            return exact.Model(config, exact.arrays(tensors))
+            own, others = codebook.parted(exact.arrays(tensors))
+            model = exact.Model(config, own)
+            model.codebook = codebook.Codebook(others, model.width) if others else None
+            return model
         model = wide.Model(config, tensors)
     except Unsupported as problem:
         raise WrongModel("model", str(problem)) from problem
@@ -584,6 +592,7 @@ def decode_exact_group(model, table, header, group, payload, begin):
         if group.kind == RECITED
         else exact.Decoder(coded_bytes(header, group, payload), model.vocabulary_size)
     )
+    chosen = model.codebook.choices(coder, n_lanes) if group.kind == CHOSEN else None
     said = None
     if header.learning and group.kind != RECITED:
         adapted = model if header.learning == 2 and group.token_count >= 1024 else None
@@ -594,6 +603,8 @@ def decode_exact_group(model, table, header, group, payload, begin):
     firsts, before = [start] * n_lanes, None
     if begin:
         firsts, before = [model.embed(begin.last)[None]] * n_lanes, begin.sequence
+    if chosen is not None:
+        firsts = [model.codebook.vectors[entry] for entry in chosen]
     if group.has_vectors:
         vectors = exact_vectors(payload[: group.vectors_size(header)], header)
         require((np.abs(vectors) <= exact.MOST_NUMBER).all(), "content", "a vector has a number beyond 2^16")

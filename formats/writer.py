@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 FILTERED = 0x80  # of Kind
-RAW, ZSTD, RECITED, CORRECTED, PREDICTED, CODED, PROMPTED = range(7)
+RAW, ZSTD, RECITED, CORRECTED, PREDICTED, CODED, PROMPTED, CHOSEN = range(8)
 AFTER_START = 8  # of Vector_Coding
 
 
@@ -62,7 +62,7 @@ class Group:
             if self.kind != RAW:
                 out += u32(honest(self.content_crc, zlib.crc32(self.content)))
         kind = self.kind & ~FILTERED
-        if kind in (RECITED, CORRECTED, PREDICTED, CODED, PROMPTED) or (kind > PROMPTED and self.tokens):
+        if kind in (RECITED, CORRECTED, PREDICTED, CODED, PROMPTED, CHOSEN) or (kind > CHOSEN and self.tokens):
             out += varint(self.tokens)
         if kind in (RECITED, CORRECTED, PROMPTED):
             out += varint(self.vectors)

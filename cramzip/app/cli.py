@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from ..config import CramConfig
     from .report import Listed
 
+PAPER_BITS = "16"  # per dimension of a vector, with --paper
 HELP_SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
@@ -50,8 +51,11 @@ def _console(given: dict[str, Any]) -> Console:
     return Console(given["quiet"], given["verbose"], given["progress"])
 
 
-def _config(given: dict[str, Any], *, smallest: bool = False, exact: bool = False) -> CramConfig:
+def _config(given: dict[str, Any]) -> CramConfig:
     from ..config import CramConfig
+
+    smallest, paper = given.get("smallest", False), given.get("paper", False)
+    exact = given.get("exact", False) or paper
 
     vectors = given["vectors"]
     if smallest and exact:
@@ -62,18 +66,21 @@ def _config(given: dict[str, Any], *, smallest: bool = False, exact: bool = Fals
         raise UsageError("--exact is without corrections: it excludes --vectors 0")
     if exact and given["context"]:
         raise UsageError("--exact gives a chunk nothing but its vectors: it excludes --context")
+    if paper and given["bits"] not in (None, PAPER_BITS):
+        raise UsageError(f"--paper has {PAPER_BITS} bits per dimension: it excludes --bits {given['bits']}")
     if smallest:
         vectors = 0
     return CramConfig(
         vectors=vectors,
         effort=given["effort"] or level_of_environment() or CramConfig.effort,
         exact=exact,
-        bits=given["bits"],
+        bits=PAPER_BITS if paper else given["bits"],
         context=given["context"],
         seed=given["seed"],
         batch_size=given["batch_size"],
         dtype=given["dtype"],
         ranks=given["ranks"],
+        codebook=given["codebook"],
     )
 
 
@@ -99,6 +106,7 @@ def commands(ctx: click.Context) -> None:
 @option("--strip", is_flag=True, help="Leave out what is optional, and of the hash all but 4 bytes.")
 @option("--smallest", is_flag=True, help="The smallest file: --strip, and no vectors, as yet.")
 @option("--exact", is_flag=True, help="Nothing but vectors: they must recite the text.")
+@option("--paper", is_flag=True, help="--exact with 16 bits per dimension, as in the paper.")
 @dictionary_option
 @cramming_options
 @workers_options
@@ -116,7 +124,7 @@ def compress(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
     from . import jobs
 
     files = files or (STDIN,)
-    config = _config(given, smallest=given["smallest"], exact=given["exact"])
+    config = _config(given)
     destination, console = destination_of(given, len(files), compresses=True), _console(given)
     records = Records(as_json, destination, files)
     dictionary = dictionary_of(given["dictionary"])
@@ -217,14 +225,14 @@ def test(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
 def list_(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
     """Describe .cram files; needs no model."""
     from ..container import reading
-    from ..container.description import describe
+    from .details import description_of
     from .files import label, read
 
     listed: list[Listed] = []
     records = Records(as_json)
 
     def work(file: str) -> None:
-        listed.append((label(file), describe(reading.read(read(file).data))))
+        listed.append((label(file), description_of(reading.read(read(file).data))))
         records.described(*listed[-1])
 
     code = each(files or (STDIN,), work, debug=given["debug"], failed=records.failed)

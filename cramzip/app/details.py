@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from ..container.records import BuiltinModel, OutsideModel
-from ..errors import WrongModelError
+from ..container.records import BuiltinModel, Kind, OutsideModel
+from ..errors import CramError, WrongModelError
 from ..lm.source import find_digest
 from .console import count, ratio
 
 if TYPE_CHECKING:
-    from ..container.description import Description
+    from ..container.description import Chosen, Description
+    from ..container.opened import Opened
 
 HASH_BYTES = 32  # of a whole SHA-256
 
@@ -33,6 +35,23 @@ def model_name(model: BuiltinModel | OutsideModel) -> str:
         return find_digest(model.digest).model_id
     except WrongModelError:
         return f"built-in {model.digest.hex()}"
+
+
+def description_of(file: Opened) -> Description:
+    """What a file consists of; also what its lanes have chosen, where its model comes with this program."""
+    from ..container.description import describe
+
+    found = describe(file)
+    model = file.header.model
+    if Kind.CHOSEN not in found.kinds or not isinstance(model, BuiltinModel):
+        return found
+    from ..coding.exact_decode import choices_of
+    from ..exact.codebook import beside, read_codebook
+
+    with suppress(CramError):
+        path = beside(find_digest(model.digest).path)
+        return replace(found, chosen=choices_of(file, read_codebook(path))) if path else found
+    return found
 
 
 def details(described: Description) -> list[str]:
@@ -131,7 +150,17 @@ def _costs(described: Description) -> list[tuple[str, str]]:
     rows = [
         (part, f"{count(size, 'byte')}, {size / described.file_size:.1%} of the file") for part, size in parts.items()
     ]
+    if described.chosen:
+        rows.append(("codebook", _choice(described.chosen)))
     return [*rows, ("vectors bought", _bargain(described))] if described.n_vectors else rows
+
+
+def _choice(chosen: Chosen) -> str:
+    """What lanes chose from the codebook, and what that cost and saved."""
+    found = f"{count(chosen.lanes, 'lane')}, {chosen.entries} different, {chosen.spent:,.0f} bits spent"
+    if chosen.saved is None or chosen.balance is None:
+        return found
+    return f"{found}, {chosen.saved:,.0f} saved at least, balance {chosen.balance:+,.0f} bits"
 
 
 def _bargain(described: Description) -> str:
@@ -170,7 +199,7 @@ def _model_record(model: BuiltinModel | OutsideModel) -> dict[str, Any]:
 def description_record(described: Description) -> dict[str, Any]:
     """Sizes in bytes, counts, what was chosen, and what the vectors bought in bits; None for what is not known."""
     header = described.header
-    chosen: dict[str, Any] = {"parameters": None, "vectors": None}
+    chosen: dict[str, Any] = {"parameters": None, "vectors": None, "codebook": None}
     if header.model:
         chosen["parameters"] = asdict(header.lanes or header.parameters)
     if header.vectors:
@@ -184,6 +213,8 @@ def description_record(described: Description) -> dict[str, Any]:
             "bits_gained": described.vector_gain,
             "bits_balance": described.vector_balance,
         }
+    if described.chosen:
+        chosen["codebook"] = asdict(described.chosen) | {"balance": described.chosen.balance}
     return {
         "original_size": described.original_size,
         "file_size": described.file_size,

@@ -13,18 +13,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import __version__
+from ..coding.exact_decode import choices_of
 from ..coding.original import Original
 from ..coding.packed import packed_format
 from ..coding.restore import Runner, needs_dictionary, restore, verify
 from ..config import CramConfig
 from ..container import reading
-from ..container.description import Description, describe
+from ..container.description import Chosen, Description, describe
 from ..container.endings import ending_of
 from ..container.opened import Opened
 from ..container.records import name_fault
@@ -116,7 +117,7 @@ class Compression:
                 source.check_unchanged("nothing was written")
                 output.commit(source.status)
         destination.finish(path, output, source)
-        described = describe(file)
+        described = replace(describe(file), chosen=_chosen(file, writer.lm, journal.gain))
         seconds = time.perf_counter() - start
         told = closing_line(described, seconds, packed_format(source.data))
         console.say(f"{label(argument)} -> {place(path)}: {told}")
@@ -145,6 +146,11 @@ class Compression:
             **writer.method.conditions,
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).digest()
+
+
+def _chosen(file: Opened, lm: LM, saved: float) -> Chosen | None:
+    codebook = getattr(lm, "codebook", None)
+    return choices_of(file, codebook, saved) if codebook else None
 
 
 @contextmanager

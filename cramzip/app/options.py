@@ -35,7 +35,10 @@ LEVEL_NAMES = {1: ("-1", "--fast"), 9: ("-9", "--best")}
 GROUPS = (  # of options in the help of a command; what is in none of them comes before
     ("Results", ("output", "stdout", "force", "keep", "recursive", "as_json")),
     ("What a file keeps", ("keeps_name", "strip", "dictionary")),
-    ("Size against time", ("effort", "smallest", "exact", "vectors", "bits", "context", "seed", "dtype", "ranks")),
+    (
+        "Size against time",
+        ("effort", "smallest", "exact", "paper", "vectors", "codebook", "bits", "context", "seed", "dtype", "ranks"),
+    ),
     ("Model", ("model", "revision", "download")),
     ("Machine", ("batch_size", "device", "jobs", "ray")),
     ("Messages", ("quiet", "verbose", "progress", "debug", HELP)),
@@ -218,6 +221,11 @@ cramming_options = options(
         type=click.IntRange(0, 4096),
         metavar="M",
         help="Vectors per chunk or lane, which seldom pay; 0: none.  [default: 0; 1 with ranks]",
+    ),
+    option(
+        "--codebook/--no-codebook",
+        default=True,
+        help="Let lanes begin with vectors that come with the model, where that pays (default), or not.",
     ),
     option(
         "--bits",

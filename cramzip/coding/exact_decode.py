@@ -8,13 +8,18 @@ from dataclasses import replace
 import numpy as np
 
 from ..container import opened
-from ..container.records import Group, Header
+from ..container.description import Chosen
+from ..container.opened import Opened
+from ..container.records import Group, Header, Kind
 from ..container.vectors import QuantizedMem
 from ..exact import lanes
 from ..exact.arithmetic import Floats
+from ..exact.codebook import Codebook, decode_choices
 from ..exact.learner import Learner
+from ..exact.tokencoder import TokenDecoder
 from ..exact.vectors import dequantised
 from ..lm.exact import ExactLM
+from .choosing import spent_on
 
 WORTH_A_THREAD = 16  # lanes: with fewer, waiting for each other at every step takes more time than is saved
 
@@ -30,6 +35,7 @@ def decode_group(lm: ExactLM, group: Group, header: Header, progress: Progress) 
     options = lanes.Options(
         vectors=embeddings(mem) if mem else None,
         after_start=header.vectors is not None and header.vectors.after_start,
+        codebook=lm.codebook if entry.kind is Kind.CHOSEN else None,
         threads=max(1, min(lm.threads, n_lanes // WORTH_A_THREAD)),
         progress=_differences(progress),
     )
@@ -43,6 +49,20 @@ def decode_group(lm: ExactLM, group: Group, header: Header, progress: Progress) 
         learner = learner_of(lm, n_lanes, has_dictionary=header.dictionary is not None)
         options = replace(options, learner=learner, adapts=header.lanes.adapts(entry.n_tokens))
     return lanes.decode_lanes(lm.model, bytes(coded), entry.n_tokens, n_lanes, options)
+
+
+def choices_of(file: Opened, codebook: Codebook, saved: float | None = None) -> Chosen | None:
+    """What the lanes of a file have chosen; None where none has. Raises DamagedFileError."""
+    header, found, spent = file.header, [], 0.0
+    for group in file:
+        if group.entry.kind is Kind.CHOSEN:
+            assert header.lanes is not None
+            coded = opened.corrections(group, header)
+            assert coded is not None
+            entries = decode_choices(TokenDecoder(bytes(coded)), header.lanes.count(group.entry.n_tokens), codebook)
+            spent += spent_on(codebook, entries)
+            found += entries
+    return Chosen(len(found), len(set(found)), spent, saved) if found else None
 
 
 def learner_of(lm: ExactLM, n_lanes: int, *, has_dictionary: bool) -> Learner:

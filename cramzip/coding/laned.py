@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import CramConfig
 from ..container import opened, vectors, writing
-from ..container.layout import DICTIONARY_TOKENS, MAX_POSITIONS, MOST_LEARNING, PROBE_SIZE
+from ..container.layout import DICTIONARY_TOKENS, MAX_POSITIONS, MOST_CHOSEN, MOST_LEARNING, PROBE_SIZE
 from ..container.records import (
     MOST_DICTIONARY_HASH,
     STANDARD_LANES,
@@ -29,12 +29,14 @@ from ..container.vectors import QuantizedMem
 from ..container.wire import Bytes
 from ..container.writing import modelled_group
 from ..errors import UsageError
+from ..exact.codebook import Codebook
 from ..exact.dictionary import Context
 from ..exact.lanes import Options, costs, encode_lanes, faults, lane_lengths
 from ..exact.learner import Learner
 from ..exact.weights import BLOCK
 from ..lm.exact import ExactLM
 from ..lm.identity import reference
+from .choosing import Choice, beginnings, choose
 from .exact_decode import embeddings, learner_of
 from .method import Coded, Method, Progress, versions
 from .view import Chunk
@@ -50,6 +52,8 @@ SEGMENT_BYTES = 2**20  # of a segment, and so about of a group
 CRAMMED_SEGMENT_BYTES = 2**17
 CRAMMING_SHARE = 0.9  # of the work on a group with vectors, as progress counts it
 NOISE_EXPONENT = 5  # floats differ from exact logits by about so little, 2^-5; what is crammed keeps clear of it
+TRIED_WHOLE = 2048  # tokens of a group that is coded with entries of the codebook, and without, to see what is smaller
+TRIED_TOKENS = 128  # of each lane of others
 MAX_RECITED = 1000  # tokens of a chunk that is recited
 
 
@@ -135,9 +139,9 @@ class Laned(Method):
             adapts=self.lanes.adapts(len(ids)),
             progress=lambda n: tell(crammed + (1 - crammed) * n / len(ids)),
         )
-        tokens = encode_lanes(self.lm.model, ids, n_lanes, replace(options, learner=self._learner(n_lanes)))
+        tokens, choice = self._tokens(ids, n_lanes, options)
         payload = b"".join(map(vectors.pack, mem)) + tokens
-        kind = Kind.PROMPTED if mem else Kind.CODED
+        kind = Kind.PROMPTED if mem else Kind.CHOSEN if choice else Kind.CODED
         group = modelled_group(kind, content, len(ids), self.n_vectors, payload)
         tell(1.0)
         smallest = writing.entries_size([expected_entry(content)])
@@ -145,9 +149,39 @@ class Laned(Method):
         if smallest <= writing.entries_size([group.entry]) or len(ids) > most:
             return stored_group(content), 0.0
         if not mem:
-            return group, 0.0
+            return group, choice.saved if choice else 0.0
         without = Options(threads=options.threads, learner=self._learner(n_lanes))
         return group, 8.0 * (len(encode_lanes(self.lm.model, ids, n_lanes, without)) - len(tokens))
+
+    def _tokens(self, ids: Sequence[int], n_lanes: int, options: Options) -> tuple[bytes, Choice | None]:
+        """Coded tokens, and the entries of the codebook that their lanes begin with, where these make them shorter.
+
+        The model alone says which entries may; with all that is learned, the beginnings of all lanes are coded to see.
+        """
+
+        def coded(part: Sequence[int], like: Options = options) -> bytes:
+            learner = self._learner(n_lanes)
+            return encode_lanes(self.lm.model, part, n_lanes, replace(like, learner=learner))
+
+        codebook, model = self._codebook, self.lm.model
+        if codebook is None or MOST_CHOSEN + -(-len(ids) // n_lanes) - 1 > MAX_POSITIONS:
+            return coded(ids), None
+        choice = choose(model, codebook, ids, n_lanes, options.threads)
+        if choice is None:
+            return coded(ids), None
+        begun = replace(options, codebook=codebook, choices=choice.entries)
+        tried = ids if len(ids) <= TRIED_WHOLE else beginnings(ids, n_lanes, TRIED_TOKENS)
+        without, with_choice = (coded(tried, replace(like, progress=None)) for like in (options, begun))
+        saved = 8 * (len(without) - len(with_choice))
+        found = choice._replace(saved=saved + choice.spent) if saved > 0 else None
+        if len(tried) == len(ids):
+            return (with_choice if found else without), found
+        return coded(ids, begun if found else options), found
+
+    @property
+    def _codebook(self) -> Codebook | None:
+        is_wanted = self.config.codebook and not self.n_vectors and not self._has_dictionary
+        return self.lm.codebook if is_wanted else None
 
     def _learner(self, n_lanes: int) -> Learner | None:
         return learner_of(self.lm, n_lanes, has_dictionary=self._has_dictionary) if self.lanes.learning else None

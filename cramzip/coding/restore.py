@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..container import opened
 from ..container.opened import Opened
 from ..container.reading import check_content
-from ..container.records import Group, Header
+from ..container.records import Group, Header, Kind
 from ..container.stored import stored_content
 from ..container.wire import Bytes
 from ..errors import DamagedFileError, UsageError, VerificationError, WrongModelError
@@ -141,6 +141,7 @@ def check_model(file: Opened, lm: LM | None) -> None:
     if header.is_exact:
         assert isinstance(lm, ExactLM)
         _require_probe(lm, header.probe)
+        _require_codebook(file, lm)
         return
     view = View.of(header)
     if view.start_token >= lm.vocabulary_size:
@@ -172,6 +173,11 @@ def _require_probe(lm: ExactLM, needed: bytes | None) -> None:
             f"Probe: the file needs {needed.hex()}, {lm.model_id} gives {found[: len(needed)].hex()} here: one of two "
             "machines does not compute as it should, or the file was made with another start token"
         )
+
+
+def _require_codebook(file: Opened, lm: ExactLM) -> None:
+    if any(entry.kind is Kind.CHOSEN for entry in file.entries) and lm.codebook is None:
+        raise WrongModelError(f"Kind: lanes begin with vectors of a codebook, and {lm.model_id} has none")
 
 
 def needs_dictionary(needed: bytes) -> str:

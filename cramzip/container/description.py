@@ -11,6 +11,24 @@ from .records import Entry, Header, Kind, n_chunks
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """What `lanes` have chosen from the codebook of the model: `entries` different ones; bits spent on saying which.
+
+    `saved`: bits that these entries took off the tokens, as far as the writer has counted; None if that is not known.
+    """
+
+    lanes: int
+    entries: int
+    spent: float
+    saved: float | None = None
+
+    @property
+    def balance(self) -> float | None:
+        """Bits by which the entries made the file smaller."""
+        return None if self.saved is None else self.saved - self.spent
+
+
+@dataclass(frozen=True)
 class Description:
     """What a file says and what it consists of: sizes in bytes."""
 
@@ -23,6 +41,7 @@ class Description:
     stored_bytes: int
     filter_bytes: int = 0
     filters: tuple[tuple[str, ...], ...] = ()  # the names of the filters of each filtered group
+    chosen: Chosen | None = None  # known only with the codebook
 
     @property
     def original_size(self) -> int:

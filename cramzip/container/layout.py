@@ -17,6 +17,7 @@ MOST_LEARNING = 2
 IS_WIDE = 0x80  # of Learning: the model was not made for exact arithmetic, and Probe follows
 PROBE_SIZE = 4
 LEAST_ADAPTED = 2**10  # tokens of a group
+MOST_CHOSEN = 16  # vectors of an entry of a codebook
 DICTIONARY_TOKENS = 255  # of a dictionary, that the model reads
 MAX_VECTORS = 2**12
 MAX_WIDTH = 2**14

@@ -257,6 +257,8 @@ def _check_entries(entries: Sequence[Entry], header: Header) -> None:
     for entry in entries:
         if not entry.kind.is_allowed(exact=header.is_exact):
             _damaged("table", f"Kind: {entry.kind} is not for a file {'with' if header.is_exact else 'without'} lanes")
+        if entry.kind is Kind.CHOSEN and header.dictionary is not None:
+            _damaged("table", f"Kind: {entry.kind} in a file with a dictionary")
         if entry.kind.has_vectors:
             vector_bytes = n_vector_bytes(entry, header)
             is_whole = entry.kind is Kind.RECITED and not entry.is_filtered

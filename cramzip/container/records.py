@@ -8,7 +8,7 @@ from enum import IntEnum
 from typing import ClassVar
 
 from ..errors import UsageError
-from .layout import DICTIONARY_TOKENS, LEAST_ADAPTED, MOST_LEARNING
+from .layout import DICTIONARY_TOKENS, LEAST_ADAPTED, MOST_CHOSEN, MOST_LEARNING
 from .wire import CONTROL_CHARACTER, MAX_STRING, Bytes
 
 HASH_SIZES = (4, 8, 16, 32)  # bytes that are kept of the SHA-256 of the original
@@ -24,6 +24,7 @@ class Kind(IntEnum):
     PREDICTED = 4  # from corrections alone
     CODED = 5  # from tokens coded with exact probabilities
     PROMPTED = 6  # from vectors and such tokens
+    CHOSEN = 7  # from such tokens, after vectors that each lane chooses from the codebook of the model
 
     @property
     def is_stored(self) -> bool:
@@ -36,7 +37,7 @@ class Kind(IntEnum):
     @property
     def is_laned(self) -> bool:
         """Whether its tokens go through the model in lanes, side by side."""
-        return self in (Kind.CODED, Kind.PROMPTED)
+        return self in (Kind.CODED, Kind.PROMPTED, Kind.CHOSEN)
 
     def is_allowed(self, *, exact: bool) -> bool:
         """Whether it may be in an exact file, or in another."""
@@ -263,11 +264,13 @@ def n_vector_bytes(entry: Entry, header: Header) -> int:
 def longest_lane(entry: Entry, header: Header) -> int:
     """Positions that a group of an exact file needs: what stands before the tokens of its longest lane, and these.
 
-    Those of a dictionary count in full, however short it is.
+    Those of a dictionary, and of an entry of a codebook, count in full, however short it is.
     """
     before = 1 if entry.n_vectors == 0 else entry.n_vectors + bool(header.vectors and header.vectors.after_start)
     if header.dictionary is not None:
         before += DICTIONARY_TOKENS
+    if entry.kind is Kind.CHOSEN:
+        before = MOST_CHOSEN
     return before + -(-entry.n_tokens // n_chunks(entry, header)) - 1
 
 

@@ -14,3 +14,4 @@ Knows nothing of torch, of tokenizers, of `.cram` files, or of any path but that
 """
 
 WEIGHTS_NAME = "exact.safetensors"
+CODEBOOK_NAME = "mem.safetensors"

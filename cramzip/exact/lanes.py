@@ -8,7 +8,7 @@ the model; the encoder, which knows all tokens, asks for many positions at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from ..errors import DamagedFileError
 from .adapter import Adapter
 from .arithmetic import Doubles, Floats
 from .cache import Cache
+from .codebook import Codebook, decode_choices, encode_choices
 from .llama import Model
 from .probabilities import Counts, counts, cumulated, total_bits
 from .rotations import MAX_POSITIONS
@@ -78,13 +79,16 @@ class Options:
     """What a text may have beside its tokens, and how it is worked on; all but `threads` and `progress` changes bytes.
 
     `vectors` (M, D), or (L, M, D) for each lane, stand in place of the start token, or `after_start`; or `context` in
-    place of both. `learner` changes the model's probabilities; with it, an `Adapter` may do so, too (`adapts`).
-    `threads` share the lanes. `progress` is called with the number of tokens that are done.
+    place of both; or the entry of a `codebook` that each lane chooses, of which an encoder is told the `choices`.
+    `learner` changes the model's probabilities; with it, an `Adapter` may do so, too (`adapts`). `threads` share
+    the lanes. `progress` is called with the number of tokens that are done.
     """
 
     vectors: Floats | None = None
     after_start: bool = False
     context: Context | None = None
+    codebook: Codebook | None = None
+    choices: Sequence[int] = ()
     learner: Learner | None = None
     adapts: bool = False
     threads: int = 1
@@ -97,6 +101,8 @@ def encode_lanes(model: Model, tokens: Sequence[int], n_lanes: int, options: Opt
     run.fill(tokens)
     encoder = TokenEncoder(total_bits(model.shape.vocabulary))
     adapter = Adapter(model) if options.adapts else None
+    if options.codebook:
+        encode_choices(encoder, options.choices, options.codebook)
     finish = _states if adapter else _logits if learner else _sums
     for first, n, lanes in run.steps(max(1, TOKENS_AT_ONCE // n_lanes), finish):
         for step in range(n):
@@ -123,9 +129,11 @@ def encode_lanes(model: Model, tokens: Sequence[int], n_lanes: int, options: Opt
 
 def decode_lanes(model: Model, payload: bytes, n_tokens: int, n_lanes: int, options: Options = Options()) -> list[int]:
     """The tokens of `encode_lanes`. Raises DamagedFileError if `payload` cannot come from it."""
-    run, learner = _Run(model, n_tokens, n_lanes, options), options.learner
     decoder = TokenDecoder(payload, total_bits(model.shape.vocabulary))
     adapter = Adapter(model) if options.adapts else None
+    if options.codebook:
+        options = replace(options, choices=decode_choices(decoder, n_lanes, options.codebook))
+    run, learner = _Run(model, n_tokens, n_lanes, options), options.learner
 
     def learned(units: Floats, scale: Floats) -> Counts:
         assert learner
@@ -309,6 +317,8 @@ def _prefix(model: Model, n_lanes: int, options: Options) -> Floats:
     """The input embeddings that lanes begin with."""
     if options.context:
         return np.broadcast_to(model.embed([options.context.last]), (n_lanes, 1, model.shape.width))
+    if options.codebook:
+        return options.codebook.vectors(options.choices)
     start = np.broadcast_to(model.embed([model.shape.start]), (n_lanes, 1, model.shape.width))
     if options.vectors is None:
         return start

@@ -11,7 +11,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ..errors import ModelError
-from ..exact import layouts
+from ..exact import codebook, layouts
+from ..exact.codebook import Codebook
 from ..exact.probe import load, model_hash
 from ..exact.rotations import MAX_POSITIONS
 from ..exact.weights import read_model
@@ -108,6 +109,12 @@ class ExactLM:
     @property
     def tokenizer_hash(self) -> bytes:
         return self.tokenizer.hash
+
+    @cached_property
+    def codebook(self) -> Codebook | None:
+        """The vectors that lanes may begin with, if the model comes with some. Raises ModelError."""
+        path = codebook.beside(self.source.path) if self.source.is_exact else None
+        return codebook.read_codebook(path, self.width) if path else None
 
     @cached_property
     def frozen(self) -> FrozenLM:

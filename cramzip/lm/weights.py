@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import ModelError
-from ..exact import WEIGHTS_NAME
+from ..exact import CODEBOOK_NAME, WEIGHTS_NAME
 from .strict_json import parse_object
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -18,11 +18,14 @@ def has_exact_weights(folder: Path) -> bool:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that a Hugging Face folder's model consists of. Pickles do not count. Raises ModelError."""
+    """The safetensors files that a folder's model consists of, with its codebook in exact arithmetic.
+
+    Pickles do not count. Raises ModelError.
+    """
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
     if has_exact_weights(folder):
-        return [folder / WEIGHTS_NAME]
+        return [folder / name for name in (WEIGHTS_NAME, CODEBOOK_NAME) if (folder / name).is_file()]
     if not (folder / INDEX).is_file():
         raise ModelError(f"{folder}: no {SINGLE} (pickled weights are never loaded)")
     return [folder / name for name in named_by(folder / INDEX)]
