@@ -111,13 +111,14 @@ class Compression:
                 journal.append(segment)
             with destination.output_at(path, overwrite=overwrite) as output:
                 original = Original(source.data, source.sha256, name, self.strip, ending)
-                writer.write(output.file, original, journal, journal.gain)
+                gain = journal.gain
+                writer.write(output.file, original, journal, gain)
                 file = reading.read(files.map_file(output.file))
                 verify(file, source.data, Runner(writer.lm, self.config.batch_size, self.workers, progress))
                 source.check_unchanged("nothing was written")
                 output.commit(source.status)
         destination.finish(path, output, source)
-        described = replace(describe(file), chosen=_chosen(file, writer.lm, journal.gain))
+        described = replace(describe(file), chosen=_chosen(file, writer.lm, gain))
         seconds = time.perf_counter() - start
         told = closing_line(described, seconds, packed_format(source.data))
         console.say(f"{label(argument)} -> {place(path)}: {told}")
