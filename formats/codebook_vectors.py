@@ -44,9 +44,9 @@ def invalid_chosen(modeller):
     def file(group, lanes=ALONE, **fields):
         return modeller.file(group, lanes=lanes, **fields)
 
-    long = Group(CHOSEN, b"-" * 16, b"-" * 65522, 65522)
+    long = Group(CHOSEN, b"-" * 16, b"-" * 65521, 65521)
     yield bad(
-        "table-chosen-positions", "a lane of 65,522 tokens after an entry: one too many", file(long, Lanes(2**16, 1))
+        "table-chosen-positions", "a lane of 65,521 tokens after an entry: one too many", file(long, Lanes(2**16, 1))
     )
     many = Group(CHOSEN, b"\xc0", b"-" * 4097, 4097)
     yield bad("content-chosen-too-few", "4097 tokens and one byte", file(many, Lanes(2**16)))

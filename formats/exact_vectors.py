@@ -175,7 +175,8 @@ class Modeller:
         for lane, choice in enumerate(choices):
             begins = self.codebook.intervals(choices[:lane])
             teller.encoder.encode(begins[choice], begins[choice + 1] - begins[choice])
-        firsts = [self.codebook.vectors[choice] for choice in choices]
+        start = self.model.embed(self.model.start)
+        firsts = [[start, *self.codebook.vectors[choice]] for choice in choices]
         return self.group(CHOSEN, b"", run_lanes(self.model, firsts, count, teller), 0), teller.encoder
 
     def begin(self, sample):

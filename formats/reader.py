@@ -292,7 +292,7 @@ class Group:
         """The most positions that one of its chunks or lanes takes."""
         before = self.vector_count + header.vectors_after_start if self.vector_count else 1
         before += dictionary.READ if header.dictionary_hash is not None else 0
-        before = 16 if self.kind == CHOSEN else before
+        before += 16 if self.kind == CHOSEN else 0
         if header.is_exact:
             return before + -(-self.token_count // self.parts(header)) - 1
         longest = min(self.token_count, header.chunk_tokens)
@@ -604,7 +604,7 @@ def decode_exact_group(model, table, header, group, payload, begin):
     if begin:
         firsts, before = [model.embed(begin.last)[None]] * n_lanes, begin.sequence
     if chosen is not None:
-        firsts = [model.codebook.vectors[entry] for entry in chosen]
+        firsts = [np.concatenate([start, model.codebook.vectors[entry]]) for entry in chosen]
     if group.has_vectors:
         vectors = exact_vectors(payload[: group.vectors_size(header)], header)
         require((np.abs(vectors) <= exact.MOST_NUMBER).all(), "content", "a vector has a number beyond 2^16")

@@ -1050,6 +1050,7 @@ def test_devices_can_be_written_to(cramzip):
         (("c", "--smallest", "--vectors", "1", "a"), "it excludes --vectors 1"),
         (("c", "--exact", "--vectors", "0", "a"), "it excludes --vectors 0"),
         (("c", "--exact", "--context", "9", "a"), "it excludes --context"),
+        (("c", "--paper", "--bits", "2", "a"), "it excludes --bits 2"),
         (("c", "-r", "-o", "x", "a"), "-o takes the result of one file"),
         (("c", "-r", "-c", "a"), "--stdout takes one file"),
         (("d", "-r", "-o", "x", "a"), "-o takes the result of one file"),

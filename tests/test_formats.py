@@ -560,7 +560,7 @@ def test_the_specification_counts_lanes_and_their_positions_as_the_readers_do():
         (6, 5, True, 6),
         (2, 1, True, 2),
         (5, 0, False, 256),
-        (7, 0, False, 16),
+        (7, 0, False, 17),
     ]:
         header = reader.Header(is_exact=True, lane_tokens=40, lane_limit=3, vectors_after_start=after_start)
         header.dictionary_hash = bytes(4) if before == 256 else None

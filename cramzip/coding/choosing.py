@@ -24,10 +24,11 @@ from ..exact.threads import one_blas_thread, side_by_side
 
 LOOKED_AT = 48  # tokens of a lane that choices are made for
 TRIED_ON = 24  # tokens, at first
-TRIED = 256  # entries for all lanes of a group together, at first, but to each lane
+TRIED = 96  # entries for all lanes of a group together, at first, but to each lane
 LEAST_TRIED, MOST_TRIED = 6, 20
 KEPT = 3  # entries of a lane that are tried on all tokens that are looked at
 POPULAR = 2  # entries of other lanes that are tried, too
+SWEEPS = 2  # over all lanes, after each of which they know better what others choose
 TOKENS_AT_ONCE = 512
 
 Rows = npt.NDArray[np.int64]
@@ -78,7 +79,7 @@ def beginnings(ids: Sequence[int], n_lanes: int, most: int) -> list[int]:
 
 
 class _Search:
-    """What the first tokens of lanes, `rows` (L, n), cost after other beginnings."""
+    """What the first tokens of lanes, `rows` (L, n), cost after entries of a codebook."""
 
     def __init__(self, model: Model, codebook: Codebook, rows: Rows, threads: int):
         self._model, self._codebook, self._rows, self._threads = model, codebook, rows, threads
@@ -87,10 +88,10 @@ class _Search:
         """Bits (L,) after the start token, and how well each entry may suit each lane, (L, K)."""
         model, rows = self._model, self._rows
         n_lanes, n = rows.shape
-        start = np.broadcast_to(model.embed([model.shape.start]), (n_lanes, 1, model.shape.width))
 
         def work(part: slice) -> tuple[Doubles, Floats]:
-            x = np.concatenate([start[part], model.embed(rows[part])], axis=1)
+            x = model.embed(rows[part])
+            x = np.concatenate([self._start(len(x)), x], axis=1)
             integers, scale = model.states(x, model.new_cache(len(x), n + 1), n + 1)
             flat = integers[:, :-1].reshape(-1, model.shape.width)
             units = model.product(flat, model.weights.head).reshape(len(x), n, -1)
@@ -99,13 +100,18 @@ class _Search:
         found = self._shared(work, n_lanes, n + 1)
         return np.concatenate([bits for bits, _ in found]), np.concatenate([guess for _, guess in found])
 
+    def _start(self, n_lanes: int) -> Floats:
+        start = self._model.embed([self._model.shape.start])
+        return np.broadcast_to(start, (n_lanes, *start.shape))
+
     def bits(self, entries: npt.NDArray[np.intp], n: int) -> Doubles:
-        """Bits (L, C) of the first `n` tokens of each lane after each of some entries (L, C)."""
+        """Bits (L, C) of the first `n` tokens of each lane after the start token and each of some entries (L, C)."""
         model, rows = self._model, np.repeat(self._rows[:, :n], entries.shape[1], axis=0)
         flat = entries.reshape(-1)
 
         def work(part: slice) -> Doubles:
-            x = np.concatenate([self._codebook.vectors(flat[part].tolist()), model.embed(rows[part, :-1])], axis=1)
+            own = self._codebook.vectors(flat[part].tolist())
+            x = np.concatenate([self._start(len(own)), own, model.embed(rows[part, :-1])], axis=1)
             return _bits(*model.forward(x, model.new_cache(*x.shape[:2]), n), rows[part])
 
         found = np.concatenate(self._shared(work, len(flat), n))
@@ -145,15 +151,24 @@ def _rates(codebook: Codebook, n_lanes: int) -> Doubles:
 
 
 def _settled(codebook: Codebook, known: Doubles) -> list[int]:
-    """An entry for each lane by what it costs (L, K) and what saying so takes; lanes hear of each other twice."""
-    n_lanes, n_entries = known.shape
-    chosen = [int(entry) for entry in (known + _rates(codebook, n_lanes)).argmin(axis=1)]
-    counts = np.bincount(chosen, minlength=n_entries).astype(np.float64)
-    for _ in range(2):
-        for lane in range(n_lanes):
+    """An entry for each lane by what it costs (L, K) and what saying so takes."""
+    n_lanes = len(known)
+    begins = [[int(entry) for entry in (known + _rates(codebook, n_lanes)).argmin(axis=1)]]
+    begins += [[entry] * n_lanes for entry in np.flatnonzero(np.isfinite(known).all(axis=0)).tolist()]
+    found = begins + [_swept(codebook, known, begin) for begin in begins]
+    costs = [float(known[np.arange(n_lanes), one].sum()) + spent_on(codebook, one) for one in found]
+    return found[int(np.argmin(costs))]
+
+
+def _swept(codebook: Codebook, known: Doubles, begin: Sequence[int]) -> list[int]:
+    """What becomes of choices when every lane, in turn, looks at those of the others."""
+    chosen = list(begin)
+    counts = np.bincount(chosen, minlength=codebook.n_entries).astype(np.float64)
+    for _ in range(SWEEPS):
+        for lane, bits in enumerate(known):
             counts[chosen[lane]] -= 1
             weights = codebook.priors[min(lane, 1)] + EARLIER * counts
-            chosen[lane] = int((known[lane] - np.log2(weights / weights.sum())).argmin())
+            chosen[lane] = int((bits - np.log2(weights / weights.sum())).argmin())
             counts[chosen[lane]] += 1
     return chosen
 

@@ -53,7 +53,7 @@ CRAMMED_SEGMENT_BYTES = 2**17
 CRAMMING_SHARE = 0.9  # of the work on a group with vectors, as progress counts it
 NOISE_EXPONENT = 5  # floats differ from exact logits by about so little, 2^-5; what is crammed keeps clear of it
 TRIED_WHOLE = 2048  # tokens of a group that is coded with entries of the codebook, and without, to see what is smaller
-TRIED_TOKENS = 128  # of each lane of others
+TRIED_TOKENS = 96  # of each lane of others
 MAX_RECITED = 1000  # tokens of a chunk that is recited
 
 
@@ -164,7 +164,7 @@ class Laned(Method):
             return encode_lanes(self.lm.model, part, n_lanes, replace(like, learner=learner))
 
         codebook, model = self._codebook, self.lm.model
-        if codebook is None or MOST_CHOSEN + -(-len(ids) // n_lanes) - 1 > MAX_POSITIONS:
+        if codebook is None or MOST_CHOSEN + -(-len(ids) // n_lanes) > MAX_POSITIONS:
             return coded(ids), None
         choice = choose(model, codebook, ids, n_lanes, options.threads)
         if choice is None:

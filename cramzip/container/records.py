@@ -270,7 +270,7 @@ def longest_lane(entry: Entry, header: Header) -> int:
     if header.dictionary is not None:
         before += DICTIONARY_TOKENS
     if entry.kind is Kind.CHOSEN:
-        before = MOST_CHOSEN
+        before += MOST_CHOSEN
     return before + -(-entry.n_tokens // n_chunks(entry, header)) - 1
 
 

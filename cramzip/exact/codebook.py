@@ -1,4 +1,4 @@
-"""A codebook of `[mem]`: vectors that lanes may begin with instead of the start token, and how the choice is coded.
+"""A codebook of `[mem]`: vectors that lanes may have after the start token, and how the choice is coded.
 
 It stands beside the weights of a model. A choice costs what the codebook's priors say, and less for what the lanes
 before have chosen. Section 15 of formats/exact.md.
@@ -54,7 +54,7 @@ class Codebook:
         return int(self.integers.shape[1])
 
     def vectors(self, choices: Sequence[int]) -> Floats:
-        """The input embeddings (L, M, D) that lanes with these choices begin with."""
+        """The input embeddings (L, M, D) that lanes with these choices have after the start token."""
         chosen = list(choices)
         found: Floats = self.integers[chosen] * self.scales[chosen][..., None]
         return found

@@ -79,7 +79,7 @@ class Options:
     """What a text may have beside its tokens, and how it is worked on; all but `threads` and `progress` changes bytes.
 
     `vectors` (M, D), or (L, M, D) for each lane, stand in place of the start token, or `after_start`; or `context` in
-    place of both; or the entry of a `codebook` that each lane chooses, of which an encoder is told the `choices`.
+    place of both; or after it the entry of a `codebook` that each lane chooses: an encoder is told the `choices`.
     `learner` changes the model's probabilities; with it, an `Adapter` may do so, too (`adapts`). `threads` share
     the lanes. `progress` is called with the number of tokens that are done.
     """
@@ -317,9 +317,9 @@ def _prefix(model: Model, n_lanes: int, options: Options) -> Floats:
     """The input embeddings that lanes begin with."""
     if options.context:
         return np.broadcast_to(model.embed([options.context.last]), (n_lanes, 1, model.shape.width))
-    if options.codebook:
-        return options.codebook.vectors(options.choices)
     start = np.broadcast_to(model.embed([model.shape.start]), (n_lanes, 1, model.shape.width))
+    if options.codebook:
+        return np.concatenate([start, options.codebook.vectors(options.choices)], axis=1)
     if options.vectors is None:
         return start
     if not (np.abs(options.vectors) <= MOST_VECTOR).all():

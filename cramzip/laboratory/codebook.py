@@ -1,4 +1,4 @@
-"""A codebook of `[mem]`: vectors in place of the start token, each for texts that begin alike. How it is learned.
+"""A codebook of `[mem]`: vectors after the start token, each for texts that begin alike. How it is learned.
 
 Texts belong to the entry that makes them cheapest, and each entry follows the gradient of its texts; in turn, as in
 k-means. At first texts belong together whose states lie together. What states say of entries stays as the *selector*,
@@ -52,8 +52,7 @@ class Learning:
         self._generator = torch.Generator().manual_seed(seed)
         start = lm.embed(torch.tensor([lm.start], device=lm.device)).detach().float().cpu()
         self.vectors = start.expand(self.n_entries, self.n_each, lm.width).clone()
-        noise = torch.randn(self.n_each - 1, lm.width, generator=self._generator) * (0.3 * lm.embedding_scale)
-        self.vectors[:, 1:] += noise
+        self.vectors += torch.randn(self.n_each, lm.width, generator=self._generator) * (0.3 * lm.embedding_scale)
         self.without, self.states = self.begun(windows.tokens)  # bits (N,), (N, D)
         self.labels = torch.zeros(len(windows.tokens), dtype=torch.long)
         self._waiting: list[int] = []
@@ -196,9 +195,10 @@ class Learning:
         return torch.stack(columns, dim=1) / math.log(2)
 
     def _costs(self, vectors: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """Nats (B, T) of tokens (B, T) after vectors (B, M, D)."""
+        """Nats (B, T) of tokens (B, T) after the start token and vectors (B, M, D)."""
         lm, tokens = self.lm, tokens.to(self.lm.device)
-        inputs = torch.cat([vectors.to(lm.device), lm.embed(tokens[:, :-1])], dim=1)
+        start = lm.embed(torch.full((len(tokens), 1), lm.start, device=lm.device))
+        inputs = torch.cat([start, vectors.to(lm.device), lm.embed(tokens[:, :-1])], dim=1)
         with self._precision():
             return token_costs(lm.logits(inputs, tokens.shape[1]).float(), tokens)
 
