@@ -49,9 +49,9 @@ class Codebook:
 
     def choices(self, decoder, n_lanes):
         """The entries of all lanes."""
-        chosen = []
+        chosen, times = [], 2 ** (decoder.bits - 24)
         for _ in range(n_lanes):
-            begins, target = self.intervals(chosen), decoder.target()
+            begins, target = [begin * times for begin in self.intervals(chosen)], decoder.target()
             entry = max(k for k in range(len(begins) - 1) if begins[k] <= target)
             decoder.narrow(begins[entry], begins[entry + 1] - begins[entry])
             chosen.append(entry)

@@ -52,6 +52,16 @@ def always(monkeypatch):
     )
 
 
+@pytest.mark.parametrize("total_bits", [24, 30])
+def test_choices_come_back_whatever_counts_add_up_to(lm, total_bits):
+    encoder, choices = TokenEncoder(total_bits), [2, 2, 0, 3, 2]
+    encode_choices(encoder, choices, lm.codebook)
+    encoder.encode(7, 3)
+    decoder = TokenDecoder(encoder.finish(), total_bits)
+    assert decode_choices(decoder, len(choices), lm.codebook) == choices
+    assert 7 <= decoder.target() < 10
+
+
 @pytest.mark.parametrize("n_lanes", [1, 2, 7])
 @pytest.mark.parametrize("n_each", [1, 3])
 def test_tokens_come_back(lm, n_lanes, n_each):

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ..errors import ModelError
 from . import CODEBOOK_NAME
 from .arithmetic import Floats, levels, to_integers
-from .probabilities import TOTAL
+from .probabilities import TOTAL, TOTAL_BITS
 from .tokencoder import TokenDecoder, TokenEncoder
 from .weights import MOST_SCALE, Matrix, Tensors, parse, serialise
 
@@ -95,20 +95,20 @@ class Prior:
 
 def encode_choices(encoder: TokenEncoder, choices: Sequence[int], codebook: Codebook) -> None:
     """Code the choice of each lane."""
-    prior = Prior(codebook)
+    prior, shift = Prior(codebook), encoder.total_bits - TOTAL_BITS
     for choice in choices:
         bounds = prior.bounds()
-        encoder.encode(bounds[choice], bounds[choice + 1] - bounds[choice])
+        encoder.encode(bounds[choice] << shift, bounds[choice + 1] - bounds[choice] << shift)
         prior.add(choice)
 
 
 def decode_choices(decoder: TokenDecoder, n_lanes: int, codebook: Codebook) -> list[int]:
     """The inverse of `encode_choices`."""
-    prior, choices = Prior(codebook), []
+    prior, shift, choices = Prior(codebook), decoder.total_bits - TOTAL_BITS, []
     for _ in range(n_lanes):
         bounds = prior.bounds()
-        choice = bisect_right(bounds, decoder.target()) - 1
-        decoder.take(bounds[choice], bounds[choice + 1] - bounds[choice])
+        choice = bisect_right(bounds, decoder.target() >> shift) - 1
+        decoder.take(bounds[choice] << shift, bounds[choice + 1] - bounds[choice] << shift)
         prior.add(choice)
         choices.append(choice)
     return choices

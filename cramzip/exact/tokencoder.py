@@ -21,11 +21,11 @@ class TokenEncoder:
 
     def __init__(self, total_bits: int = TOTAL_BITS) -> None:
         self._low, self._range, self._out = 0, FULL, bytearray()
-        self._total_bits = total_bits
+        self.total_bits = total_bits
 
     def encode(self, first: int, count: int) -> None:
         """Code what has `count` of 2^`total_bits`, after `first` that others have."""
-        part = self._range >> self._total_bits
+        part = self._range >> self.total_bits
         self._low += part * first
         self._range = part * count
         while self._range < LEAST_RANGE:
@@ -55,15 +55,15 @@ class TokenDecoder:
     """The inverse of TokenEncoder."""
 
     def __init__(self, data: bytes, total_bits: int = TOTAL_BITS):
-        self._data, self._position, self._total_bits = data, STATE_BYTES, total_bits
+        self._data, self._position, self.total_bits = data, STATE_BYTES, total_bits
         self._code = int.from_bytes(data[:STATE_BYTES].ljust(STATE_BYTES, b"\0"), "big")
         self._range, self._part = FULL, 0
 
     def target(self) -> int:
         """Where in 2^`total_bits` the next interval lies: `first` <= target < `first` + `count`."""
-        self._part = self._range >> self._total_bits
+        self._part = self._range >> self.total_bits
         target = self._code // self._part
-        if target >> self._total_bits:
+        if target >> self.total_bits:
             raise DamagedFileError("content", "coded tokens: no token has this code")
         return target
 
