@@ -13,18 +13,22 @@ import tempfile
 import time
 from dataclasses import replace
 from hashlib import sha256
+from math import prod
 from pathlib import Path
 
 import pytest
-from models import TINY_MODEL, recital
+from models import TINY_MODEL, make_model, recital
 
 from cramzip import __version__
 from cramzip.app import files
 from cramzip.app.cli import commands
 from cramzip.app.journal import Journal
+from cramzip.app.values import bytes_of
 from cramzip.container import layout, reading, writing
 from cramzip.container.records import BITS, BuiltinModel, Header
 from cramzip.container.stored import stored_groups
+from cramzip.errors import ModelError, UsageError
+from cramzip.lm.fingerprint import tensors_of
 
 MODEL = ("-m", TINY_MODEL)
 FAST = (*MODEL, "-1")
@@ -1479,3 +1483,40 @@ def test_a_closed_pipe_is_no_reason_for_words(cramzip, folder):
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait() != 0
+
+
+@pytest.mark.parametrize(
+    ("model", "bytes_each"),
+    [(None, 0), (TINY_MODEL, 5), ("gpt2", 4)],
+    ids=["built-in", "exact arithmetic", "floats"],
+)
+def test_a_model_that_would_take_more_memory_is_refused_before_it_is_loaded(
+    cramzip, folder, model, bytes_each, monkeypatch
+):
+    if model == "gpt2":
+        make_model("gpt2", folder / "gpt2")
+    Path("a").write_bytes(b"some words and more words")
+    monkeypatch.setattr("cramzip.lm.models.in_torch", lambda *given: pytest.fail("loaded a model"))
+    chosen = ("-m", model) if model else ()
+    result = cramzip("c", *chosen, "-M", "1K", "a")
+    assert result.exit_code == ModelError.exit_code
+    said = re.fullmatch(
+        r"cramzip: a: \S+ takes about ([\d,]+) bytes of memory; 1,024 are allowed\n", result.stderr
+    ).group(1)
+    if model:
+        n_weights = sum(prod(tensor.shape) for tensor in tensors_of(Path(model)))
+        assert int(said.replace(",", "")) == bytes_each * n_weights
+    assert entries(folder) == (["a", "gpt2"] if model == "gpt2" else ["a"])
+
+
+@pytest.mark.parametrize(("said", "size"), [("7", 7), ("2k", 2048), ("1.5 MiB", 3 * 2**19), ("3GB", 3 * 2**30)])
+def test_sizes_are_those_of_xz_and_zstd(said, size):
+    assert bytes_of(None, None, said) == size
+
+
+@pytest.mark.parametrize("said", ["", "M", "-1", "10%", "1 KB of it"])
+def test_what_is_no_size_is_refused(cramzip, folder, said):
+    Path("a").write_bytes(b"some words")
+    result = cramzip("c", "-M", said, "a")
+    assert result.exit_code == UsageError.exit_code
+    assert "expected a size such as 500M or 2G" in result.stderr

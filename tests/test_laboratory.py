@@ -724,7 +724,7 @@ def test_lists_of_the_paper(cramzip):
 
 
 def test_options_name_the_experiments_and_kinds_that_there_are():
-    from cramzip.app.options import EXPERIMENT_NAMES, KIND_NAMES
+    from cramzip.app.values import EXPERIMENT_NAMES, KIND_NAMES
 
     assert tuple(EXPERIMENTS) == EXPERIMENT_NAMES
     assert texts.KINDS == KIND_NAMES

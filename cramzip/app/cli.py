@@ -16,12 +16,11 @@ from .console import Console
 from .details import details
 from .files import STDIN, example_texts, is_compressed
 from .given import destination_of, expansion, workers_of
-from .models import dictionary_of, going_on, model_finder, model_loader
+from .models import Machine, dictionary_of, going_on, model_finder, model_loader
 from .options import (
     batch_option,
     cramming_options,
     destination_options,
-    device_option,
     dictionary_option,
     download_option,
     files_argument,
@@ -29,6 +28,7 @@ from .options import (
     laboratory_options,
     level_of_environment,
     loudness_options,
+    machine_options,
     model_option,
     option,
     recursive_option,
@@ -49,6 +49,10 @@ HELP_SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 def _console(given: dict[str, Any]) -> Console:
     return Console(given["quiet"], given["verbose"], given["progress"])
+
+
+def _machine(given: dict[str, Any]) -> Machine:
+    return Machine(given["device"], given["most_memory"])
 
 
 def _config(given: dict[str, Any]) -> CramConfig:
@@ -128,7 +132,7 @@ def compress(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
     destination, console = destination_of(given, len(files), compresses=True), _console(given)
     records = Records(as_json, destination, files)
     dictionary = dictionary_of(given["dictionary"])
-    load = going_on(model_loader(given["model"], given["revision"], given["device"], console), dictionary)
+    load = going_on(model_loader(given["model"], given["revision"], _machine(given), console), dictionary)
     if destination.stdout and (len(files) > 1 or given["recursive"]):
         raise UsageError("a .cram file holds one original: --stdout takes one file, not several")
     naming = {None: jobs.Naming.ENDING, True: jobs.Naming.WHOLE, False: jobs.Naming.NOTHING}[given["keeps_name"]]
@@ -160,7 +164,7 @@ def compress(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
 @model_option
 @download_option
 @batch_option
-@device_option
+@machine_options
 @workers_options
 @loudness_options
 def decompress(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
@@ -173,7 +177,7 @@ def decompress(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
     files = files or (STDIN,)
     destination, console = destination_of(given, len(files)), _console(given)
     records = Records(as_json, destination, files)
-    find = model_finder(given["model"], given["device"], console, download=given["download"])
+    find = model_finder(given["model"], _machine(given), console, download=given["download"])
     dictionary = dictionary_of(given["dictionary"])
 
     def work(file: str) -> None:
@@ -197,7 +201,7 @@ def decompress(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
 @model_option
 @download_option
 @batch_option
-@device_option
+@machine_options
 @workers_options
 @loudness_options
 def test(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
@@ -205,7 +209,7 @@ def test(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
     from . import jobs
 
     console, records = _console(given), Records(as_json)
-    find = model_finder(given["model"], given["device"], console, download=given["download"])
+    find = model_finder(given["model"], _machine(given), console, download=given["download"])
     dictionary = dictionary_of(given["dictionary"])
 
     def work(file: str) -> None:
@@ -262,7 +266,7 @@ def bench(files: tuple[str, ...], as_json: bool, settings: tuple[str, ...], **gi
     from .rivals import hint
 
     config, console = _config(given), _console(given)
-    load = model_loader(given["model"], given["revision"], given["device"], console)
+    load = model_loader(given["model"], given["revision"], _machine(given), console)
     texts: list[tuple[str, bytes]] = []
 
     def work(file: str) -> None:
@@ -288,7 +292,7 @@ def bench(files: tuple[str, ...], as_json: bool, settings: tuple[str, ...], **gi
 @model_option
 @laboratory_options
 @batch_option
-@device_option
+@machine_options
 @loudness_options
 def capacity(files: tuple[str, ...], **given: Any) -> int:
     """Measure how much text fits into one vector of a model.
@@ -306,7 +310,7 @@ def capacity(files: tuple[str, ...], **given: Any) -> int:
     console, folder = _console(given), Path(given["output"])
     only_plot = given["plot"] and not (given["model"] or given["experiments"] or given["save_profile"])
     if not only_plot:
-        load = model_loader(given["model"], given["revision"], given["device"], console)
+        load = model_loader(given["model"], given["revision"], _machine(given), console)
         request = command.Request(
             given["experiments"] or ("capacity",),
             command.plan_of(given),

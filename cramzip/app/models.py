@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -20,15 +21,25 @@ LoadModel = Callable[[], "LM"]
 FindModel = Callable[[ModelReference], "LM"]
 
 
-def model_loader(name: str | None, revision: str | None, device: str, console: Console) -> LoadModel:
+@dataclass(frozen=True)
+class Machine:
+    """Where a model is computed, and the most bytes of memory that it may take."""
+
+    device: str
+    most_memory: int | None = None
+
+
+def model_loader(name: str | None, revision: str | None, machine: Machine, console: Console) -> LoadModel:
     """A function that loads a model at its first call. What users name themselves may be downloaded."""
 
     @cache
     def load() -> LM:
         from ..lm import models
+        from ..lm.source import find
 
         with console.waiting(f"loading {name or 'the built-in model'}"):
-            model = models.load(name, revision=revision, device=device, download=name is not None)
+            source = find(name, revision=revision, download=name is not None)
+            model = models.loaded(source, machine.device, machine.most_memory)
         console.detail(f"model {model.model_id}, {model.n_parameters:,} parameters, on {model.device}")
         return model
 
@@ -67,7 +78,7 @@ def going_on(load: LoadModel, dictionary: bytes | None) -> LoadModel:
     return cache(lambda: with_dictionary(load(), dictionary))
 
 
-def model_finder(where: str | None, device: str, console: Console, *, download: bool) -> FindModel:
+def model_finder(where: str | None, machine: Machine, console: Console, *, download: bool) -> FindModel:
     """A function that loads the model a file needs, from `where` if the user says so, and keeps the last one.
 
     Nothing is downloaded unless `download` says so, or the user does when asked. Raises ModelError.
@@ -87,7 +98,7 @@ def model_finder(where: str | None, device: str, console: Console, *, download: 
 
         kept.clear()
         with console.waiting(f"loading {source.model_id}"):
-            kept[needed] = loaded(source, device)
+            kept[needed] = loaded(source, machine.device, machine.most_memory)
         return kept[needed]
 
     return find_model

@@ -1,33 +1,28 @@
-"""The options of the command line, and what is checked of them one by one."""
+"""The options of the command line."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
 from ..container.records import BITS
 from ..errors import UsageError
-from .files import STDIN
-from .streams import descriptor_of
-
-EXPERIMENT_NAMES = (
-    "learning-rate",
-    "capacity",
-    "vectors",
-    "cross-entropy",
-    "utilisation",
-    "similarity",
-    "interpolation",
-    "bits",
-    "context",
-    "recipe",
+from .values import (
+    EXPERIMENT_NAMES,
+    KIND_NAMES,
+    bytes_of,
+    experiments_of,
+    inputs_of,
+    kinds_of,
+    not_empty,
+    numbers_of,
+    ray_address_of,
+    settings_of,
 )
-KIND_NAMES = ("books", "new", "random words", "files")
-STDIN_DESCRIPTOR = 0
+
 HELP = "--help"
 MODEL_VARIABLE, LEVEL_VARIABLE = "CRAMZIP_MODEL", "CRAMZIP_LEVEL"
 LEVELS = range(1, 10)
@@ -40,7 +35,7 @@ GROUPS = (  # of options in the help of a command; what is in none of them comes
         ("effort", "smallest", "exact", "paper", "vectors", "codebook", "bits", "context", "seed", "dtype", "ranks"),
     ),
     ("Model", ("model", "revision", "download")),
-    ("Machine", ("batch_size", "device", "jobs", "ray")),
+    ("Machine", ("batch_size", "device", "most_memory", "jobs", "ray")),
     ("Messages", ("quiet", "verbose", "progress", "debug", HELP)),
 )
 
@@ -78,81 +73,28 @@ def options(*several: Callable[[Decorated], Decorated]) -> Callable[[Decorated],
     return decorate
 
 
-def not_empty(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    if value == "":
-        raise click.BadParameter("must not be empty", ctx, param)
-    return value
-
-
-def inputs_of(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of inputs: `-` for every name of standard input, which can be read once."""
-    names = tuple(STDIN if descriptor_of(Path(name)) == STDIN_DESCRIPTOR else name for name in value)
-    if names.count(STDIN) > 1:
-        raise click.BadParameter("standard input can be read once, and is named several times", ctx, param)
-    return names
-
-
-def settings_of(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    """The settings that several options name, one or more each; in order, once each."""
-    from .bench import SETTINGS
-
-    return _some_of(SETTINGS, value, ctx, param)
-
-
-def experiments_of(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    """The experiments that several options name, one or more each, or all; in order, once each."""
-    names = _some_of((*EXPERIMENT_NAMES, "all"), value, ctx, param)
-    return EXPERIMENT_NAMES if "all" in names else names
-
-
-def kinds_of(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    """The kinds of text that several options name, one or more each; in order, once each."""
-    return _some_of(KIND_NAMES, value, ctx, param)
-
-
-def _some_of(known: Sequence[str], value: Sequence[str], ctx: click.Context, param: click.Parameter) -> tuple[str, ...]:
-    names = [name.strip() for names in value for name in names.split(",")]
-    unknown = next((name for name in names if name not in known), None)
-    if unknown is not None:
-        raise click.BadParameter(f"expected some of {', '.join(known)}, found {unknown!r}", ctx, param)
-    return tuple(name for name in known if name in names)
-
-
-def ray_address_of(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """The address of a Ray cluster, in a form that can be one."""
-    if value is None:
-        return None
-    from ..workers.cluster import KNOWN_ADDRESSES, host_and_port
-
-    if value in KNOWN_ADDRESSES or host_and_port(value):
-        return value
-    raise click.BadParameter(f"expected HOST:PORT, ray://HOST:PORT or auto, found {value!r}", ctx, param)
-
-
-def numbers_of(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    """Whole numbers with commas between them, in order, once each; `paper` is for those of the paper."""
-    if value in (None, "paper"):
-        return () if value else None
-    try:
-        numbers = tuple(sorted({int(number) for number in value.split(",")}))
-    except ValueError:
-        numbers = (0,)
-    if not 1 <= numbers[0] <= numbers[-1] <= 2**16:
-        raise click.BadParameter(f"expected numbers from 1 to 65536 with commas, or paper, found {value!r}", ctx, param)
-    return numbers
-
-
 option = click.option
 path_type = click.Path(readable=False)  # any name will do; shells complete it
 files_argument = click.argument("files", nargs=-1, metavar="[FILE]...", callback=inputs_of, type=path_type)
 MODEL_NAMES, MODEL_HELP = ("-m", "--model"), "Hugging Face id, model folder or .gguf file."
 model_option = option(*MODEL_NAMES, metavar="MODEL", type=path_type, callback=not_empty, help=MODEL_HELP)
-device_option = option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
-    default="auto",
-    show_default=True,
-    help="Device to compute on.",
+machine_options = options(
+    option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+        default="auto",
+        show_default=True,
+        help="Device to compute on.",
+    ),
+    option(
+        "-M",
+        "--memory",
+        "--memlimit",
+        "most_memory",
+        metavar="SIZE",
+        callback=bytes_of,
+        help="Refuse a model that would take more memory: 500M, 2G.",
+    ),
 )
 batch_option = option(
     "--batch-size",
@@ -247,7 +189,7 @@ cramming_options = options(
         help="Another start for the optimiser.",
     ),
     batch_option,
-    device_option,
+    machine_options,
     option(
         "--dtype",
         type=click.Choice(["auto", "float32", "bfloat16", "float16"]),

@@ -79,6 +79,15 @@ def _fingerprint(config: dict[str, Any], tensors: Sequence[StoredTensor | GgufTe
     return digest.digest()
 
 
+def tensors_of(path: Path) -> Iterator[StoredTensor | GgufTensor]:
+    """The tensors of a model folder or a GGUF file, as they are stored. Raises ModelError."""
+    if path.is_file():
+        yield from read_gguf(path).tensors
+    else:
+        for file in weight_files(path):
+            yield from stored_tensors(file)
+
+
 def stored_tensors(file: Path) -> Iterator[StoredTensor]:
     """The tensors of a safetensors file, which stays in use while one of them does. Raises ModelError."""
     with file.open("rb") as source:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Union
 
-from ..errors import UsageError
-from .exact import ExactLM, suited
+from ..errors import ModelError, UsageError
+from ..exact import layouts
+from .exact import MEMORY_OF_WEIGHT, ExactLM, suited
+from .fingerprint import tensors_of
 from .source import ModelSource, find
 from .tensors import FloatModel
 from .with_torch import in_torch
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     from .frozen import FrozenLM
 
 LM = Union["FrozenLM", ExactLM]
+
+MEMORY_OF_FLOAT = 4  # bytes of a weight in torch
 
 
 def load(model: str | None = None, *, revision: str | None = None, device: str = "auto", download: bool = False) -> LM:
@@ -36,9 +41,24 @@ def as_torch(lm: LM) -> FrozenLM:
     return lm.frozen if isinstance(lm, ExactLM) else lm
 
 
-def loaded(source: ModelSource, device: str = "auto") -> LM:
-    """The model of a source: in exact arithmetic, if that can run it."""
+def loaded(source: ModelSource, device: str = "auto", most_memory: int | None = None) -> LM:
+    """The model of a source: in exact arithmetic, if that can run it.
+
+    Raises ModelError, also for one that would take more than `most_memory` bytes, of which none is loaded then.
+    """
+    found = None if source.is_exact else suited(source)
+    floats = found if isinstance(found, FloatModel) else None
+    if most_memory is not None and (needed := memory_of(source, floats)) > most_memory:
+        raise ModelError(f"{source.model_id} takes about {needed:,} bytes of memory; {most_memory:,} are allowed")
+    if source.is_exact or floats:
+        return ExactLM(source, device, floats=floats)
+    return in_torch(source, device)
+
+
+def memory_of(source: ModelSource, floats: FloatModel | None) -> int:
+    """Bytes that a model takes in memory, about, by what its files say: `floats` if exact arithmetic can run these."""
     if source.is_exact:
-        return ExactLM(source, device)
-    floats = suited(source)
-    return ExactLM(source, device, floats=floats) if isinstance(floats, FloatModel) else in_torch(source, device)
+        return MEMORY_OF_WEIGHT * source.weight_bytes
+    if floats:
+        return MEMORY_OF_WEIGHT * layouts.n_parameters(floats.shape)
+    return MEMORY_OF_FLOAT * sum(prod(tensor.shape) for tensor in tensors_of(source.path))
