@@ -247,7 +247,7 @@ class Sequence:
     """One sequence on its way through the model, with room for so many positions."""
 
     def __init__(self, model, positions):
-        self.model, self.position = model, 0
+        self.model, self.position, self.entry = model, 0, 0
         self.pasts = [Past(model.key_heads, positions, model.head_width) for _ in model.layers]
 
     def copy(self, more):
@@ -275,6 +275,11 @@ class Sequence:
         self.position += 1
         return x
 
+    def seen(self, p):
+        """What position p sees."""
+        places = np.arange(max(0, BLOCK * (p // BLOCK - 2)), p + 1)
+        return places if p < self.entry + 64 else places[(places < 1) | (places > self.entry)]
+
     def attention(self, q, k, v, t, past):
         model, p = self.model, self.position
         turn = rotation(p, model.theta)
@@ -283,7 +288,7 @@ class Sequence:
             past.l[i, p] = u * t
             past.values[i, p], u = ints(v[64 * i : 64 * i + 64], 127)
             past.n[i, p] = u * t
-        seen, z = slice(max(0, BLOCK * (p // BLOCK - 2)), p + 1), []
+        seen, z = self.seen(p), []
         for h in range(model.heads):
             i = h * model.key_heads // model.heads
             query, u = ints(rotate(q[64 * h : 64 * h + 64], turn), levels(64))
@@ -384,16 +389,19 @@ def order(lengths):
     return [lane for step in range(lengths[0]) for lane, length in enumerate(lengths) if step < length]
 
 
-def run_lanes(model, firsts, n_tokens, coder, before=None, said=None):
+def run_lanes(model, firsts, n_tokens, coder, before=None, said=None, entry=0):
     """-> the token ids of a group.
 
     `firsts` is for each lane what stands first, (P, D), after the positions of the sequence `before`, if there is one;
     `coder.token(y, t)` says what the next token is,
-    and `said(q, t)` what y and t are, if that is not for the model alone to say.
+    and `said(q, t)` what y and t are, if that is not for the model alone to say. After the start token stand `entry`
+    vectors that are not seen for long (section 15).
     """
     said = said or model.said
     lengths, before = lane_lengths(n_tokens, len(firsts)), before or model.sequence(0)
     lanes = [before.copy(len(first) + length - 1) for first, length in zip(firsts, lengths, strict=True)]
+    for lane in lanes:
+        lane.entry = entry
     texts = [[] for _ in lanes]
     for i in order(lengths):
         for x in [model.embed(texts[i][-1])] if texts[i] else firsts[i]:

@@ -177,7 +177,8 @@ class Modeller:
             teller.encoder.encode(begins[choice], begins[choice + 1] - begins[choice])
         start = self.model.embed(self.model.start)
         firsts = [[start, *self.codebook.vectors[choice]] for choice in choices]
-        return self.group(CHOSEN, b"", run_lanes(self.model, firsts, count, teller), 0), teller.encoder
+        tokens = run_lanes(self.model, firsts, count, teller, entry=len(self.codebook.vectors[0]))
+        return self.group(CHOSEN, b"", tokens, 0), teller.encoder
 
     def begin(self, sample):
         """Where lanes begin after a dictionary."""

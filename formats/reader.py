@@ -611,7 +611,8 @@ def decode_exact_group(model, table, header, group, payload, begin):
         firsts = vectors.reshape(n_lanes, group.vector_count, model.width)
         if header.vectors_after_start:
             firsts = [np.concatenate([start, own]) for own in firsts]
-    tokens = exact.run_lanes(model, firsts, group.token_count, coder, before, said)
+    entry = 0 if chosen is None else len(model.codebook.vectors[0])
+    tokens = exact.run_lanes(model, firsts, group.token_count, coder, before, said, entry)
     if group.kind != RECITED:
         coder.check_end()
     return tokens

@@ -206,3 +206,28 @@ def test_lanes_that_are_too_long_for_an_entry_have_none(lm, monkeypatch):
     assert seen == [None]
     method._tokens(list(range(40, 69)), 1, Options())
     assert seen[1:] == [None, lm.codebook]
+
+
+@pytest.mark.parametrize("n_tokens", [60, 66, 150, 1100])
+@pytest.mark.parametrize("at_once", [7, 10**6])
+def test_what_lanes_see_does_not_depend_on_how_much_is_computed_at_once(lm, n_tokens, at_once, monkeypatch):
+    model, book = lm.model, own_codebook(lm, [0, 65, 100, 10], 3)
+    tokens, options = [n * n % 250 for n in range(n_tokens)], Options(codebook=book, choices=[1, 2])
+    payload = lanes.encode_lanes(model, tokens, 2, options)
+    monkeypatch.setattr(lanes, "TOKENS_AT_ONCE", at_once)
+    assert lanes.encode_lanes(model, tokens, 2, options) == payload
+    assert lanes.decode_lanes(model, payload, n_tokens, 2, Options(codebook=book)) == tokens
+
+
+def test_after_64_tokens_an_entry_is_seen_no_more(lm):
+    model, book = lm.model, lm.codebook
+    states = []
+    for choice in (1, 2):
+        run = lanes._Run(model, 80, 1, Options(codebook=book, choices=[choice]))
+        run.fill(list(range(80)))
+        ((_, cache),) = run._parts
+        list(run.steps(80, lambda units, scale: list(units)))
+        assert cache.position == 81
+        assert cache.length == 80
+        states.append(cache.integers[0, 0, :, :80].copy())  # of the first layer: by tokens and positions alone
+    assert (states[0] == states[1]).all()

@@ -53,7 +53,7 @@ CRAMMED_SEGMENT_BYTES = 2**17
 CRAMMING_SHARE = 0.9  # of the work on a group with vectors, as progress counts it
 NOISE_EXPONENT = 5  # floats differ from exact logits by about so little, 2^-5; what is crammed keeps clear of it
 TRIED_WHOLE = 2048  # tokens of a group that is coded with entries of the codebook, and without, to see what is smaller
-TRIED_TOKENS = 96  # of each lane of others
+TRIED_TOKENS = 64  # of each lane of others: as long as an entry is seen
 MAX_RECITED = 1000  # tokens of a chunk that is recited
 
 

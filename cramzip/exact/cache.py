@@ -12,14 +12,18 @@ import numpy.typing as npt
 from .weights import BLOCK, BLOCKS_SEEN, Shape
 
 WINDOW = BLOCKS_SEEN * BLOCK  # the most that a position of the built-in model sees, itself included
+LAST_SEEN = 64  # positions from the last one of an entry on that see it: those at which the first tokens are told
 
 
 class Cache:
     """What all layers keep of B rows, which stand at the same position.
 
     A position sees its own block (of 256 for the built-in model) and the two before it. When a block begins that has
-    three before it, the oldest is dropped, but for the first positions of all, if the model keeps these.
+    three before it, the oldest is dropped, but for the first positions of all, if the model keeps these. `entry`
+    positions after the first, if there are any, are dropped when LAST_SEEN more have come.
     """
+
+    entry = 0  # vectors of a codebook
 
     def __init__(self, shape: Shape, n_rows: int, n_positions: int):
         """Room for `n_positions` in each of `n_rows` rows: as much memory as the window needs, at most."""
@@ -31,6 +35,7 @@ class Cache:
         self.allocate((*heads, slots), shape.head_width)
         self.position = 0  # of the next token
         self.length = 0  # positions that are kept
+        self._n_dropped = 0  # of an entry
         self._scratch: dict[str, npt.NDArray[Any]] = {}
 
     def allocate(self, slots: tuple[int, int, int, int], width: int) -> None:
@@ -45,16 +50,27 @@ class Cache:
         """Make room for at most `n` positions that follow, as many as the block has left; return how many."""
         block, first = self._block, self._n_kept
         n = min(n, block - self.position % block)
-        n_dropped = self.length + block - self._most - first
-        if n_dropped > 0 and self.position % block == 0:
-            self.length -= n_dropped
-            for kept in (self.integers, self.scales):
-                for place in range(first, self.length, n_dropped):
-                    end = min(place + n_dropped, self.length)
-                    kept[:, :, :, place:end] = kept[:, :, :, place + n_dropped : end + n_dropped]
+        if self.entry:
+            if self.position < self.entry + LAST_SEEN:
+                n = min(n, self.entry + LAST_SEEN - self.position)
+            else:
+                self._drop(1, self.entry)
+                self._n_dropped, self.entry = self.entry, 0
+        n_oldest = self.length + self._n_dropped + block - self._most - first
+        if n_oldest > 0 and self.position % block == 0:
+            self._drop(first, n_oldest - self._n_dropped)
+            self._n_dropped = 0
         if self.length + n > self.scales.shape[3]:
             raise ValueError(f"a cache of {self.scales.shape[3]} positions is full")
         return n
+
+    def _drop(self, first: int, n: int) -> None:
+        """Forget `n` of the positions that are kept; those after them move up."""
+        self.length -= n
+        for kept in (self.integers, self.scales):
+            for begin in range(first, self.length, BLOCK):
+                end = min(begin + BLOCK, self.length)
+                kept[:, :, :, begin:end] = kept[:, :, :, begin + n : end + n] + 0  # a copy: the two may overlap
 
     def advance(self, n: int) -> None:
         self.position += n

@@ -259,6 +259,8 @@ class _Run:
             else partial(model.new_cache, n_positions=n_positions)
         )
         self._parts = [(first, new_cache(stop - first)) for first, stop in pairwise(firsts) if stop > first]
+        for _, cache in self._parts:
+            cache.entry = options.codebook.n_each if options.codebook else 0
         self.known: Tokens = np.zeros((n_lanes, self._lengths[0]), np.int64)
 
     def fill(self, tokens: Sequence[int]) -> None:

@@ -26,8 +26,9 @@ RATE, FINAL_RATE = 0.08, 0.05  # of the optimiser, in units of the embedding sca
 BETAS = (0.9, 0.95)
 PARENTS = 16  # clusters that the entries are first learned for, in a new codebook
 PARENT_SHARE = 0.15  # of the time
-TRIED, TRIED_ON = 5, 24  # entries that a text may go over to, and the tokens that decide about it
-ROUNDS = 4  # times that texts change over
+TRIED, TRIED_ON = 3, 24  # entries that a text may go over to, and the tokens that decide about it
+ROUNDS, LATER_ROUNDS = 4, 2  # times that texts change over, in a new codebook and in one that goes on
+CHANGING_SHARE = 0.25  # of a round
 LEAST_TEXTS = 4  # of an entry, or it takes over half of the largest one
 SELECTOR_STEPS, SELECTOR_RATE, SELECTOR_DECAY = 200, 0.02, 1e-3
 SMOOTHING = 0.3  # texts more that each entry has in the priors
@@ -77,11 +78,11 @@ class Learning:
         else:
             self.vectors = torch.from_numpy(earlier.vectors(range(earlier.n_entries))).clone()
             self._change_over(earlier.guessed(self.states.numpy()))
-        used = time.monotonic() - begin
-        for number in range(ROUNDS):
-            end = used + (seconds - used) * (number + 1) / ROUNDS
-            rates = [1 - (1 - FINAL_RATE) * part / ROUNDS for part in (number, number + 1)]
-            reserve = (seconds - used) / ROUNDS * 0.25  # for texts to change over
+        used, n_rounds = time.monotonic() - begin, LATER_ROUNDS if earlier else ROUNDS
+        for number in range(n_rounds):
+            end = used + (seconds - used) * (number + 1) / n_rounds
+            rates = [1 - (1 - FINAL_RATE) * part / n_rounds for part in (number, number + 1)]
+            reserve = (seconds - used) / n_rounds * CHANGING_SHARE
             self._train(begin, end - reserve, (rates[0], rates[1]))
             selector, bias = fitted(self.states, self.labels, self.n_entries)
             moved = self._change_over(self.states @ selector.T + bias)

@@ -105,7 +105,7 @@ def seconds_left(minutes, until):
 )
 @click.option("--entries", default=256, show_default=True)
 @click.option("--vectors", default=2, show_default=True, help="Of each entry.")
-@click.option("--windows", "n_windows", default=10000, show_default=True, help="To learn from.")
+@click.option("--windows", "n_windows", default=20000, show_default=True, help="To learn from.")
 @click.option("--held-out-windows", default=300, show_default=True)
 @click.option("--minutes", default=12.0, show_default=True, help="In all, about.")
 @click.option("--until", metavar="HH:MM", help="Instead of minutes.")
