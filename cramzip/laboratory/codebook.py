@@ -77,7 +77,9 @@ class Learning:
             self._forget()
         else:
             self.vectors = torch.from_numpy(earlier.vectors(range(earlier.n_entries))).clone()
-            self._change_over(earlier.guessed(self.states.numpy()))
+            guesses = torch.from_numpy(earlier.guessed(self.states.numpy()))
+            self.labels = guesses.argmax(1)
+            self._change_over(guesses)
         used, n_rounds = time.monotonic() - begin, LATER_ROUNDS if earlier else ROUNDS
         for number in range(n_rounds):
             end = used + (seconds - used) * (number + 1) / n_rounds
@@ -117,9 +119,9 @@ class Learning:
         self.vectors[used] -= rate * mean / (square.sqrt() + 1e-8)
 
     @torch.no_grad()
-    def _change_over(self, guesses: torch.Tensor | np.ndarray) -> float:
+    def _change_over(self, guesses: torch.Tensor) -> float:
         """Give each text to the entry that makes it cheapest, of the likely ones; the share of texts that change."""
-        likely = torch.as_tensor(guesses).topk(min(TRIED, self.n_entries)).indices
+        likely = guesses.topk(min(TRIED, self.n_entries)).indices
         likely = torch.cat([self.labels[:, None], likely], dim=1)
         costs = self.bits(self.windows.tokens[:, :TRIED_ON], likely) + self._rates()[likely]
         best = costs.argmin(1, keepdim=True)
