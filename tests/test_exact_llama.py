@@ -274,7 +274,7 @@ def test_exact_arithmetic_costs_the_built_in_model_less_than_a_thousandth(primer
 
 
 def test_the_loaded_model_notices_wrong_bits(primer):
-    assert probe._hash(primer) == primer.weights.probe_hash
+    assert probe.model_hash(primer) == primer.weights.probe_hash
     wrong = weights.Weights(**{**primer.weights.__dict__, "probe_hash": "0" * 64})
     with pytest.raises(ModelError, match="come out right"):
         probe.load(wrong)

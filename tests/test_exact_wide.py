@@ -17,7 +17,7 @@ from cramzip.exact.learner import Learner
 from cramzip.exact.probabilities import counts, total_of
 from cramzip.exact.weights import Matrix
 from cramzip.exact.wide import ACTIVATION_MOST, TERMS, WideLlama, WideProduct
-from cramzip.lm import exact_torch
+from cramzip.lm import exact_torch_wide
 
 sys.path.insert(0, str(ROOT / "formats"))
 
@@ -133,7 +133,7 @@ def test_pieces_rows_and_kinds_of_products_make_no_difference(config):
 )
 def test_torch_gives_the_bits_of_numpy(config, device):
     model = model_of(config)
-    twin = exact_torch.load(layouts.read(layouts.shape_of(config), tensors_of(config)), device)
+    twin = exact_torch_wide.load(layouts.read(layouts.shape_of(config), tensors_of(config)), device)
     x = model.embed(tokens_of(config, 3, 50))
     assert (in_pieces(twin, x, [9, 1, 30]) == in_pieces(model, x, [50])).all()
 

@@ -301,7 +301,7 @@ def capacity(files: tuple[str, ...], **given: Any) -> int:
     tables in Markdown. What is measured is kept in the folder: the same command continues where it was interrupted.
     """
     from ..lm.models import as_torch
-    from ..lm.with_torch import torch_needed_by
+    from ..lm.packages import torch_needed_by
 
     with torch_needed_by("the laboratory"):
         from . import capacity as command

@@ -17,10 +17,11 @@ from ..exact.probe import load, model_hash
 from ..exact.rotations import MAX_POSITIONS
 from ..exact.weights import read_model
 from .dictionary import Dictionary
+from .packages import torch_needed_by
 from .source import ModelSource, explained
 from .tensors import FloatModel, open_floats
 from .tokens import ByteExactTokenizer, read_tokenizer
-from .with_torch import in_torch, torch_needed_by
+from .with_torch import in_torch
 
 if TYPE_CHECKING:
     from ..exact.llama import Model
@@ -150,9 +151,9 @@ def _load(source: ModelSource, floats: FloatModel | None, device: str) -> Model:
     if device != "cuda":
         return load(weights)
     with torch_needed_by(source.model_id):
-        from . import exact_torch
+        from . import exact_torch, exact_torch_wide
         from .devices import pick
-    return exact_torch.load(weights, pick(device))
+    return (exact_torch_wide if weights.shape.wide else exact_torch).load(weights, pick(device))
 
 
 def n_cores() -> int:

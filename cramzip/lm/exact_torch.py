@@ -29,10 +29,12 @@ KINDS = {np.int8: torch.int8, np.int16: torch.int16}  # of keys and values
 
 def load(weights: Weights, device: str = "cpu") -> TorchLlama:
     """A model in torch that gives the right bits. Raises ModelError if this torch or this device cannot."""
-    from .exact_torch_wide import TorchWideLlama
+    return tried_out(TorchLlama(weights, device))
 
-    model = checked((TorchWideLlama if weights.shape.wide else TorchLlama)(weights, device))
-    model.dtype = numpy_type(weights.shape)
+
+def tried_out(model: TorchLlama) -> TorchLlama:
+    """The model itself. Raises ModelError if it does not give the right bits."""
+    model.dtype = numpy_type(checked(model).shape)
     return model
 
 

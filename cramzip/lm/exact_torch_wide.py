@@ -17,7 +17,12 @@ from ..exact.wide import (
     per_score,
     precision_of,
 )
-from .exact_torch import Facts, TorchLlama, to_integers
+from .exact_torch import Facts, TorchLlama, to_integers, tried_out
+
+
+def load(weights: Weights, device: str = "cpu") -> TorchLlama:
+    """A model in torch that gives the right bits. Raises ModelError if this torch or this device cannot."""
+    return tried_out(TorchWideLlama(weights, device))
 
 
 class TorchWideLlama(TorchLlama):

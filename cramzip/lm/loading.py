@@ -20,10 +20,10 @@ from .gguf_file import GgufFile, read_gguf
 from .gguf_view import quick_reader
 from .isolation import GGUF_NAME, transformers_alone, view
 from .known import versions
+from .packages import torch_needed_by
 from .source import ModelSource, explained
 from .strict_json import parse_object
 from .tokens import ByteExactTokenizer, TokenTable, byte_level_table, gguf_token_table, read_tokenizer
-from .with_torch import torch_needed_by
 
 # Names of tensors that change what other tensors mean: those of adapters and of quantised weights.
 LEFTOVER = re.compile(

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ..errors import ModelError
+from .packages import torch_needed_by
 from .source import ModelSource
 
 if TYPE_CHECKING:
     from .frozen import FrozenLM
-
-PACKAGES = ("torch", "transformers", "safetensors")  # of the extra `torch`
 
 
 def in_torch(source: ModelSource, device: str = "auto") -> FrozenLM:
@@ -21,15 +17,3 @@ def in_torch(source: ModelSource, device: str = "auto") -> FrozenLM:
         from .frozen import FrozenLM
 
         return FrozenLM(source, device)
-
-
-@contextmanager
-def torch_needed_by(what: str) -> Iterator[None]:
-    """Say in one line that torch or transformers are not installed, where something needs them."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in PACKAGES:
-            raise
-        raise ModelError(f"{what} needs {package}, which is not installed: pip install 'cramzip[torch]'") from None
