@@ -90,8 +90,11 @@ class Model:
         self.key_heads = config.get("num_key_value_heads") or self.heads
         self.head_width = config.get("head_dim") or head_width or self.width // self.heads
         self.vocabulary_size, self.epsilon = config["vocab_size"], config["rms_norm_eps"]
-        self.tied, start = bool(config.get("tie_word_embeddings")), config.get("bos_token_id")
-        self.start = start if type(start) is int else 0
+        self.tied, self.start = bool(config.get("tie_word_embeddings")), 0
+        for value in (config.get("eos_token_id"), config.get("bos_token_id")):
+            token = value[0] if value and type(value) is list else value
+            if type(token) is int and 0 <= token < self.vocabulary_size:
+                self.start = token
         self.theta = Decimal(rope.get("rope_theta", config.get("rope_theta", 10000)))
         rope_type = rope.get("rope_type", rope.get("type", "default"))
         slides = bool(slides and config.get(slides) and config.get("sliding_window"))
@@ -113,7 +116,6 @@ class Model:
             "vocab_size": 1 <= self.vocabulary_size <= 2**18,
             "positions": self.block >= 1,
             "rms_norm_eps": 0 < self.epsilon < 1,
-            "bos_token_id": 0 <= self.start < self.vocabulary_size,
         }.items():
             require(truth, f"{name} in config.json")
         with localcontext(prec=50):

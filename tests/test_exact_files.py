@@ -80,10 +80,10 @@ def test_the_command_line_needs_no_torch_for_texts_without_vectors(folder):
     [
         ("c", "-f", "--vectors", "1"),
         ("c", "-f", "--exact"),
-        ("c", "-f", "-m", ROOT / "formats" / "model"),
+        ("c", "-f", "--ranks", "-m", ROOT / "formats" / "model"),
         ("capacity",),
     ],
-    ids=["vectors", "exact", "outside model", "laboratory"],
+    ids=["vectors", "exact", "ranks", "laboratory"],
 )
 def test_what_needs_torch_says_so_in_one_line_where_it_is_missing(folder, arguments):
     (folder / "book.txt").write_bytes(PROSE)

@@ -13,9 +13,7 @@ from test_exact_wide import CONFIGS, PLAIN, weights_of
 
 import cramzip
 from cramzip import CramConfig
-from cramzip.coding import encode, laned
 from cramzip.container import reading
-from cramzip.container.records import Entry, Kind
 from cramzip.errors import ModelError, UsageError, WrongModelError
 from cramzip.exact import layouts
 from cramzip.lm.exact import ExactLM, floats_of
@@ -23,7 +21,6 @@ from cramzip.lm.frozen import FrozenLM
 from cramzip.lm.loading import load_model
 from cramzip.lm.source import find
 from cramzip.lm.tensors import open_floats
-
 
 
 def write_folder(folder, config, weights, shards=1):
@@ -58,13 +55,6 @@ def tiny():
 def text(tiny):
     """What the model itself would say."""
     return recital(tiny.frozen, 300, temperature=0.3)
-
-
-@pytest.fixture
-def never_stored(monkeypatch):
-    """Models that know nothing are taken all the same."""
-    monkeypatch.setattr(laned, "expected_entry", lambda content: Entry(Kind.RAW, len(content), 2**30, 0, 0))
-    monkeypatch.setattr(encode, "is_hopeless", lambda *_: False)
 
 
 @pytest.mark.usefixtures("never_stored")
@@ -134,7 +124,11 @@ def test_a_gguf_file_is_opened_by_another_process_without_torch_and_transformers
 
 
 def test_ranks_are_there_for_who_asks_and_where_vectors_are(tiny, text):
-    for config in (CramConfig(ranks=True, vectors=0), CramConfig(vectors=1, effort=1), CramConfig(context=9, vectors=0)):
+    for config in (
+        CramConfig(ranks=True, vectors=0),
+        CramConfig(vectors=1, effort=1),
+        CramConfig(context=9, vectors=0),
+    ):
         blob = cramzip.compress(text, tiny, config)
         assert not reading.read(blob).header.is_exact
         assert cramzip.decompress(blob, tiny) == text
@@ -178,7 +172,9 @@ def test_weights_that_are_no_numbers_are_one_error(bad, tmp_path):
 
 def test_a_model_that_exact_arithmetic_cannot_run_is_computed_in_floats(tmp_path):
     config, weights = model_like(PLAIN)
-    folder = write_folder(tmp_path / "model", config | {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, weights)
+    folder = write_folder(
+        tmp_path / "model", config | {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, weights
+    )
     with pytest.raises(layouts.Unsuited, match="linear"):
         open_floats(folder)
     assert isinstance(cramzip.load(str(folder)), FrozenLM)

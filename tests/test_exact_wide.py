@@ -217,7 +217,6 @@ UNSUITED = {
     "theta, a word": {"rope_theta": "much"},
     "epsilon": {"rms_norm_eps": 0.0},
     "epsilon, no number": {"rms_norm_eps": float("nan")},
-    "start": {"bos_token_id": 61},
     "two positions": {"max_position_embeddings": 2},
     "vocabulary": {"vocab_size": 2**18 + 1},
     "layers": {"num_hidden_layers": 10**6},

@@ -31,7 +31,7 @@ from cramzip.container.records import BITS, Coding, Header, Kind
 from cramzip.container.stored import stored_groups
 from cramzip.container.vectors import pack
 from cramzip.errors import DamagedFileError, WrongModelError
-from cramzip.lm.models import load
+from cramzip.lm.models import as_torch, load
 
 FORMATS = ROOT / "formats"
 MODEL, EXACT_MODEL = FORMATS / "model", FORMATS / "exact_model"
@@ -90,7 +90,7 @@ def loaded(folder):
 
 @pytest.fixture(scope="module")
 def lm():
-    return loaded(MODEL)
+    return as_torch(loaded(MODEL))
 
 
 @pytest.fixture(scope="module")

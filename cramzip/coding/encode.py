@@ -50,9 +50,10 @@ def method_of(lm: LM, config: CramConfig) -> Method:
         return Laned(lm, config)
     if isinstance(lm, ExactLM) and lm.dictionary:
         raise UsageError("dictionary: ranks have none")
+    frozen = as_torch(lm)
     from .ranked import Ranked
 
-    return Ranked(as_torch(lm), config)
+    return Ranked(frozen, config)
 
 
 class Writer:

@@ -123,7 +123,6 @@ def _described(config: Mapping[str, Any], layout: Layout, slowdowns: Sequence[Fr
     slides = bool(layout.slides and config.get(layout.slides) and config.get("sliding_window"))
     reach = min(int(config["max_position_embeddings"]), int(config["sliding_window"]) if slides else MOST_BLOCK * 3)
     block = min(MOST_BLOCK, reach // BLOCKS_SEEN)
-    start = config.get("bos_token_id")
     return Shape(
         width=width,
         n_layers=int(config["num_hidden_layers"]),
@@ -134,7 +133,7 @@ def _described(config: Mapping[str, Any], layout: Layout, slowdowns: Sequence[Fr
         theta=theta,
         epsilon=float(config["rms_norm_eps"]),
         tied=bool(config.get("tie_word_embeddings")),
-        start=start if isinstance(start, int) else 0,
+        start=_start(config),
         head_width=head_width,
         block=block,
         n_kept=0 if slides else min(MOST_KEPT, block),
@@ -143,6 +142,15 @@ def _described(config: Mapping[str, Any], layout: Layout, slowdowns: Sequence[Fr
         has_head_norms=layout.head_norms,
         wide=True,
     )
+
+
+def _start(config: Mapping[str, Any]) -> int:
+    """The token that texts begin with, or else end with, or else 0."""
+    for value in (config.get("bos_token_id"), config.get("eos_token_id")):
+        token = value[0] if isinstance(value, list) and value else value
+        if type(token) is int and 0 <= token < int(config["vocab_size"]):
+            return token
+    return 0
 
 
 def _llama_3(rope: Mapping[str, Any], angles: Sequence[int]) -> Iterator[Fraction]:
@@ -171,8 +179,6 @@ def _bounded(shape: Shape) -> Shape:
             raise Unsuited(f"exact arithmetic needs {name} from 1 to {most}; this model has {value}")
     if shape.n_key_heads < 1 or shape.n_heads % shape.n_key_heads:
         raise Unsuited(f"{shape.n_heads} heads cannot share {shape.n_key_heads} key-value heads")
-    if not 0 <= shape.start < shape.vocabulary:
-        raise Unsuited(f"the start token {shape.start} is not in the vocabulary of {shape.vocabulary}")
     if not 0 < shape.epsilon < 1:
         raise Unsuited(f"rms_norm_eps must lie between 0 and 1; this model has {shape.epsilon}")
     if shape.slowdowns and (len(shape.slowdowns) != shape.head_width // 2 or min(shape.slowdowns) < 1):

@@ -62,6 +62,9 @@ class ExactLM:
         self.vocabulary_size, self.width, self.start = shape.vocabulary, shape.width, shape.start
         self.n_layers, self.context = shape.n_layers, MAX_POSITIONS
         self.threads = threads or n_cores()
+        if self.is_wide:
+            self.tokenizer  # noqa: B018 (what is wrong with it or with the device is to be known before the model is loaded)
+            _require_device(source, device)
         self._dictionaries: dict[bytes, Dictionary] = {}  # the last one, by its content
 
     def with_dictionary(self, content: bytes) -> ExactLM:
@@ -153,7 +156,17 @@ def _load(source: ModelSource, floats: FloatModel | None, device: str) -> Model:
     with torch_needed_by(source.model_id):
         from . import exact_torch, exact_torch_wide
         from .devices import pick
-    return (exact_torch_wide if weights.shape.wide else exact_torch).load(weights, pick(device))
+    if weights.shape.wide:
+        return exact_torch_wide.load(weights, pick(device))
+    return exact_torch.load(weights, pick(device))
+
+
+def _require_device(source: ModelSource, device: str) -> None:
+    """Raise ModelError if a GPU is asked for that is not here."""
+    if device not in ("auto", "cpu"):
+        with torch_needed_by(source.model_id):
+            from .devices import pick
+        pick(device)
 
 
 def n_cores() -> int:

@@ -138,6 +138,7 @@ def _gguf_config(
         "use_sliding_window": True,
         "rope_scaling": {"rope_type": plain.get("rope.scaling.type", "none").replace("none", "default")},
         "bos_token_id": content.fields.get("tokenizer.ggml.bos_token_id"),
+        "eos_token_id": content.fields.get("tokenizer.ggml.eos_token_id"),
     }
 
 
