@@ -5,6 +5,8 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from cramzip.lm.models import as_torch
+
 ROOT = Path(__file__).parent.parent
 TINY_MODEL = ROOT / "formats" / "model"
 
@@ -83,6 +85,7 @@ def recital(lm, n_tokens, *, seed=0, temperature=1.0):
     `n_tokens` tokens of printable ASCII, drawn at random and such that the text is cut into just these. The higher
     the temperature, the more of them surprise the model.
     """
+    lm = as_torch(lm)
     generator = torch.Generator().manual_seed(seed)
     readable = [
         bool(content) and content.isascii() and content.decode().isprintable() for content in lm.tokenizer.table

@@ -54,7 +54,7 @@ def tiny():
 @pytest.fixture(scope="module")
 def text(tiny):
     """What the model itself would say."""
-    return recital(tiny.frozen, 300, temperature=0.3)
+    return recital(tiny, 300, temperature=0.3)
 
 
 @pytest.mark.usefixtures("never_stored")

@@ -168,6 +168,14 @@ def test_lanes_with_all_that_is_learned_are_read_by_the_reference(name):
     assert exact.run_lanes(twin, firsts, len(tokens), decoder, said=learns.adapter.said) == tokens
 
 
+def test_lanes_that_learn_written_with_numpy_are_read_with_torch():
+    model, tokens = model_of(PLAIN), tokens_of(PLAIN, 70).tolist()
+    twin = exact_torch_wide.load(layouts.read(layouts.shape_of(PLAIN), tensors_of(PLAIN)))
+    options = [Options(learner=Learner([], 61, 3), adapts=True) for _ in range(2)]
+    payload = encode_lanes(model, tokens, 3, options[0])
+    assert decode_lanes(twin, payload, len(tokens), 3, options[1]) == tokens
+
+
 @pytest.mark.parametrize("size", [2, 2**14, 2**14 + 1, 151936])
 @pytest.mark.parametrize("spread", [0.0, 0.01, 3.0])
 def test_counts_of_large_vocabularies_are_those_of_the_specification(size, spread):

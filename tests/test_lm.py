@@ -285,7 +285,7 @@ def test_a_revision_of_a_local_model_is_a_usage_error():
 def test_a_folder_name_that_no_file_can_hold_is_changed(tmp_path, never_stored):
     folder = shutil.copytree(TINY_MODEL, tmp_path / ("mo\ndel" + "x" * 240))
     lm = load(str(folder))
-    text = recital(lm.frozen, 30)
+    text = recital(lm, 30)
     blob = compress(text, lm, CramConfig(vectors=0))
     assert decompress(blob, lm) == text
     assert read(blob).header.model.model_id == lm.model_id

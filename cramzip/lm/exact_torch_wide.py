@@ -14,6 +14,7 @@ from ..exact.wide import (
     NORM_MOST,
     QUERY_HALF,
     TERMS,
+    WideProduct,
     per_score,
     precision_of,
 )
@@ -32,6 +33,9 @@ class TorchWideLlama(TorchLlama):
         self.precision = precision_of(weights.shape)
         super().__init__(weights, device)
         self._per_score = per_score(weights.shape)
+
+    def head(self) -> WideProduct:
+        return WideProduct(self.weights.head, self.dtype)
 
     @staticmethod
     def _levels(n_terms: int) -> np.float32:
