@@ -98,7 +98,7 @@ class CramConfig:
     @property
     def is_for_floats(self) -> bool:
         """Whether something is asked for that models with float weights can do in floats alone."""
-        return self.exact or bool(self.vectors) or bool(self.context) or self.noise_exponent is not None
+        return self.exact or bool(self.vectors) or self.context is not None or self.noise_exponent is not None
 
     @property
     def steps(self) -> int:

@@ -1,9 +1,11 @@
 """Models with float weights, from files on disk to files that every machine opens."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import safetensors.numpy
 from models import PROSE, TINY_MODEL, make_gguf, recital
 from test_exact_wide import CONFIGS, PLAIN, weights_of
 
-import cramzip
+import cramzip as library
 from cramzip import CramConfig
 from cramzip.container import reading
 from cramzip.errors import ModelError, UsageError, WrongModelError
@@ -48,7 +50,7 @@ def model_like(config):
 
 @pytest.fixture(scope="module")
 def tiny():
-    return cramzip.load(str(TINY_MODEL))
+    return library.load(str(TINY_MODEL))
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +62,13 @@ def text(tiny):
 @pytest.mark.usefixtures("never_stored")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_layout_compresses_and_opens_again(name, tmp_path):
-    lm = cramzip.load(str(write_folder(tmp_path / "model", *model_like(CONFIGS[name]))))
+    lm = library.load(str(write_folder(tmp_path / "model", *model_like(CONFIGS[name]))))
     assert isinstance(lm, ExactLM)
-    blob = cramzip.compress(PROSE, lm, CramConfig(effort=1))
+    blob = library.compress(PROSE, lm, CramConfig(effort=1))
     header = reading.read(blob).header
     assert header.is_exact
     assert header.probe == lm.probe[:4]
-    assert cramzip.decompress(blob, cramzip.load(str(tmp_path / "model"))) == PROSE
+    assert library.decompress(blob, library.load(str(tmp_path / "model"))) == PROSE
 
 
 def test_shards_and_narrow_types_give_the_weights_of_the_files(tmp_path):
@@ -112,7 +114,7 @@ def test_a_gguf_file_gives_the_weights_that_transformers_finds(tmp_path):
 def test_a_gguf_file_is_opened_by_another_process_without_torch_and_transformers(tmp_path):
     file = tmp_path / "tiny.gguf"
     make_gguf(file)
-    blob = cramzip.compress(PROSE, cramzip.load(str(file)), CramConfig(effort=1))
+    blob = library.compress(PROSE, library.load(str(file)), CramConfig(effort=1))
     assert reading.read(blob).header.probe
     (tmp_path / "text.cram").write_bytes(blob)
     code = (
@@ -129,45 +131,54 @@ def test_ranks_are_there_for_who_asks_and_where_vectors_are(tiny, text):
         CramConfig(vectors=1, effort=1),
         CramConfig(context=9, vectors=0),
     ):
-        blob = cramzip.compress(text, tiny, config)
+        blob = library.compress(text, tiny, config)
         assert not reading.read(blob).header.is_exact
-        assert cramzip.decompress(blob, tiny) == text
-    assert reading.read(cramzip.compress(text, tiny)).header.is_exact
+        assert library.decompress(blob, tiny) == text
+    assert reading.read(library.compress(text, tiny)).header.is_exact
 
 
 def test_levels_dictionaries_and_brief_files_work_as_with_the_built_in_model(tiny, text):
     for effort in (1, 6, 9):
-        blob = cramzip.compress(text, tiny, CramConfig(effort=effort), strip=True)
-        assert cramzip.decompress(blob, tiny) == text
+        blob = library.compress(text, tiny, CramConfig(effort=effort), strip=True)
+        assert library.decompress(blob, tiny) == text
     sample = text[:300]
-    blob = cramzip.compress(text, tiny, strip=True, dictionary=sample)
+    blob = library.compress(text, tiny, strip=True, dictionary=sample)
     assert reading.read(blob).header.dictionary
-    assert cramzip.decompress(blob, tiny, dictionary=sample) == text
+    assert library.decompress(blob, tiny, dictionary=sample) == text
     with pytest.raises(UsageError, match="ranks"):
-        cramzip.compress(text, tiny, CramConfig(ranks=True), dictionary=sample)
+        library.compress(text, tiny, CramConfig(ranks=True), dictionary=sample)
+
+
+def test_a_dictionary_longer_than_a_window_is_gone_on_from(tmp_path, text):
+    """The window of this model has 60 positions, of the 256 that it reads."""
+    lm = library.load(str(write_folder(tmp_path / "model", *model_like(PLAIN))))
+    assert lm.model.shape.block * 3 < 255
+    blob = library.compress(text, lm, CramConfig(chunk_tokens=20), dictionary=text * 2)
+    assert reading.read(blob).header.dictionary
+    assert library.decompress(blob, lm, dictionary=text * 2) == text
 
 
 def test_a_machine_that_computes_otherwise_says_so_before_it_decodes(tiny, text):
-    blob = bytearray(cramzip.compress(text, tiny))
+    blob = bytearray(library.compress(text, tiny))
     place = blob.index(tiny.probe[:4])
     blob[place] ^= 1
     import zlib
 
-    file = reading.read_table(bytes(cramzip.compress(text, tiny)))
+    file = reading.read_table(bytes(library.compress(text, tiny)))
     end = file.overhead - 4
     payload = bytes(blob[end + 4 :])
     blob[end : end + 4] = zlib.crc32(payload, zlib.crc32(blob[:end])).to_bytes(4, "little")
     with pytest.raises(WrongModelError, match="Probe"):
-        cramzip.decompress(bytes(blob), tiny)
+        library.decompress(bytes(blob), tiny)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_weights_that_are_no_numbers_are_one_error(bad, tmp_path):
     config, weights = model_like(PLAIN)
     weights["model.layers.1.mlp.gate_proj.weight"][3, 5] = bad
-    lm = cramzip.load(str(write_folder(tmp_path / "model", config, weights)))
+    lm = library.load(str(write_folder(tmp_path / "model", config, weights)))
     with pytest.raises(ModelError, match="gate_proj"):
-        cramzip.compress(PROSE, lm)
+        library.compress(PROSE, lm)
 
 
 def test_a_model_that_exact_arithmetic_cannot_run_is_computed_in_floats(tmp_path):
@@ -177,4 +188,20 @@ def test_a_model_that_exact_arithmetic_cannot_run_is_computed_in_floats(tmp_path
     )
     with pytest.raises(layouts.Unsuited, match="linear"):
         open_floats(folder)
-    assert isinstance(cramzip.load(str(folder)), FrozenLM)
+    assert isinstance(library.load(str(folder)), FrozenLM)
+
+
+def test_the_command_line_makes_either_kind_of_file_and_says_which(cramzip, folder, text):
+    Path("text").write_bytes(text)
+    for option, kind in (("--strip", "exact, the same bits on every machine"), ("--ranks", "float32, logits may")):
+        assert cramzip("c", "-f", option, "--vectors", 0, "-m", TINY_MODEL, "text").exit_code == 0
+        assert kind in cramzip("l", "-v", "text.cram").stdout
+        assert cramzip("d", "-f", "-m", TINY_MODEL, "-o", "again", "text.cram").exit_code == 0
+        assert Path("again").read_bytes() == text
+
+
+def test_much_memory_is_said_before_it_is_taken(cramzip, folder, monkeypatch):
+    monkeypatch.setattr("cramzip.app.models.MUCH_MEMORY", 1)
+    Path("text").write_bytes(PROSE)
+    told = cramzip("c", "-m", TINY_MODEL, "text").stderr.splitlines()
+    assert re.fullmatch(r"local:model takes about [0-9.]+ kB of memory", told[0])

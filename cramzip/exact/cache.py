@@ -81,10 +81,10 @@ class Cache:
         self.integers, self.scales = self.integers[:, rows], self.scales[:, rows]
 
     def take_over(self, other: Cache) -> None:
-        """Begin, in every row, with the positions of another cache, which has one row and has forgotten nothing."""
+        """Begin, in every row, with the positions of another cache, which has one row."""
         for own, kept in ((self.integers, other.integers), (self.scales, other.scales)):
             own[:, :, :, : other.length] = kept[:, :, :, : other.length]
-        self.position = self.length = other.length
+        self.position, self.length = other.position, other.length
 
     def scratch(self, name: str, shape: tuple[int, ...], dtype: type = np.float32) -> npt.NDArray[Any]:
         """Memory to work in, the same for every call with this name: contents are lost."""
