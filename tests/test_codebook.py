@@ -18,7 +18,15 @@ from cramzip.exact.lanes import Options
 from cramzip.exact.tokencoder import TokenDecoder, TokenEncoder
 from cramzip.exact.weights import Matrix, parse, serialise
 
-FOLDER = Path(__file__).parents[1] / "formats" / "exact_model"
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "formats" / "exact_model"
+PRIMER = ROOT / "cramzip" / "models" / "primer"
+TEXTS = sorted((ROOT / "examples" / "texts").iterdir())
+MESSAGES = (
+    b"Dear all,\n\nthe meeting is moved to Thursday at ten. Please bring the figures of last week.\n\nBest wishes\n",
+    b'{"id": 17, "name": "kettle", "tags": ["kitchen", "steel"], "price": 24.9, "stock": {"shop": 3, "store": 41}}\n',
+    b"import sys\n\n\ndef main():\n    for line in sys.stdin:\n        print(line.rstrip())\n",
+)
 TEXT = b"id, name; size|12\t3\nid, name; more|13\t3\n" * 3
 
 
@@ -231,3 +239,32 @@ def test_after_64_tokens_an_entry_is_seen_no_more(lm):
         assert cache.length == 80
         states.append(cache.integers[0, 0, :, :80].copy())  # of the first layer: by tokens and positions alone
     assert (states[0] == states[1]).all()
+
+
+@pytest.fixture(scope="module")
+def primer():
+    return cramzip.load()
+
+
+@pytest.mark.parametrize("length", [None, 64])
+@pytest.mark.parametrize("text", [*(path.read_bytes() for path in TEXTS), *MESSAGES], ids=range(len(TEXTS) + 3))
+def test_the_balance_of_the_built_in_codebook_is_never_negative(primer, text, length):
+    with_codebook, without = (
+        cramzip.compress(text, primer, CramConfig(codebook=wanted, chunk_tokens=length)) for wanted in (True, False)
+    )
+    assert len(with_codebook) <= len(without)
+    assert (Kind.CHOSEN in kinds(with_codebook)) == (len(with_codebook) < len(without))
+    assert cramzip.decompress(with_codebook, primer) == text
+
+
+def test_the_built_in_codebook_pays_for_messages(primer):
+    saved = [
+        len(cramzip.compress(text, primer, CramConfig(codebook=False))) - len(cramzip.compress(text, primer))
+        for text in MESSAGES
+    ]
+    assert sum(saved) > 0
+
+
+def test_the_built_in_codebook_is_small(primer):
+    assert (PRIMER / CODEBOOK_NAME).stat().st_size <= 300_000
+    assert primer.codebook.n_entries >= 256
