@@ -6,7 +6,7 @@
     python codebook_study.py draw results.jsonl FOLDER           the figure, and a table in Markdown
 
 HELD_OUT has a folder of texts for each kind. A cold lane is 48 tokens that the model reads after nothing but the start
-token, or what stands in its place. *Stages*: the second vector of an entry is exchanged for that of another one.
+token and an entry. *Stages*: the second vector of an entry is exchanged for that of another one.
 """
 
 import json
@@ -101,6 +101,8 @@ def lanes(results, held_out, model, n):
         total = costs[:, allowed] + rates
         best = total.argmin(1)
         saved, spent = without - costs[:, allowed][every, best], rates[every, best]
+        pays = saved > spent  # or else no choice is made, which is free
+        saved, spent = torch.where(pays, saved, 0), torch.where(pays, spent, 0)
         for kind in ("all", *sorted(set(data.kinds))):
             chosen = [i for i, name in enumerate(data.kinds) if kind in ("all", name)]
             if len(chosen) > 1:
@@ -180,7 +182,7 @@ def draw(results, folder):
         ([r for r in records if r["what"] == "stages"], "#3d8b5c", "a second stage of three bits"),
         ([r for r in records if r["what"] == "searched"], "#c8553d", "searched for, 1 to 4 bits a dimension"),
     ]:
-        spent, saved, error = ([max(r[key], 0.02) for r in what] for key in ("spent", "saved", "error"))
+        spent, saved, error = ([max(r[key], 0.2) for r in what] for key in ("spent", "saved", "error"))
         left.errorbar(spent, saved, error, color=colour, label=label, **style)
     line = np.geomspace(0.5, 1500, 50)
     left.plot(line, line, color="0.6", lw=1, ls=":", label="break-even")
