@@ -242,7 +242,7 @@ def test_settings_can_be_chosen(cramzip, folder, options):
 
 
 def test_json_is_one_document_with_all_it_takes_to_judge_it(cramzip, folder, texts):
-    result = run(cramzip, folder, {"recital": texts["recital"]}, "--json")
+    result = run(cramzip, folder, {"recital": texts["recital"]}, "--json", "--ranks")
     assert (result.exit_code, result.stderr) == (0, "")
     document = json.loads(result.stdout, parse_constant=pytest.fail)
     assert set(document) == {"versions", "machine", "model", "settings", "measurements"}

@@ -40,12 +40,13 @@ def __getattr__(name):
 LOADED = """
 import json, sys
 import cramzip, kernels
+from cramzip.lm.models import as_torch
 from transformers.utils import is_kernels_available
 for path in sys.argv[1:]:
     assert is_kernels_available()
     kernels.asked.clear()
     try:
-        lm = cramzip.load(path)
+        lm = as_torch(cramzip.load(path))
         found = [lm._model.config._attn_implementation, lm.noise]
     except cramzip.CramError as error:
         found = [str(error)]

@@ -17,7 +17,7 @@ from cramzip.config import CramConfig
 from cramzip.container import reading
 from cramzip.errors import InputOutputError, VerificationError
 from cramzip.lm.devices import DEVICES
-from cramzip.lm.models import load
+from cramzip.lm.models import as_torch, load
 
 TEXT = b"the cat sat on the mat.\n"
 CONFIG = CramConfig(vectors=1, effort=1)
@@ -55,7 +55,7 @@ def compress(model, console, config=CONFIG, *, strip=False, **options):
 
 @pytest.fixture(scope="module")
 def model():
-    return load(str(TINY_MODEL))
+    return as_torch(load(str(TINY_MODEL)))
 
 
 def entries():
@@ -80,7 +80,7 @@ def test_a_result_that_went_into_a_pipe_after_all_is_no_reason_to_remove_the_sou
 
 
 def test_a_file_that_does_not_decode_is_not_kept(folder):
-    model = load(str(TINY_MODEL))
+    model = as_torch(load(str(TINY_MODEL)))
 
     def forget():
         for parameter in model._model.parameters():

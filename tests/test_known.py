@@ -15,7 +15,7 @@ from cramzip.errors import ModelError
 from cramzip.lm import known, source
 from cramzip.lm.gguf_view import Reader
 from cramzip.lm.identity import locate
-from cramzip.lm.models import load
+from cramzip.lm.models import as_torch, load
 from cramzip.lm.source import find
 
 
@@ -101,11 +101,11 @@ def test_where_nothing_can_be_kept_everything_works(model, readings, monkeypatch
 
 def test_the_noise_and_the_tokenizer_are_found_out_once(cache, tmp_path, monkeypatch):
     path = make_gguf(tmp_path / "tiny.gguf")
-    first = load(str(path))
+    first = as_torch(load(str(path)))
     noise, table = first.noise, first.tokenizer_hash
     monkeypatch.setattr("cramzip.lm.probe.noise", lambda *_: pytest.fail("measured again"))
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_, **__: pytest.fail("made again"))
-    again = load(str(path))
+    again = as_torch(load(str(path)))
     assert (again.noise, again.tokenizer_hash) == (noise, table)
     text = "Two words, naïve café.\n".encode()
     assert [p.ids for p in again.tokenizer.encode(text)] == [p.ids for p in first.tokenizer.encode(text)]

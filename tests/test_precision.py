@@ -16,8 +16,9 @@ from cramzip.lm.speed import linear
 
 SCORE = """
 import sys, cramzip
+from cramzip.lm.models import as_torch
 for path in sys.argv[1:]:
-    cramzip.load(path, device="cpu").score([list(range(60, 90))])
+    as_torch(cramzip.load(path, device="cpu")).score([list(range(60, 90))])
 """
 VERBOSE = {"ONEDNN_VERBOSE": "1", "OMP_NUM_THREADS": "1"}
 

@@ -16,7 +16,7 @@ from cramzip.coding.encode import Writer
 from cramzip.coding.quantize import dequantize
 from cramzip.coding.view import Chunk
 from cramzip.container.records import Kind
-from cramzip.lm.models import load
+from cramzip.lm.frozen import FrozenLM
 
 pytestmark = [pytest.mark.pretrained, pytest.mark.timeout(1800)]
 
@@ -32,7 +32,7 @@ PARAGRAPH = (
 def lm():
     if not (path := os.environ.get("CRAMZIP_TEST_GGUF")):
         pytest.skip("CRAMZIP_TEST_GGUF does not say where the model is")
-    return load(path)
+    return FrozenLM.load(path)
 
 
 @pytest.mark.parametrize(

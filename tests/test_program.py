@@ -10,7 +10,7 @@ import pytest
 import torch
 from models import ROOT, TINY_MODEL, recital
 
-from cramzip import CramConfig, compress, decompress, load, read
+from cramzip import CramConfig, FrozenLM, compress, decompress, read
 from cramzip.container.records import Kind
 
 CONFIGS = {
@@ -63,7 +63,7 @@ PROGRAMS = {
 
 @pytest.fixture(scope="module")
 def lm():
-    return load(str(TINY_MODEL), device="cpu")
+    return FrozenLM.load(TINY_MODEL, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def expected(lm):
 def test_a_file_is_the_same_in_every_program(lm, text, expected, never_stored, program, config, loaded):
     data = text[:10] if config == "exact" else text
     with PROGRAMS[program]():
-        own = load(str(TINY_MODEL), device="cpu") if loaded == "within" else lm
+        own = FrozenLM.load(TINY_MODEL, device="cpu") if loaded == "within" else lm
         found = compress(data, own, CONFIGS[config])
         assert decompress(found, own) == data
     assert {entry.kind for entry in read(found).entries} == {KINDS[config]}
@@ -100,7 +100,7 @@ def test_a_program_finds_its_settings_again(text, program):
 
     with PROGRAMS[program]():
         before = settings()
-        compress(text, load(str(TINY_MODEL), device="cpu"), CONFIGS["vectors"])
+        compress(text, FrozenLM.load(TINY_MODEL, device="cpu"), CONFIGS["vectors"])
         assert settings() == before
 
 
