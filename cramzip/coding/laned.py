@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 LANES = {1: Lanes(128, 64), 2: Lanes(256, 48), 3: Lanes(256, 48), 4: Lanes(512, 32), 5: Lanes(512, 32)}
 LANES |= {6: Lanes(1024, 24, MOST_LEARNING), 7: Lanes(1024, 16, MOST_LEARNING)}
 LANES |= {8: Lanes(2048, 12, MOST_LEARNING), 9: Lanes(4096, 8, MOST_LEARNING)}
+MOST_WIDE = 2**12  # tokens of a lane of a model with float weights
 SEGMENT_BYTES = 2**20  # of a segment, and so about of a group
 CRAMMED_SEGMENT_BYTES = 2**17
 CRAMMING_SHARE = 0.9  # of the work on a group with vectors, as progress counts it
@@ -70,7 +71,7 @@ class Laned(Method):
         if lm.dictionary and self.n_vectors:
             raise UsageError("a dictionary is for text without vectors")
         self.config, self.expected = replace(config, vectors=self.n_vectors, context=None), 0.0
-        self.lanes = _lanes(self.config)
+        self.lanes = _lanes(self.config, is_wide=lm.is_wide)
         if self._has_dictionary:
             self.lanes = replace(self.lanes, learning=1)
         longest = self.lanes.tokens if self.n_vectors else MAX_POSITIONS - self._has_dictionary * DICTIONARY_TOKENS
@@ -262,9 +263,11 @@ class Laned(Method):
         }
 
 
-def _lanes(config: CramConfig) -> Lanes:
-    """How a text is dealt to lanes."""
+def _lanes(config: CramConfig, *, is_wide: bool) -> Lanes:
+    """How a text is dealt to lanes. Models that are larger than the built-in one make more of what is far away."""
     if config.exact:
         return STANDARD_LANES
     usual = STANDARD_LANES if config.vectors else LANES[config.effort]
+    if is_wide:
+        usual = replace(usual, tokens=min(2 * usual.tokens, MOST_WIDE))
     return usual if config.chunk_tokens is None else replace(usual, tokens=config.chunk_tokens)
