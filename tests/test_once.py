@@ -35,7 +35,7 @@ def counted(monkeypatch):
 def crammed(cramzip, text, never_stored):
     """A file of several groups with vectors."""
     Path("a.txt").write_bytes(text)
-    assert cramzip("c", "-m", TINY_MODEL, "-1", "a.txt").exit_code == 0
+    assert cramzip("c", "-m", TINY_MODEL, "--vectors", 1, "-1", "a.txt").exit_code == 0
     return Path("a.cram")
 
 
@@ -60,7 +60,7 @@ def test_listing_unpacks_no_vectors(cramzip, crammed, counted):
 def test_compressing_parses_and_unpacks_once_what_it_verifies(cramzip, text, never_stored, counted):
     Path("a.txt").write_bytes(text)
     parsed, unpacked = counted(reading, "read_table"), counted(opened, "unpack")
-    assert cramzip("c", "-m", TINY_MODEL, "-1", "a.txt").exit_code == 0
+    assert cramzip("c", "-m", TINY_MODEL, "--vectors", 1, "-1", "a.txt").exit_code == 0
     file = reading.read(Path("a.cram").read_bytes())
     assert len(parsed) == 2  # by the command, and here
     assert sum(n for _, n, _, _ in unpacked) == sum(len(opened.vectors(group, file.header)) for group in file)
@@ -78,8 +78,8 @@ def test_bench_decodes_a_file_once(cramzip, text, never_stored, short_runs, coun
 
     Path("a.txt").write_bytes(text)
     decoded = counted(decode, "_decode_chunk")
-    assert cramzip("c", "-m", TINY_MODEL, "-1", "a.txt").exit_code == 0
+    assert cramzip("c", "-m", TINY_MODEL, "--vectors", 1, "-1", "a.txt").exit_code == 0
     n_chunks = len(decoded)
     decoded.clear()
-    assert cramzip("bench", "--settings", "default", "-m", TINY_MODEL, "-1", "a.txt").exit_code == 0
+    assert cramzip("bench", "--settings", "default", "-m", TINY_MODEL, "--vectors", 1, "-1", "a.txt").exit_code == 0
     assert len(decoded) == n_chunks

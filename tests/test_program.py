@@ -106,7 +106,7 @@ def test_a_program_finds_its_settings_again(text, program):
 
 def test_threads_of_openmp_sleep_while_they_wait_whatever_the_environment_says(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"Call me Ishmael.")
-    command = [sys.executable, "-m", "cramzip", "c", "-m", str(ROOT / "formats" / "model"), "a.txt"]
+    command = [sys.executable, "-m", "cramzip", "c", "--ranks", "-m", str(ROOT / "formats" / "model"), "a.txt"]
     asked = {**os.environ, "OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": "1000", "OMP_DISPLAY_ENV": "verbose"}
     shown = subprocess.run(command, cwd=tmp_path, env=asked, capture_output=True, check=True, text=True).stderr
     assert "OMP_WAIT_POLICY = 'PASSIVE'" in shown

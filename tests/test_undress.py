@@ -165,14 +165,14 @@ def test_repeats_of_a_text_in_disguise_are_found(lm):
 
 
 def test_the_model_sees_a_repeat_once(lm, monkeypatch):
-    told = []
-    cramzip.compress((ENGLISH * 9).encode(), lm)  # whatever is looked at once
+    told, config = [], CramConfig(codebook=False)  # a group is coded once then
+    cramzip.compress((ENGLISH * 9).encode(), lm, config)  # whatever is looked at once
     monkeypatch.setattr(
         "cramzip.coding.laned.encode_lanes",
         lambda model, ids, *rest, real=laned.encode_lanes: told.append(len(ids)) or real(model, ids, *rest),
     )
-    cramzip.compress(ENGLISH.encode(), lm)
-    cramzip.compress((ENGLISH * 100).encode(), lm)
+    cramzip.compress(ENGLISH.encode(), lm, config)
+    cramzip.compress((ENGLISH * 100).encode(), lm, config)
     once, many = told
     assert many <= once + 1
 
@@ -237,11 +237,11 @@ def test_what_people_met_elsewhere_comes_back(lm, data):
 def test_outside_models_get_filters_too(text, never_stored):
     lm = cramzip.load(str(TINY_MODEL))
     for data in (text[:150].encode("utf-16-le"), b"\xef\xbb\xbf" + text[:150].encode()):
-        for config in (CramConfig(vectors=0), CramConfig(vectors=1, effort=1)):
+        for config in (CramConfig(vectors=0), CramConfig(vectors=0, ranks=True), CramConfig(vectors=1, effort=1)):
             blob = cramzip.compress(data, lm, config)
             file = reading.read(blob)
             assert all(entry.is_filtered for entry in file.entries)
-            assert {entry.kind for entry in file.entries} <= {Kind.PREDICTED, Kind.CORRECTED}
+            assert {entry.kind for entry in file.entries} <= {Kind.CODED, Kind.PREDICTED, Kind.CORRECTED}
             assert cramzip.decompress(blob, lm) == data
 
 

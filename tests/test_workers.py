@@ -326,7 +326,7 @@ def test_a_signal_to_the_whole_job_ends_it_quietly(folder, number, code):
     """As Ctrl-C at a terminal, while the workers are only beginning; again where Python has lost the first."""
     words = random.Random(0).choices(PROSE.split(), k=10**5)
     Path("a").write_bytes(b" ".join(words))
-    with command("c", "-j2", "-m", TINY_MODEL, "a") as process:
+    with command("c", "-j2", "--ranks", "-m", TINY_MODEL, "a") as process:
         children = started(process.pid, 2)
         for _ in range(3):
             os.killpg(process.pid, number)

@@ -60,7 +60,10 @@ def main() -> None:
         print(row)
     if given.output:
         about = {"machine": platform.processor() or platform.machine(), "numpy": np.__version__, "threads": 1}
-        given.output.write_text(json.dumps({**about, "positions": given.positions, "rows": rows}, indent=1) + "\n")
+        record = {**about, "positions": given.positions, "rows": rows}
+        given.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            json.dumps({**about, "positions": given.positions, "rows": rows}, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 def table(best: dict[tuple[str, int], float], learner: dict[int, float]) -> Iterator[dict[str, object]]:
