@@ -62,8 +62,6 @@ def main() -> None:
         about = {"machine": platform.processor() or platform.machine(), "numpy": np.__version__, "threads": 1}
         record = {**about, "positions": given.positions, "rows": rows}
         given.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-            json.dumps({**about, "positions": given.positions, "rows": rows}, indent=1) + "\n", encoding="utf-8"
-        )
 
 
 def table(best: dict[tuple[str, int], float], learner: dict[int, float]) -> Iterator[dict[str, object]]:
