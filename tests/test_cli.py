@@ -1521,3 +1521,14 @@ def test_what_is_no_size_is_refused(cramzip, folder, said):
     result = cramzip("c", "-M", said, "a")
     assert result.exit_code == UsageError.exit_code
     assert "expected a size such as 500M or 2G" in result.stderr
+
+
+def test_records_name_what_was_skipped(cramzip, folder):
+    Path("a").write_bytes(b"some words")
+    Path("b.cram").write_bytes(b"whatever")
+    result = cramzip("c", *FAST, "--json", "a", "b.cram")
+    assert result.exit_code == 0
+    done, left = json.loads(result.stdout)["files"]
+    assert (done["file"], done["output"]) == ("a", "a.cram")
+    assert left["file"] == "b.cram"
+    assert left["skipped"]

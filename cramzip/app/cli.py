@@ -151,6 +151,7 @@ def compress(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
     with workers_of(given) as workers:
         foresee = partial(destination.foresee, console)
         code = each(files, work, debug=given["debug"], expand=expand, foresee=foresee, failed=records.failed)
+    records.skipped(destination.skipped)
     print_document(records.document)
     return code or destination.code_of_nothing
 
@@ -189,6 +190,7 @@ def decompress(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
     with workers_of(given) as workers:
         foresee = partial(destination.foresee, console)
         code = each(files, work, debug=given["debug"], expand=expand, foresee=foresee, failed=records.failed)
+    records.skipped(destination.skipped)
     print_document(records.document)
     return code or destination.code_of_nothing
 

@@ -70,7 +70,7 @@ class Destination:
     leftovers: Leftovers = field(default_factory=Leftovers)
     _named: set[str] = field(default_factory=set)
     _targets: Counter[Path] = field(default_factory=Counter)
-    _skipped: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)  # inputs that were left out, and why
 
     def protect(self, dictionary: Path) -> None:
         """Take note of a dictionary, without which nothing can be restored."""
@@ -85,7 +85,7 @@ class Destination:
         path = Path(argument)
         if not self.force and (reason := self.skip(path)):
             console.say(f"{argument}: {reason}; skipped (-f takes it)")
-            self._skipped.append(argument)
+            self.skipped[argument] = reason
             return False
         place = Path(os.path.realpath(path.parent), path.name)
         is_new = str(place) not in self._named
@@ -105,7 +105,7 @@ class Destination:
     @property
     def code_of_nothing(self) -> int:
         """The exit code where nothing else went wrong: 1 if inputs were skipped and none is left."""
-        return InputOutputError.exit_code if self._skipped and not self._named else 0
+        return InputOutputError.exit_code if self.skipped and not self._named else 0
 
     def check_place(self, argument: str) -> None:
         """Raise UsageError if an input has no place of its own, beside which the result could go, or has to stay."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
@@ -40,6 +40,10 @@ class Records:
         stage = error.stage if isinstance(error, DamagedFileError) else None
         about = {"class": type(error).__name__, "message": explain(error), "exit_code": code, "stage": stage}
         self._found.append({"file": file, "error": about})
+
+    def skipped(self, reasons: Mapping[str, str]) -> None:
+        """Inputs that were left out, and why."""
+        self._found += [{"file": label(file), "skipped": reason} for file, reason in reasons.items()]
 
     @property
     def document(self) -> str | None:
