@@ -22,6 +22,7 @@ from ..exact.llama import PER_NAT, Model
 from ..exact.probabilities import TOTAL_BITS
 from ..exact.threads import one_blas_thread, side_by_side
 
+MOST_ASKED = 16  # lanes; where there are more, these choose for all, since nearly all choose the same in any case
 LOOKED_AT = 48  # tokens of a lane that choices are made for
 TRIED_ON = 24  # tokens, at first
 TRIED = 96  # entries for all lanes of a group together, at first, but to each lane
@@ -45,22 +46,27 @@ class Choice(NamedTuple):
 @one_blas_thread()
 def choose(model: Model, codebook: Codebook, ids: Sequence[int], n_lanes: int, threads: int) -> Choice | None:
     """What is likely to make a group smaller; None where nothing is. `ids` are the tokens of the group."""
-    rows = first_tokens(ids, n_lanes, LOOKED_AT)
+    rows = first_tokens(ids, n_lanes, LOOKED_AT)[:: -(-n_lanes // MOST_ASKED)]
+    n_asked = len(rows)
     search = _Search(model, codebook, rows, threads)
     without, guesses = search.begun()
-    n_tried = min(max(TRIED // n_lanes, LEAST_TRIED), MOST_TRIED, codebook.n_entries)
+    n_tried = min(max(TRIED // n_asked, LEAST_TRIED), MOST_TRIED, codebook.n_entries)
     likely = np.argsort(-guesses, axis=1, kind="stable")[:, :n_tried]
-    rates = _rates(codebook, n_lanes)
+    rates = _rates(codebook, n_asked)
     few = search.bits(likely, min(TRIED_ON, rows.shape[1])) + np.take_along_axis(rates, likely, axis=1)
     best = np.take_along_axis(likely, np.argsort(few, axis=1, kind="stable")[:, :KEPT], axis=1)
     known = search.known(best)
-    if n_lanes > 1:
+    if n_asked > 1:
         gains = np.maximum(without[:, None] - known, 0.0)  # (L, K); entries that were not tried save nothing
         popular = np.argsort(-gains.sum(axis=0), kind="stable")[:POPULAR]
-        known = np.minimum(known, search.known(np.broadcast_to(popular, (n_lanes, len(popular)))))
-    entries = _settled(codebook, known)
+        known = np.minimum(known, search.known(np.broadcast_to(popular, (n_asked, len(popular)))))
+    if n_asked < n_lanes:
+        entries = [int(known.sum(axis=0).argmin())] * n_lanes  # one of the popular ones, which all were asked about
+        saved = float((without - known[:, entries[0]]).sum()) * n_lanes / n_asked
+    else:
+        entries = _settled(codebook, known)
+        saved = float((without - known[np.arange(n_lanes), entries]).sum())
     spent = spent_on(codebook, entries)
-    saved = float((without - known[np.arange(n_lanes), entries]).sum())
     return Choice(entries, spent, saved) if saved > spent else None
 
 
