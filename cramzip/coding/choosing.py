@@ -92,7 +92,7 @@ class _Search:
 
     def begun(self) -> tuple[Doubles, Floats]:
         """Bits (L,) after the start token, and how well each entry may suit each lane, (L, K)."""
-        model, rows = self._model, self._rows
+        model, rows, head = self._model, self._rows, self._model.head()
         n_lanes, n = rows.shape
 
         def work(part: slice) -> tuple[Doubles, Floats]:
@@ -100,7 +100,7 @@ class _Search:
             x = np.concatenate([self._start(len(x)), x], axis=1)
             integers, scale = model.states(x, model.new_cache(len(x), n + 1), n + 1)
             flat = integers[:, :-1].reshape(-1, model.shape.width)
-            units = model.product(flat, model.weights.head).reshape(len(x), n, -1)
+            units = head(flat, np.empty((len(flat), head.width), np.float32)).reshape(len(x), n, -1)
             return _bits(units, scale[:, :-1], rows[part]), self._codebook.guesses(integers[:, 1:], scale[:, 1:])
 
         found = self._shared(work, n_lanes, n + 1)
