@@ -117,6 +117,7 @@ class Model:
     """Weights and shape; `config` is the object in config.json, `tensors` {name: array}, int8 and float32."""
 
     head_width = 64
+    most_norm = 2047  # of the integers whose squares a norm adds up
 
     def __init__(self, config, tensors):
         self.read_shape(config)
@@ -197,10 +198,10 @@ class Model:
 
     def norm(self, x, w):
         """Section 4."""
-        a, m = ints(x, 2047)
+        a, m = ints(x, self.most_norm)
         wide = f64(m) * f64(m)
         i = f32(1 / np.sqrt(f64(int((a * a).sum())) / f64(self.width) * wide + f64(self.epsilon)))
-        q, u = ints(x * w, levels(self.width))
+        q, u = ints(x * w, self.most_state)
         return q, u * i
 
     def last(self, x):

@@ -8,6 +8,7 @@ import math
 from decimal import Decimal, localcontext
 from functools import cache
 
+import exact
 import numpy as np
 from exact import MOST_NUMBER, PI, TINY, Matrix, Sequence, ints, power, sigmoids
 from llama import Unsupported, to_float32
@@ -36,8 +37,10 @@ def quantised(weights):
     return Matrix(np.rint(weights / scales[:, None]).astype(np.int64), scales)
 
 
-class Model:
+class Model(exact.Model):
     """Weights and shape; `tensors` as `llama.read_tensors` gives them."""
+
+    most_norm = A_NORM
 
     def __init__(self, config, tensors):
         self.read_shape(config)
@@ -148,25 +151,6 @@ class Model:
 
     def most_slope(self, n_lanes):
         return A
-
-    def embed(self, token):
-        return self.embedding.integers[token].astype(f32) * self.embedding.scales[token]
-
-    def norm(self, x, w):
-        a, m = ints(x, A_NORM)
-        wide = f64(m) * f64(m)
-        i = f32(1 / np.sqrt(f64(int((a * a).sum())) / f64(self.width) * wide + f64(self.epsilon)))
-        q, u = ints(x * w, A)
-        return q, u * i
-
-    def last(self, x):
-        return self.norm(x, self.last_norm)
-
-    def said(self, q, t):
-        return self.head.lin(q), t
-
-    def logits(self, x):
-        return self.said(*self.last(x))
 
     def sequence(self, positions):
         return WideSequence(self, positions)
