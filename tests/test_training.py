@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from models import ROOT
 
 import cramzip
+from cramzip.exact.weights import quantise
 
 sys.path.insert(0, str(ROOT / "examples" / "training"))
 
@@ -21,6 +22,7 @@ import share_heads
 import texts
 from loop import read_log
 from report import power_law
+from rounding import rounded
 from rows import LENGTHS, Rows
 from schedule import Schedule
 from tokenizers import Tokenizer
@@ -201,7 +203,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint(work):
     with (work / "log.jsonl").open("a") as f:
         f.write(json.dumps({"step": 10_000, "tokens": 1}) + '\n{"step": 10_0')  # what the kill cut off
     (work / "checkpoint.pt.new").write_bytes(b"half a check")
-    run("train", work, "--tokens", 12000, *TINY)
+    run("train", work, "--tokens", 12000, "--rounding", 60, *TINY)
     log = read_log(work)
     assert [line["step"] for line in log] == sorted({line["step"] for line in log})
     assert 12000 <= log[-1]["trained"] < 14000
@@ -252,6 +254,13 @@ def cramzip_weights(folder):
     from safetensors.torch import load_file
 
     return load_file(folder / "model.safetensors")
+
+
+def test_rounded_weights_are_those_of_the_exact_engine():
+    weights = np.random.default_rng(0).standard_normal((9, 40), dtype=np.float32)
+    weights[3] = 0
+    matrix = quantise(weights)
+    assert np.allclose(rounded(torch.from_numpy(weights)), matrix.integers * matrix.scales[:, None], rtol=1e-6, atol=0)
 
 
 def test_weights_of_another_tokenizer_are_refused(prepared, tmp_path):

@@ -2,14 +2,18 @@
 
     python learning.py gather TEXTS [FOLDER ...]     # texts of this machine, and of FOLDERs, as TEXTS/KIND/FILE
     python learning.py measure TEXTS -o OUT.jsonl    # a line of JSON for each text, then a table
+    python learning.py before TEXTS CHECKOUT ... -o OUT.jsonl    # the same texts by older versions of cramzip
+    python learning.py show OUT.jsonl                # the table again, with all that OUT.jsonl holds
 
 `gather` takes the largest texts of each kind that it finds among logs, the standard library, packages, headers and
-documents, and lock files that npm makes; none of these was in the training texts of the built-in model. Every file that
-`measure` makes is decoded again, and compared.
+documents, and lock files that npm makes; none of these was in the training texts of the built-in model. What
+`measure` makes by default is decoded again, and compared. A CHECKOUT is the folder of another version; its
+`c --smallest` is run as a user would, and the gain against it is that of all that changed since, the model too.
 """
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -91,53 +95,76 @@ def learning(level, value):
         LANES[level] = before
 
 
-def size_of(data, lm, level):
-    """Bytes of the smallest file; it was decoded again."""
-    blob = cramzip.compress(data, lm, cramzip.CramConfig(effort=level), strip=True)
-    if cramzip.decompress(blob, lm) != data:
-        raise AssertionError("not the same bytes")
-    return len(blob)
-
-
 def measure(texts, level):
-    """A record for each text."""
+    """A record for each text: bytes with learning, decoded again, without it, and by other compressors."""
     lm = cramzip.load()
+    config = cramzip.CramConfig(effort=level)
     for path in sorted(texts.glob("*/*")):
         data = path.read_bytes()
         with learning(level, 0):
-            without = size_of(data, lm, level)
-        record = {"kind": path.parent.name, "text": path.name, "bytes": len(data), "level": level, "without": without}
-        record["with"] = size_of(data, lm, level)
+            without = len(cramzip.compress(data, lm, config, strip=True))
+        blob = cramzip.compress(data, lm, config, strip=True)
+        if cramzip.decompress(blob, lm) != data:
+            raise AssertionError(f"{path}: not the same bytes")
         rivals = {name: len(RIVALS[name].compress(data)) for name in installed()}
-        yield record | rivals
+        yield fields(path, data) | {"level": level, "without": without, "with": len(blob), "rivals": rivals}
+
+
+def fields(path, data):
+    return {"kind": path.parent.name, "text": path.name, "bytes": len(data)}
+
+
+def before(texts, checkouts):
+    """A record for each text and checkout: bytes of its `c --smallest`."""
+    for path in sorted(texts.glob("*/*")):
+        for checkout in checkouts:
+            with tempfile.TemporaryDirectory() as place:
+                made = Path(place, "made.cram")
+                command = [sys.executable, "-m", "cramzip", "c", "-q", "--smallest", path.resolve(), "-o", made]
+                subprocess.run(command, cwd=place, env=os.environ | {"PYTHONPATH": checkout}, check=True)
+                yield fields(path, path.read_bytes()) | {"checkout": Path(checkout).name, "size": made.stat().st_size}
 
 
 def show(records):
-    print("| kind | texts | without | with | less | best of the others |\n|---|---|---|---|---|---|")
-    for kind in SUFFIXES:
-        rows = [record for record in records if record["kind"] == kind]
-        if rows:
-            names = rows[0].keys() - {"kind", "text", "bytes", "level", "without", "with"}
-            saved = statistics.mean(1 - row["with"] / row["without"] for row in rows)
-            sums = [sum(row[key] for row in rows) for key in ("without", "with")]
-            others = sum(min(row[name] for name in names) for row in rows)
-            print(f"| {kind} | {len(rows)} | {sums[0]:,} | {sums[1]:,} | {saved:.1%} | {others:,} |")
+    """The table of what `measure` and `before` wrote: sums of bytes, and the mean of what each text lost."""
+    older = sorted({record["checkout"] for record in records if "checkout" in record})
+    sizes = {(record["text"], record["checkout"]): record["size"] for record in records if "checkout" in record}
+    columns = ["without", *older]
+    print("| kind | texts | bytes | with |", *(f"{name} | less |" for name in columns), "best of the others |")
+    print("|---" * (5 + 2 * len(columns)) + "|")
+    measured = [record for record in records if "with" in record]
+    for kind in dict.fromkeys(record["kind"] for record in measured):
+        rows = [record for record in measured if record["kind"] == kind]
+        cells = [kind, len(rows), *(f"{sum(row[key] for row in rows):,}" for key in ("bytes", "with"))]
+        for name in columns:
+            known = [(row, row.get(name) or sizes.get((row["text"], name))) for row in rows]
+            known = [(row["with"], size) for row, size in known if size]
+            cells += [f"{sum(size for _, size in known):,}", f"{mean(1 - ours / size for ours, size in known):.1%}"]
+        print("|", " | ".join(map(str, [*cells, f"{sum(min(row['rivals'].values()) for row in rows):,}"])), "|")
+
+
+def mean(values):
+    values = list(values)
+    return statistics.mean(values) if values else float("nan")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("job", choices=("gather", "measure"))
+    parser.add_argument("job", choices=("gather", "measure", "before", "show"))
     parser.add_argument("texts", type=Path)
-    parser.add_argument("folders", nargs="*", help="where gather looks first")
+    parser.add_argument("folders", nargs="*", help="where gather looks first; checkouts of other versions for before")
     parser.add_argument("--count", type=int, default=3, help="texts of each kind")
     parser.add_argument("--level", type=int, default=LEVEL)
     parser.add_argument("-o", "--output", type=Path)
     given = parser.parse_args()
     if given.job == "gather":
         return gather(given.texts, given.folders, given.count)
+    if given.job == "show":
+        return show([json.loads(line) for line in given.texts.read_text(encoding="utf-8").splitlines()])
+    work = before(given.texts, given.folders) if given.job == "before" else measure(given.texts, given.level)
     records = []
     with given.output.open("a", encoding="utf-8") if given.output else nullcontext(sys.stderr) as out:
-        for record in measure(given.texts, given.level):
+        for record in work:
             records.append(record)
             print(json.dumps(record), file=out, flush=True)
     return show(records)

@@ -5,11 +5,13 @@ import json
 import os
 import signal
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from recipe import fast_bfloat16, make_optimisers, nll
+from rounding import rounded_matrices
 from texts import valid_sample
 
 LOG_EVERY = 10  # steps
@@ -40,7 +42,8 @@ def json_lines(records):
 class Pace:
     """Sizes and rates of a run: `batch` and `micro` in tokens, `save_every` in seconds.
 
-    `average` is the share of the averaged weights that stays from one step to the next.
+    `average` is the share of the averaged weights that stays from one step to the next; for the last `rounding` minutes
+    the model computes with its matrices rounded as exact arithmetic rounds them.
     """
 
     batch: int
@@ -48,6 +51,7 @@ class Pace:
     muon_lr: float
     adam_lr: float
     average: float
+    rounding: float
     save_every: float
     compile: bool
 
@@ -96,17 +100,18 @@ class Run:
     def autocast(self):
         return torch.autocast(self.device, torch.bfloat16, enabled=fast_bfloat16(self.device))
 
-    def step(self, rows, lr_share):
+    def step(self, rows, lr_share, rounding):
         """One step on rows of shape (B, T + 1); returns the loss in nats per token, and in bits per byte."""
         for optimiser, lr in zip(self.optimisers, (self.pace.muon_lr, self.pace.adam_lr), strict=True):
             optimiser.param_groups[0]["lr"] = lr * lr_share
         n_targets = int((rows[:, 1:] > 0).sum())
         nats = 0.0
-        for part in rows.to(self.device).split(max(1, self.pace.micro // (rows.shape[1] - 1))):
-            with self.autocast():
-                loss = self.loss(self.model, part).sum()
-            (loss / n_targets).backward()
-            nats += loss.item()
+        with rounded_matrices(self.model) if rounding else nullcontext():
+            for part in rows.to(self.device).split(max(1, self.pace.micro // (rows.shape[1] - 1))):
+                with self.autocast():
+                    loss = self.loss(self.model, part).sum()
+                (loss / n_targets).backward()
+                nats += loss.item()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimiser in self.optimisers:
             optimiser.step()
@@ -157,7 +162,7 @@ class Run:
         while not ended:
             lr_share = schedule.lr_share(state)
             drawn = rows.draw(state["step"], pace.batch)
-            losses.append(self.step(drawn, lr_share))
+            losses.append(self.step(drawn, lr_share, schedule.left(state) < 60 * pace.rounding))
             n_tokens = drawn[:, 1:].numel()
             state["step"] += 1
             state["tokens"] += n_tokens

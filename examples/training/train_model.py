@@ -150,6 +150,9 @@ def time_of_clock(context, parameter, value):
 @click.option("--adam-lr", default=0.01, show_default=True)
 @click.option("--average", default=0.998, show_default=True, help="What a step leaves of the averaged weights.")
 @click.option(
+    "--rounding", default=0.0, metavar="MINUTES", help="How long before the end matrices are rounded as in int8 files."
+)
+@click.option(
     "--compile/--no-compile",
     default=None,
     help="Let torch.compile make the steps a third faster; without either where more than half an hour is left.",
