@@ -9,8 +9,12 @@ A key is a hash of 64 bits; keys that coincide share what they know. What a key 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 ALL = -1  # the key of a dict at which the sum of its counts stands
 COUNT_BITS = 8
@@ -25,7 +29,7 @@ MULTIPLIER = 0x9E3779B97F4A7C15
 MASK = 2**64 - 1
 
 Entry = int | dict[int, int] | None
-Known = dict[int, int | dict[int, int]]  # by keys
+Entries = dict[int, int | dict[int, int]]  # by keys
 
 
 class Kinds:
@@ -111,6 +115,54 @@ class Place:
         self.above = self.starts_above[self.field] if self.field < len(self.starts_above) else NO_PLACE
 
 
+class Packed(Mapping[int, int | dict[int, int]]):
+    """What many keys know, unpacked for each when it is first asked for: a text asks for few of them."""
+
+    def __init__(self, keys: npt.NDArray[np.uint64], sizes: npt.NDArray[np.uint32], followers: npt.NDArray[np.uint32]):
+        """`sizes`: how many followers each key has, of all in a row, as token x 2^8 + count."""
+        self._index = dict(zip(keys.tolist(), range(len(keys)), strict=True))
+        self._ends, self._followers = np.cumsum(sizes), followers
+        self._unpacked: Entries = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._index or self._unpacked)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self._index
+        yield from (key for key in self._unpacked if key not in self._index)
+
+    def __getitem__(self, key: int) -> int | dict[int, int]:
+        entry = self._unpacked.get(key)
+        if entry is None:
+            entry = self._unpacked[key] = self._entry(self._index[key])
+        return entry
+
+    def get(self, key: int, default: Any = None) -> Any:
+        entry = self._unpacked.get(key)
+        if entry is not None:
+            return entry
+        return self[key] if key in self._index else default
+
+    def __or__(self, news: Entries) -> Packed:
+        """The same with these entries added, or in place of others."""
+        other = copy.copy(self)
+        other._unpacked = {**self._unpacked, **news}
+        return other
+
+    def _entry(self, index: int) -> int | dict[int, int]:
+        followers = self._followers[self._ends[index - 1] if index else 0 : self._ends[index]].tolist()
+        if len(followers) == 1:
+            return int(followers[0])
+        counts = {follower >> COUNT_BITS: follower & MOST_COUNT for follower in followers}
+        return {ALL: sum(counts.values()), **counts}
+
+
+Known = Entries | Packed
+
+
 class Followers:
     """What is known of keys: of at most two generations, each as many keys as were seen before the next began.
 
@@ -119,8 +171,8 @@ class Followers:
 
     def __init__(self, generation: int = GENERATION, known: Known | None = None):
         self._generation = generation
-        self._young: Known = {}
-        self._old: Known = {}
+        self._young: Entries = {}
+        self._old: Entries = {}
         self._known: Known = known or {}
 
     def __len__(self) -> int:
@@ -131,7 +183,7 @@ class Followers:
         """All that is known now."""
         if not (self._young or self._old):
             return self._known
-        return {**self._known, **self._old, **self._young}
+        return self._known | {**self._old, **self._young}
 
     def following(self, known: Known) -> Followers:
         """New ones, after `known`."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from .arithmetic import Floats
 from .cache import Cache
-from .contexts import ALL, COUNT_BITS, Known, Place
+from .contexts import ALL, COUNT_BITS, Known, Packed, Place
 from .learner import Learner
 from .llama import Model
 from .threads import one_blas_thread
@@ -157,16 +157,4 @@ def unpack(data: bytes, place: Place) -> Seen:
     place.state, last = json.loads(data[COUNTS.size : at])
     keys = np.frombuffer(data, "<u8", n_keys, at)
     sizes = np.frombuffer(data, "<u4", n_keys, at + 8 * n_keys)
-    followers = np.frombuffer(data, "<u4", n_followers, at + 12 * n_keys)
-    ends = np.cumsum(sizes)
-    firsts, alone = ends - sizes, sizes == 1
-    known: Known = dict.fromkeys(keys.tolist(), 0)
-    known.update(zip(keys[alone].tolist(), followers[firsts[alone]].tolist(), strict=True))
-    tokens, counts = (followers >> COUNT_BITS).tolist(), (followers & 2**COUNT_BITS - 1).tolist()
-    several = ~alone
-    for key, first, end in zip(keys[several].tolist(), firsts[several].tolist(), ends[several].tolist(), strict=True):
-        own = counts[first:end]
-        entry = {ALL: sum(own)}
-        entry.update(zip(tokens[first:end], own, strict=True))
-        known[key] = entry
-    return Seen(known, place, last)
+    return Seen(Packed(keys, sizes, np.frombuffer(data, "<u4", n_followers, at + 12 * n_keys)), place, last)
