@@ -1,4 +1,4 @@
-"""Small files that appear whole or not at all: they are written beside their place, and renamed."""
+"""Files that appear whole or not at all: they are written beside their place, and renamed."""
 
 from __future__ import annotations
 
@@ -6,15 +6,22 @@ import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Put `content` at `path`, in place of what was there. If that fails, OSError names `path`, and nothing is left."""
+def write_whole(path: Path, *content: ReadableBuffer) -> None:
+    """Put the parts of `content` at `path`, in place of what was there.
+
+    If that fails, OSError names `path`, and nothing is left.
+    """
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     part = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            file.writelines(content)
             file.flush()
             os.fchmod(descriptor, 0o666 & ~umask())
             os.fsync(descriptor)

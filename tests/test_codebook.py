@@ -1,6 +1,7 @@
 """Vectors that lanes begin with, chosen from the codebook of a model: they come back, and never cost bytes."""
 
 import shutil
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from cramzip.container.records import Kind
 from cramzip.errors import DamagedFileError, ModelError, WrongModelError
 from cramzip.exact import CODEBOOK_NAME, codebook, lanes
 from cramzip.exact.codebook import EARLIER, PRIOR_TOTAL, Codebook, Prior, decode_choices, encode_choices
-from cramzip.exact.lanes import Options
+from cramzip.exact.run import Options, Run
 from cramzip.exact.tokencoder import TokenDecoder, TokenEncoder
 from cramzip.exact.weights import Matrix, parse, serialise
 
@@ -231,10 +232,10 @@ def test_after_64_tokens_an_entry_is_seen_no_more(lm):
     model, book = lm.model, lm.codebook
     states = []
     for choice in (1, 2):
-        run = lanes._Run(model, 80, 1, Options(codebook=book, choices=[choice]))
+        run = Run(model, 80, 1, Options(codebook=book, choices=[choice]))
         run.fill(list(range(80)))
         ((_, cache),) = run._parts
-        list(run.steps(80, lambda units, scale: list(units)))
+        list(run.steps(repeat(80), lambda units, scale: list(units)))
         assert cache.position == 81
         assert cache.length == 80
         states.append(cache.integers[0, 0, :, :80].copy())  # of the first layer: by tokens and positions alone

@@ -21,8 +21,9 @@ from cramzip.errors import DamagedFileError, InputOutputError, UsageError, Wrong
 from cramzip.exact import dictionary
 from cramzip.exact.contexts import Kinds, Place
 from cramzip.exact.dictionary import CONTEXT, MOST_BYTES
-from cramzip.exact.lanes import Options, decode_lanes, encode_lanes
+from cramzip.exact.lanes import decode_lanes, encode_lanes
 from cramzip.exact.learner import Learner
+from cramzip.exact.run import Options
 from cramzip.lm import dictionary as kept
 from cramzip.lm.frozen import FrozenLM
 from cramzip.lm.models import load, with_dictionary

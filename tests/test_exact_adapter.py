@@ -11,10 +11,10 @@ from cramzip.errors import ModelError
 from cramzip.exact import lanes, probe
 from cramzip.exact.adapter import RATE, WARM_UP, Adapter
 from cramzip.exact.arithmetic import EXACT_IN_FLOAT32, WEIGHT_MOST
-from cramzip.exact.lanes import Options
 from cramzip.exact.learner import Learner
 from cramzip.exact.llama import Llama
 from cramzip.exact.probabilities import TOTAL, cumulated
+from cramzip.exact.run import Options
 from cramzip.exact.weights import assemble
 from cramzip.lm.exact_torch import TorchLlama
 

@@ -16,11 +16,12 @@ from cramzip import CramConfig, codec
 from cramzip.coding.encode import Writer
 from cramzip.coding.laned import LANES
 from cramzip.coding.quantize import dequantize
+from cramzip.coding.restore import Runner, verify
 from cramzip.container import reading, stored, writing
 from cramzip.container.description import describe
 from cramzip.container.records import STANDARD_LANES, Coding, Group, Kind, Lanes
 from cramzip.container.vectors import QuantizedMem
-from cramzip.errors import CramError, DamagedFileError, ModelError, UsageError, WrongModelError
+from cramzip.errors import CramError, DamagedFileError, ModelError, UsageError, VerificationError, WrongModelError
 from cramzip.exact import lanes
 from cramzip.exact.vectors import dequantised
 from cramzip.lm.frozen import FrozenLM
@@ -204,6 +205,21 @@ def test_groups_are_decoded_alone(lm, monkeypatch):
     begin = file.offsets[1]
     assert cramzip.decompress(blob, lm, start=begin + 5, stop=begin + 9) == TEXT[begin + 5 : begin + 9]
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("text", [PROSE[:300], PROSE[:300].upper(), PROSE[:300].replace(b" ", b"\r\n")])
+def test_a_check_asks_the_model_for_many_tokens_at_once(lm, text, monkeypatch):
+    """What is compressed is known; and if what is there is something else, that is found out token by token."""
+    file = reading.read(cramzip.compress(text, lm))
+    steps, forward = [], lm.model.forward
+    monkeypatch.setattr(lm.model, "forward", lambda *how: steps.append(1) or forward(*how), raising=False)
+    verify(file, text, Runner(lm))
+    assert len(steps) == 3
+    with pytest.raises(VerificationError, match="other bytes from byte 0 on"):
+        verify(file, bytes([text[0] ^ 1]) + text[1:], Runner(lm))
+    assert len(steps) > 40
+    with pytest.raises(VerificationError, match="decodes to"):
+        verify(file, text + b"more", Runner(lm))
 
 
 def test_the_first_group_comes_before_the_others_are_decoded(lm, monkeypatch):

@@ -8,11 +8,11 @@ import pytest
 from test_exact_llama import GROUPED, PLAIN, random_model, random_tokens
 
 from cramzip.errors import DamagedFileError
-from cramzip.exact import lanes
+from cramzip.exact import lanes, run
 from cramzip.exact.cache import WINDOW
-from cramzip.exact.lanes import Options
 from cramzip.exact.probabilities import TOTAL, counts, cumulated
 from cramzip.exact.rotations import MAX_POSITIONS
+from cramzip.exact.run import Options
 
 
 @pytest.fixture(scope="module", params=[GROUPED, PLAIN], ids=["grouped", "plain"])
@@ -56,6 +56,26 @@ def test_how_much_the_encoder_computes_at_once_changes_nothing(model, at_once, m
     payload = lanes.encode_lanes(model, tokens, 4)
     monkeypatch.setattr(lanes, "TOKENS_AT_ONCE", at_once)
     assert lanes.encode_lanes(model, tokens, 4) == payload
+
+
+@pytest.mark.parametrize("n_lanes", [1, 3])
+def test_a_right_guess_saves_steps_and_changes_nothing(model, n_lanes, monkeypatch):
+    tokens = tokens_of(model, 200)
+    payload = lanes.encode_lanes(model, tokens, n_lanes)
+    forward, calls = model.forward, []
+    monkeypatch.setattr(model, "forward", lambda *how: calls.append(how) or forward(*how), raising=False)
+    assert lanes.decode_lanes(model, payload, 200, n_lanes, guess=tokens) == tokens
+    assert len(calls) <= 5
+
+
+def test_a_wrong_guess_is_found_out_and_damage_is_damage(model):
+    tokens = tokens_of(model, 40)
+    payload = lanes.encode_lanes(model, tokens, 2)
+    for place in (0, 1, 25, 39):
+        with pytest.raises(lanes.OtherTokenError):
+            lanes.decode_lanes(model, payload, 40, 2, guess=[*tokens[:place], tokens[place] ^ 1, *tokens[place + 1 :]])
+    with pytest.raises(DamagedFileError):
+        lanes.decode_lanes(model, payload + b"\1", 40, 2, guess=tokens)
 
 
 def test_lanes_are_stretches_of_about_equal_length():
@@ -158,7 +178,7 @@ def test_a_learner_sees_the_tokens_in_the_order_of_the_coder(model):
     assert len(payload) < len(lanes.encode_lanes(model, tokens, 4))
 
 
-@pytest.mark.parametrize("n_lanes", [0, -1, 6, lanes.MOST_LANES + 1])
+@pytest.mark.parametrize("n_lanes", [0, -1, 6, run.MOST_LANES + 1])
 def test_wrong_numbers_of_lanes_are_refused(model, n_lanes):
     with pytest.raises(ValueError, match="lanes"):
         lanes.encode_lanes(model, tokens_of(model, min(5, abs(n_lanes) + 5)), n_lanes)

@@ -16,9 +16,9 @@ from cramzip.errors import DamagedFileError
 from cramzip.exact import contexts, lanes, probe, weights
 from cramzip.exact.arithmetic import stretches, table_hash
 from cramzip.exact.contexts import ALL, N_CONTEXTS, Followers, Kinds, Place
-from cramzip.exact.lanes import Options
 from cramzip.exact.learner import AGAINST, AGAINST_MEANS, FOR, FOR_MEANS, Learner
 from cramzip.exact.probabilities import TOTAL, cumulated
+from cramzip.exact.run import Options
 from cramzip.lm.tokens import ByteExactTokenizer, read_tokenizer
 
 sys.path.insert(0, str(FORMATS))

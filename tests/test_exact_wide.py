@@ -12,9 +12,10 @@ from test_exact_llama import in_pieces
 from cramzip.errors import ModelError
 from cramzip.exact import layouts, probe
 from cramzip.exact.adapter import Adapter
-from cramzip.exact.lanes import Options, decode_lanes, encode_lanes
+from cramzip.exact.lanes import decode_lanes, encode_lanes
 from cramzip.exact.learner import Learner
 from cramzip.exact.probabilities import counts, total_of
+from cramzip.exact.run import Options
 from cramzip.exact.weights import Matrix
 from cramzip.exact.wide import ACTIVATION_MOST, TERMS, WideLlama, WideProduct
 from cramzip.lm import exact_torch_wide

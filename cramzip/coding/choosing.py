@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from ..exact.arithmetic import Doubles, Floats, powers
 from ..exact.codebook import EARLIER, Codebook, Prior
-from ..exact.lanes import lane_lengths
 from ..exact.llama import PER_NAT, Model
 from ..exact.probabilities import TOTAL_BITS
+from ..exact.run import lane_lengths
 from ..exact.threads import one_blas_thread, side_by_side
 
 MOST_ASKED = 16  # lanes; where there are more, these choose for all, since nearly all choose the same in any case

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -12,10 +13,12 @@ from ..container.description import Chosen
 from ..container.opened import Opened
 from ..container.records import Group, Header, Kind
 from ..container.vectors import QuantizedMem
+from ..container.wire import Bytes
 from ..exact import lanes
 from ..exact.arithmetic import Floats
 from ..exact.codebook import Codebook, decode_choices
 from ..exact.learner import Learner
+from ..exact.run import Options
 from ..exact.tokencoder import TokenDecoder
 from ..exact.vectors import dequantised
 from ..lm.exact import ExactLM
@@ -26,13 +29,18 @@ WORTH_A_THREAD = 16  # lanes: with fewer, waiting for each other at every step t
 Progress = Callable[[int], None]  # is told of tokens
 
 
-def decode_group(lm: ExactLM, group: Group, header: Header, progress: Progress) -> list[int]:
-    """The tokens of a group. Raises DamagedFileError."""
+def decode_group(
+    lm: ExactLM, group: Group, header: Header, progress: Progress, original: Bytes | None = None
+) -> list[int]:
+    """The tokens of a group. Raises DamagedFileError.
+
+    `original`: what probably comes out; then the model need not wait for one token after the other.
+    """
     assert header.lanes is not None
     entry = group.entry
     n_lanes = header.lanes.count(entry.n_tokens) if entry.kind.is_laned else 1
     mem = opened.vectors(group, header)
-    options = lanes.Options(
+    options = Options(
         vectors=embeddings(mem) if mem else None,
         after_start=header.vectors is not None and header.vectors.after_start,
         codebook=lm.codebook if entry.kind is Kind.CHOSEN else None,
@@ -45,10 +53,28 @@ def decode_group(lm: ExactLM, group: Group, header: Header, progress: Progress) 
     coded = opened.corrections(group, header)
     if coded is None:
         return lanes.recite(lm.model, entry.n_tokens, options)
-    if header.lanes.learning:
-        learner = learner_of(lm, n_lanes, has_dictionary=header.dictionary is not None)
-        options = replace(options, learner=learner, adapts=header.lanes.adapts(entry.n_tokens))
-    return lanes.decode_lanes(lm.model, bytes(coded), entry.n_tokens, n_lanes, options)
+
+    def decoded(guess: list[int] | None) -> list[int]:
+        how = options
+        if header.lanes and header.lanes.learning:
+            learner = learner_of(lm, n_lanes, has_dictionary=header.dictionary is not None)
+            how = replace(options, learner=learner, adapts=header.lanes.adapts(entry.n_tokens))
+        return lanes.decode_lanes(lm.model, bytes(coded), entry.n_tokens, n_lanes, how, guess)
+
+    guess = _guess(lm, group, original) if original is not None and n_lanes < WORTH_A_THREAD else None
+    if guess is not None:
+        with suppress(lanes.OtherTokenError):
+            return decoded(guess)
+    return decoded(None)
+
+
+def _guess(lm: ExactLM, group: Group, original: Bytes) -> list[int] | None:
+    """The tokens that a writer would make of the original of a group, if they are as many as it has."""
+    chain, _ = opened.filters(group)
+    content = bytes(original)
+    pieces = lm.tokenizer.encode(chain.apply(content)[0] if chain else content)
+    ids = pieces[0].ids if len(pieces) == 1 else None
+    return ids if ids is not None and len(ids) == group.entry.n_tokens else None
 
 
 def choices_of(file: Opened, codebook: Codebook, saved: float | None = None) -> Chosen | None:

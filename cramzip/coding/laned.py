@@ -31,8 +31,9 @@ from ..container.writing import modelled_group
 from ..errors import UsageError
 from ..exact.codebook import Codebook
 from ..exact.dictionary import Context
-from ..exact.lanes import Options, costs, encode_lanes, faults, lane_lengths
+from ..exact.lanes import costs, encode_lanes, faults
 from ..exact.learner import Learner
+from ..exact.run import Options, lane_lengths
 from ..exact.weights import BLOCK
 from ..lm.exact import ExactLM
 from ..lm.identity import reference

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import tee
+from itertools import accumulate, tee
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..container import opened
@@ -36,13 +36,15 @@ Window = tuple[list[Group], list[Tokens | None]]  # groups decoded together, and
 class Runner:
     """Who decodes: a model (None where nothing needs one), and `workers` that share its work.
 
-    `batch_size`: groups decoded at once (None: by device). `progress` is told of bytes of the original.
+    `batch_size`: groups decoded at once (None: by device). `progress` is told of bytes of the original. `original`:
+    what probably comes out, where that is known; it saves time.
     """
 
     lm: LM | None = None
     batch_size: int | None = None
     workers: Workers | None = None
     progress: Progress = lambda _: None
+    original: Bytes | None = None
 
     def decoded(self, file: Opened) -> Iterator[Window]:
         """The groups of a file in order, window by window, with the tokens of those that are not stored."""
@@ -50,10 +52,12 @@ class Runner:
         windows = file.windows(1 if alone else WINDOW_BYTES)
         n_modelled = sum(not entry.kind.is_stored for entry in file.entries)
         if self.lm is None or self.workers is None or n_modelled < 2:
+            original = None if self.original is None else memoryview(self.original)
             for window in windows:
                 meter = _Meter(window, self.progress)
-                yield window, decode_groups(file.header, window, self.lm, self.batch_size, meter.add)
+                yield window, decode_groups(file.header, window, self.lm, self.batch_size, meter.add, original)
                 meter.finish()
+                original = None if original is None else original[meter.size :]
             return
         windows, ahead = tee(windows)
         results = self.workers.map(self.lm, _decode_share, self._shares(file.header, ahead, self.workers.n))
@@ -117,7 +121,7 @@ def verify(file: Opened, original: Bytes, runner: Runner) -> None:
     """Decode a file that was just made. Raises VerificationError if it does not give `original`."""
     position = 0
     try:
-        for content in restore(file, runner):
+        for content in restore(file, replace(runner, original=original)):
             if content != original[position : position + len(content)]:
                 raise VerificationError(f"the finished file decodes to other bytes from byte {position} on")
             position += len(content)
@@ -198,8 +202,12 @@ def decode_groups(
     lm: LM | None,
     batch_size: int | None = None,
     progress: Progress | None = None,
+    original: Bytes | None = None,
 ) -> list[Tokens | None]:
-    """The tokens of modelled groups, None for stored ones; `progress` is told of tokens."""
+    """The tokens of modelled groups, None for stored ones; `progress` is told of tokens.
+
+    `original` begins with what probably comes out of these groups, if that is known.
+    """
     tokens: list[Tokens | None] = [None] * len(groups)
     modelled = [index for index, group in enumerate(groups) if not group.entry.kind.is_stored]
     if not modelled:
@@ -207,8 +215,10 @@ def decode_groups(
     assert lm is not None
     lm = _suited(lm, header)
     if isinstance(lm, ExactLM):
+        places = list(accumulate((group.entry.size for group in groups), initial=0))
         for index in modelled:
-            tokens[index] = decode_group(lm, groups[index], header, progress or (lambda _: None))
+            part = None if original is None else original[places[index] : places[index + 1]]
+            tokens[index] = decode_group(lm, groups[index], header, progress or (lambda _: None), part)
         return tokens
     from .decode import Recipe, decode_all
     from .quantize import dequantize

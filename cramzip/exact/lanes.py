@@ -8,132 +8,120 @@ the model; the encoder, which knows all tokens, asks for many positions at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from itertools import pairwise
-from typing import Any, Protocol
+from dataclasses import replace
+from itertools import chain, repeat
 
 import numpy as np
-import numpy.typing as npt
 
-from ..errors import DamagedFileError
-from .adapter import Adapter
 from .arithmetic import Doubles, Floats
-from .cache import Cache
-from .codebook import Codebook, decode_choices, encode_choices
+from .codebook import decode_choices, encode_choices
 from .llama import Model
 from .probabilities import Counts, counts, cumulated, total_bits
-from .rotations import MAX_POSITIONS
-from .threads import one_blas_thread, side_by_side
+from .run import USUAL, Options, Run, Tokens, lane_lengths
 from .tokencoder import TokenDecoder, TokenEncoder
 
-MOST_LANES = 1024
 TOKENS_AT_ONCE = 512  # that an encoder has the model compute
-MOST_VECTOR = 2.0**16  # of the numbers in vectors
 
-Tokens = npt.NDArray[np.int64]
 States = tuple[Floats, Floats]  # integers that the head takes (..., D), and what one of them stands for (..., 1)
-Finish = Callable[[Floats, Floats], Any]  # of logits (lanes, n, V), and of what one of their units stands for
 
 
-class Context(Protocol):
-    """Tokens before those of the lanes: where their positions are, and the last of them, which has none yet."""
-
-    @property
-    def cache(self) -> Cache: ...
-
-    @property
-    def last(self) -> int: ...
-
-    def begun(self, model: Model, n_lanes: int, n_more: int) -> Cache:
-        """A cache of so many rows that all stand after the positions, with room for `n_more`."""
-
-
-class Learner(Protocol):
-    """What changes the model's probabilities by what was coded before. It sees tokens in the order of the coder.
-
-    There may be an `Adapter`, too, which changes the logits before.
-    """
-
-    def sums(self, logits: Floats) -> Counts:
-        """Cumulated counts (L, V + 1), instead of the model's, of logits (L, V) of some lanes for a step.
-
-        `logits` may be used as memory to work in. Threads may call this side by side.
-        """
-
-    def encode(self, lane: int, sums: Counts, token: int) -> tuple[int, int]:
-        """Where in the whole the interval of this token begins, and its width, by `sums` (V + 1,); and learn the token.
-
-        All intervals together fill the whole, 2^24 or 2^30, and none is empty.
-        """
-
-    def decode(self, lane: int, sums: Counts, target: int) -> tuple[int, int, int]:
-        """The token whose interval holds this number, where the interval begins, its width; and learn the token."""
-
-    def end_step(self, sums: Sequence[Counts], tokens: Sequence[int]) -> None:
-        """Take in that all lanes have their token of this step: their cumulated counts, and the tokens."""
-
-
-@dataclass(frozen=True, eq=False)
-class Options:
-    """What a text may have beside its tokens, and how it is worked on; all but `threads` and `progress` changes bytes.
-
-    `vectors` (M, D), or (L, M, D) for each lane, stand in place of the start token, or `after_start`; or `context` in
-    place of both; or after it the entry of a `codebook` that each lane chooses: an encoder is told the `choices`.
-    `learner` changes the model's probabilities; with it, an `Adapter` may do so, too (`adapts`). `threads` share
-    the lanes. `progress` is called with the number of tokens that are done.
-    """
-
-    vectors: Floats | None = None
-    after_start: bool = False
-    context: Context | None = None
-    codebook: Codebook | None = None
-    choices: Sequence[int] = ()
-    learner: Learner | None = None
-    adapts: bool = False
-    threads: int = 1
-    progress: Callable[[int], object] | None = None
-
-
-def encode_lanes(model: Model, tokens: Sequence[int], n_lanes: int, options: Options = Options()) -> bytes:
+def encode_lanes(model: Model, tokens: Sequence[int], n_lanes: int, options: Options = USUAL) -> bytes:
     """Code `tokens` in `n_lanes` lanes; the inverse of `decode_lanes`."""
-    run, learner = _Run(model, len(tokens), n_lanes, options), options.learner
-    run.fill(tokens)
     encoder = TokenEncoder(total_bits(model.shape.vocabulary))
-    adapter = Adapter(model) if options.adapts else None
     if options.codebook:
         encode_choices(encoder, options.choices, options.codebook)
-    finish = _states if adapter else _logits if learner else _sums
-    for first, n, lanes in run.steps(max(1, TOKENS_AT_ONCE // n_lanes), finish):
-        for step in range(n):
-            known = run.known[: len(lanes), first + step].tolist()
-            if learner:
-                if adapter:
-                    states = _stacked([(integers[step], scale[step]) for integers, scale in lanes])
-                    sums = learner.sums(adapter.logits(*states))
-                else:
-                    sums = learner.sums(np.stack([rows[step] for rows in lanes]))
-                for lane, token in enumerate(known):
-                    encoder.encode(*learner.encode(lane, sums[lane], token))
-                learner.end_step(list(sums), known)
-                if adapter:
-                    adapter.learn(states, sums, known)
-            else:
-                for token, rows in zip(known, lanes, strict=True):
-                    before = rows.item(step, token)
-                    encoder.encode(before, rows.item(step, token + 1) - before)
-        if options.progress:
-            options.progress(run.n_tokens_before(first + n))
+    run, learner = Run(model, len(tokens), n_lanes, options), options.learner
+    run.fill(tokens)
+
+    def code(lane: int, sums: Counts, token: int) -> None:
+        if learner:
+            encoder.encode(*learner.encode(lane, sums, token))
+        else:
+            before = sums.item(token)
+            encoder.encode(before, sums.item(token + 1) - before)
+
+    _walk(run, options, repeat(max(1, TOKENS_AT_ONCE // n_lanes)), code)
     return encoder.finish()
 
 
-def decode_lanes(model: Model, payload: bytes, n_tokens: int, n_lanes: int, options: Options = Options()) -> list[int]:
-    """The tokens of `encode_lanes`. Raises DamagedFileError if `payload` cannot come from it."""
+def decode_lanes(
+    model: Model,
+    payload: bytes,
+    n_tokens: int,
+    n_lanes: int,
+    options: Options = USUAL,
+    guess: Sequence[int] | None = None,
+) -> list[int]:
+    """The tokens of `encode_lanes`. Raises DamagedFileError if `payload` cannot come from it.
+
+    `guess`: what they probably are. As long as they are, the model computes many positions at once. That changes
+    nothing but time: each token is decoded with what follows from those that were decoded before.
+    """
     decoder = TokenDecoder(payload, total_bits(model.shape.vocabulary))
-    adapter = Adapter(model) if options.adapts else None
     if options.codebook:
         options = replace(options, choices=decode_choices(decoder, n_lanes, options.codebook))
-    run, learner = _Run(model, n_tokens, n_lanes, options), options.learner
+    run, learner = Run(model, n_tokens, n_lanes, options), options.learner
+
+    def decode(lane: int, sums: Counts) -> int:
+        target = decoder.target()
+        if learner:
+            token, before, count = learner.decode(lane, sums, target)
+        else:
+            token = int(sums.searchsorted(np.int32(target), side="right")) - 1
+            before = sums.item(token)
+            count = sums.item(token + 1) - before
+        decoder.take(before, count)
+        return token
+
+    if guess is None:
+        _decode(run, options, decode)
+    else:
+        run.fill(guess)
+        most = max(1, TOKENS_AT_ONCE // n_lanes)
+        _walk(run, options, chain((1, 1), repeat(most)), lambda *step: _compare(decode(*step[:2]), step[2]))
+    decoder.finish()
+    return run.tokens()
+
+
+class OtherTokenError(Exception):
+    """A token is not the one that was guessed."""
+
+
+def _compare(found: int, guessed: int) -> None:
+    if found != guessed:
+        raise OtherTokenError
+
+
+def _walk(run: Run, options: Options, sizes: Iterator[int], code: Callable[[int, Counts, int], object]) -> None:
+    """Go through tokens that are known, as many steps of the lanes at once as `sizes` says.
+
+    `code` is told lanes, cumulated counts and tokens.
+    """
+    learner, adapter = options.learner, run.adapter
+    for first, n, lanes in run.steps(sizes, _states if adapter else _logits if learner else _sums):
+        for step in range(n):
+            known = run.known[: len(lanes), first + step].tolist()
+            if adapter:
+                assert learner
+                states = _stacked([(integers[step], scale[step]) for integers, scale in lanes])
+                sums = list(learner.sums(adapter.logits(*states)))
+            elif learner:
+                sums = list(learner.sums(np.stack([rows[step] for rows in lanes])))
+            else:
+                sums = [rows[step] for rows in lanes]
+            for lane, token in enumerate(known):
+                code(lane, sums[lane], token)
+            if learner:
+                learner.end_step(sums, known)
+            if adapter:
+                adapter.learn(states, np.stack(sums), known)
+        if options.progress:
+            options.progress(run.n_tokens_before(first + n))
+
+
+def _decode(run: Run, options: Options, decode: Callable[[int, Counts], int]) -> None:
+    """Go through tokens that are not known yet, step by step; threads make the counts of their lanes."""
+    learner, adapter = options.learner, run.adapter
 
     def learned(units: Floats, scale: Floats) -> Counts:
         assert learner
@@ -145,20 +133,10 @@ def decode_lanes(model: Model, payload: bytes, n_tokens: int, n_lanes: int, opti
         sums = learner.sums(adapter.logits(integers[:, 0], scale[:, 0]))
         return list(zip(sums, zip(integers[:, 0], scale[:, 0], strict=True), strict=True))
 
-    for step, _, lanes in run.steps(1, adapted if adapter else learned if learner else _sums_of_one):
-        found: list[int] = []
+    for step, _, lanes in run.steps(repeat(1), adapted if adapter else learned if learner else _sums_of_one):
         if adapter:
             lanes, states = map(list, zip(*lanes, strict=True))
-        for lane, sums in enumerate(lanes):
-            target = decoder.target()
-            if learner:
-                token, before, count = learner.decode(lane, sums, target)
-            else:
-                token = int(sums.searchsorted(np.int32(target), side="right")) - 1
-                before = sums.item(token)
-                count = sums.item(token + 1) - before
-            decoder.take(before, count)
-            found.append(token)
+        found = [decode(lane, sums) for lane, sums in enumerate(lanes)]
         if learner:
             learner.end_step(lanes, found)
         if adapter:
@@ -166,14 +144,12 @@ def decode_lanes(model: Model, payload: bytes, n_tokens: int, n_lanes: int, opti
         run.known[: len(found), step] = found
         if options.progress:
             options.progress(run.n_tokens_before(step + 1))
-    decoder.finish()
-    return run.tokens()
 
 
 def recite(model: Model, n_tokens: int, options: Options) -> list[int]:
     """The tokens that the model finds likeliest, one after the other, in one lane; of equals the lowest."""
-    run = _Run(model, n_tokens, 1, options)
-    for step, _, likeliest in run.steps(1, _likeliest):
+    run = Run(model, n_tokens, 1, options)
+    for step, _, likeliest in run.steps(repeat(1), _likeliest):
         run.known[0, step] = likeliest[0].item()
         if options.progress:
             options.progress(step + 1)
@@ -182,18 +158,18 @@ def recite(model: Model, n_tokens: int, options: Options) -> list[int]:
 
 def faults(model: Model, tokens: Sequence[int], options: Options) -> list[int]:
     """Where `recite` would not give these tokens, if it gave all those before."""
-    run = _Run(model, len(tokens), 1, options)
+    run = Run(model, len(tokens), 1, options)
     run.fill(tokens)
-    found = np.concatenate([likeliest[0] for _, _, likeliest in run.steps(TOKENS_AT_ONCE, _likeliest)])
+    found = np.concatenate([likeliest[0] for _, _, likeliest in run.steps(repeat(TOKENS_AT_ONCE), _likeliest)])
     return [place for place, token in enumerate(tokens) if found[place] != token]
 
 
-def costs(model: Model, tokens: Sequence[int], n_lanes: int, options: Options = Options()) -> Doubles:
+def costs(model: Model, tokens: Sequence[int], n_lanes: int, options: Options = USUAL) -> Doubles:
     """Bits that each of the tokens would cost an ideal coder, by the model's own probabilities."""
-    run = _Run(model, len(tokens), n_lanes, options)
+    run = Run(model, len(tokens), n_lanes, options)
     run.fill(tokens)
     bits = np.zeros(run.known.shape)
-    for first, n, lanes in run.steps(max(1, TOKENS_AT_ONCE // n_lanes), counts):
+    for first, n, lanes in run.steps(repeat(max(1, TOKENS_AT_ONCE // n_lanes)), counts):
         for lane, rows in enumerate(lanes):
             places = slice(first, first + n)
             bits[lane, places] = total_bits(model.shape.vocabulary) - np.log2(
@@ -228,103 +204,3 @@ def _stacked(states: Sequence[States]) -> States:
 def _likeliest(units: Floats, scale: Floats) -> Tokens:
     found: Tokens = units.argmax(axis=-1)
     return found
-
-
-def lane_lengths(n_tokens: int, n_lanes: int) -> list[int]:
-    """How many tokens each lane has: as equal as can be, the longer ones first."""
-    length, n_longer = divmod(n_tokens, n_lanes)
-    return [length + (lane < n_longer) for lane in range(n_lanes)]
-
-
-class _Run:
-    """Lanes on their way through the model: `known` (L, T) are their tokens, as far as they are known.
-
-    With an adapter, what comes out of the model is not logits but the states that its head would take.
-    """
-
-    def __init__(self, model: Model, n_tokens: int, n_lanes: int, options: Options):
-        if not 1 <= n_lanes <= min(MOST_LANES, max(n_tokens, 1)):
-            raise ValueError(f"{n_lanes} lanes for {n_tokens} tokens; at least one token a lane, at most {MOST_LANES}")
-        self._model, self._lengths = model, lane_lengths(n_tokens, n_lanes)
-        self._forward = model.states if options.adapts else model.forward
-        self._prefix = _prefix(model, n_lanes, options)  # (L, 1, M or 1 + M, D)
-        n_more, context = self._prefix.shape[1] + self._lengths[0] - 1, options.context
-        n_positions = n_more + (context.cache.position if context else 0)
-        if n_positions > MAX_POSITIONS:
-            raise ValueError(f"a lane of {n_positions} positions; at most {MAX_POSITIONS} are exact")
-        firsts = [n_lanes * thread // options.threads for thread in range(options.threads + 1)]
-        new_cache = (
-            partial(context.begun, model, n_more=n_more)
-            if context
-            else partial(model.new_cache, n_positions=n_positions)
-        )
-        self._parts = [(first, new_cache(stop - first)) for first, stop in pairwise(firsts) if stop > first]
-        for _, cache in self._parts:
-            cache.entry = options.codebook.n_each if options.codebook else 0
-        self.known: Tokens = np.zeros((n_lanes, self._lengths[0]), np.int64)
-
-    def fill(self, tokens: Sequence[int]) -> None:
-        flat = np.asarray(tokens, np.int64)
-        if len(flat) and not (flat.min() >= 0 and flat.max() < self._model.shape.vocabulary):
-            raise ValueError(f"a token is not in the vocabulary of {self._model.shape.vocabulary}")
-        first = 0
-        for lane, length in enumerate(self._lengths):
-            self.known[lane, :length] = flat[first : first + length]
-            first += length
-
-    def tokens(self) -> list[int]:
-        return [token for lane, length in enumerate(self._lengths) for token in self.known[lane, :length].tolist()]
-
-    def n_tokens_before(self, step: int) -> int:
-        return sum(min(step, length) for length in self._lengths)
-
-    def steps(self, at_once: int, finish: Finish) -> Iterator[tuple[int, int, list[Any]]]:
-        """First steps, numbers of steps, and for each lane what `finish` makes of the logits (steps, V) for its tokens,
-        or of the states.
-
-        Before those of a step are asked for, the tokens of all steps before must be in `known`.
-        """
-        with one_blas_thread(), side_by_side(len(self._parts)) as run:
-            for first, n, n_lanes in self._schedule(at_once):
-
-                def compute(part: tuple[int, Cache], first: int = first, n: int = n, n_lanes: int = n_lanes) -> Any:
-                    return finish(*self._compute(*part, first, n, n_lanes))
-
-                active = [part for part in self._parts if part[0] < n_lanes]
-                yield first, n, [lane for part in run(compute, active) for lane in part]
-
-    def _compute(self, lane: int, cache: Cache, first: int, n: int, n_lanes: int) -> tuple[Floats, Floats]:
-        """Logits (lanes, n, V) for n steps of the lanes in `cache`, of which `lane` is the first; and their units.
-
-        Or states (lanes, n, D) and theirs.
-        """
-        if n_lanes - lane < cache.n_rows:
-            cache.keep(slice(n_lanes - lane))
-        lanes = slice(lane, lane + cache.n_rows)
-        x = self._model.embed(self.known[lanes, max(0, first - 1) : first + n - 1])
-        if first == 0:
-            x = np.concatenate([self._prefix[lanes], x], axis=1)
-        return self._forward(x, cache, n)
-
-    def _schedule(self, at_once: int) -> Iterator[tuple[int, int, int]]:
-        """First step, number of steps, number of lanes: all lanes as far as they all go, then the longer ones."""
-        longest, shortest = self._lengths[0], self._lengths[-1]
-        for first in range(0, shortest, at_once):
-            yield first, min(at_once, shortest - first), len(self._lengths)
-        if longest > shortest:
-            yield shortest, 1, self._lengths.count(longest)
-
-
-def _prefix(model: Model, n_lanes: int, options: Options) -> Floats:
-    """The input embeddings that lanes begin with."""
-    if options.context:
-        return np.broadcast_to(model.embed([options.context.last]), (n_lanes, 1, model.shape.width))
-    start = np.broadcast_to(model.embed([model.shape.start]), (n_lanes, 1, model.shape.width))
-    if options.codebook:
-        return np.concatenate([start, options.codebook.vectors(options.choices)], axis=1)
-    if options.vectors is None:
-        return start
-    if not (np.abs(options.vectors) <= MOST_VECTOR).all():
-        raise DamagedFileError("content", f"vectors have numbers that are not finite or beyond {MOST_VECTOR:.0f}")
-    vectors = np.broadcast_to(options.vectors, (n_lanes, *options.vectors.shape[-2:]))
-    return np.concatenate([start, vectors], axis=1) if options.after_start else vectors

@@ -13,9 +13,11 @@ from math import prod
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import ModelError
 from .arithmetic import TINY, WEIGHT_MOST, Floats
+from .blocks import Blocks, shape_of_blocks
 from .rotations import FRACTION, angles_of
 from .weights import (
     BLOCKS_SEEN,
@@ -193,6 +195,20 @@ class _Part:
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
 
+    @property
+    def is_vector(self) -> bool:
+        return len(self.shapes[0]) == 1
+
+    @property
+    def height(self) -> int:
+        """Numbers of a vector, rows of a matrix."""
+        return sum(size[0] for size in self.shapes)
+
+    @property
+    def blocks(self) -> tuple[int, int, int]:
+        """The shape of a matrix in blocks."""
+        return shape_of_blocks(self.height, self.shapes[0][1])
+
 
 def _parts(shape: Shape) -> Iterator[tuple[str, _Part]]:
     """What a model consists of, each with a name of its own."""
@@ -251,10 +267,11 @@ def read(shape: Shape, tensors: Tensors, progress: Callable[[int], object] = lam
     made = {}
     for name, part in _parts(shape):
         sources = [tensors[one] for one in part.names]
-        if len(part.shapes[0]) == 1:
-            made[name] = _vector(part, sources)
-        else:
-            made[name] = _matrix(part, sources, progress)
+        made[name] = _vector(part, sources) if part.is_vector else _matrix(part, sources, progress)
+    return _assembled(shape, made)
+
+
+def _assembled(shape: Shape, made: Mapping[str, Any]) -> Weights:
     layers = []
     for index in range(shape.n_layers):
         prefix = f"{index} "
@@ -266,6 +283,39 @@ def read(shape: Shape, tensors: Tensors, progress: Callable[[int], object] = lam
     return weights
 
 
+def pack(weights: Weights) -> Iterator[npt.NDArray[Any]]:
+    """The arrays that a model of `read` consists of, as `unpack` takes them one after the other."""
+    for name, part in _parts(weights.shape):
+        *layer, kind = name.split()
+        value = getattr(weights.layers[int(layer[0])] if layer else weights, kind)
+        scales = (value if part.is_vector else value.scales).astype("<f4", copy=False)
+        yield from [scales] if part.is_vector else [scales, value.blocks]
+
+
+def unpack(shape: Shape, data: memoryview) -> Weights:
+    """The model of `pack`, whose arrays stay in `data`. Raises ValueError for another number of bytes."""
+    if len(data) != packed_size(shape):
+        raise ValueError(f"{len(data)} bytes; expected {packed_size(shape)}")
+    made: dict[str, Any] = {}
+    place = 0
+
+    def taken(size: tuple[int, ...], dtype: str) -> npt.NDArray[Any]:
+        nonlocal place
+        array = np.frombuffer(data, dtype, prod(size), place).reshape(size)
+        place += array.nbytes
+        return array
+
+    for name, part in _parts(shape):
+        scales = taken((part.height,), "<f4")
+        made[name] = scales if part.is_vector else Blocks(taken(part.blocks, "i1"), scales)
+    return _assembled(shape, made)
+
+
+def packed_size(shape: Shape) -> int:
+    """Bytes of all arrays of `pack`."""
+    return sum(4 * part.height + (0 if part.is_vector else prod(part.blocks)) for _, part in _parts(shape))
+
+
 def _vector(part: _Part, sources: Sequence[Tensor]) -> Any:
     values = np.concatenate([source.rows(0, source.shape[0]) for source in sources])
     if not (np.abs(values) <= MOST_SCALE).all():
@@ -274,7 +324,7 @@ def _vector(part: _Part, sources: Sequence[Tensor]) -> Any:
 
 
 def _matrix(part: _Part, sources: Sequence[Tensor], progress: Callable[[int], object]) -> Any:
-    height, width = sum(size[0] for size in part.shapes), part.shapes[0][1]
+    height, width = part.height, part.shapes[0][1]
     integers, scales = np.empty((height, width), np.int8), np.empty(height, np.float32)
     step, place = max(1, AT_ONCE // width), 0
     for name, source in zip(part.names, sources, strict=True):
@@ -284,7 +334,7 @@ def _matrix(part: _Part, sources: Sequence[Tensor], progress: Callable[[int], ob
             integers[place:end], scales[place:end] = quantised(name, rows)
             progress(rows.size)
             place = end
-    return Matrix(integers, scales)
+    return Blocks.of(Matrix(integers, scales))
 
 
 def quantised(name: str, rows: Floats) -> tuple[Floats, Floats]:

@@ -72,10 +72,7 @@ class Model:
 
     def embed(self, tokens: npt.ArrayLike) -> Floats:
         """Input embeddings (..., D) of tokens (...)."""
-        ids = np.asarray(tokens)
-        embedding = self.weights.embedding
-        rows: Floats = embedding.integers[ids] * embedding.scales[ids][..., None]
-        return rows
+        return self.weights.embedding.rows(np.asarray(tokens))
 
     def new_cache(self, n_rows: int, n_positions: int) -> Cache:
         """For `n_rows` rows of at most `n_positions`, vectors and start token included."""

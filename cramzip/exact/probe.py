@@ -19,7 +19,7 @@ from .wide import FULL_HALVES, WideLlama, WideProduct
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 PROBE_LENGTH, WIDE_PROBE_LENGTH = 96, 16
-STEPS_ALONE = 4  # of them, that are computed one by one
+STEPS_ALONE, WIDE_STEPS_ALONE = 4, 2  # of them, that are computed one by one
 ROWS, COLUMNS = 33, 64  # of the product that tries out the largest sums
 
 
@@ -77,7 +77,7 @@ def model_hash(model: Model) -> str:
     tokens = [shape.start, *(n * n * 40503 % shape.vocabulary for n in range(1, length))]
     x, cache = model.embed([tokens]), model.new_cache(1, length)
     digest = hashlib.sha256()
-    together = length - STEPS_ALONE
+    together = length - (WIDE_STEPS_ALONE if shape.wide else STEPS_ALONE)
     for first, stop in [(0, together), *((n, n + 1) for n in range(together, length))]:
         logits = model.logits(x[:, first:stop], cache) + np.float32(0)  # a zero's sign is no part of the promise
         digest.update(logits.astype("<f4").tobytes())

@@ -72,6 +72,11 @@ class Matrix:
     integers: npt.NDArray[np.int8]
     scales: Floats
 
+    def rows(self, places: npt.NDArray[np.int64]) -> Floats:
+        """Some rows (..., K), as the floats that they stand for."""
+        rows: Floats = self.integers[places] * self.scales[places][..., None]
+        return rows
+
 
 @dataclass(frozen=True)
 class Layer:

@@ -8,7 +8,6 @@ computed in halves. Section 14 of formats/exact.md.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .arithmetic import EXACT_IN_FLOAT32, STEPS, WEIGHT_MOST, Floats, to_integers
+from .blocks import Blocks
 from .cache import Cache
 from .llama import LOG2_E, Llama, Precision, RunningLayer
 from .product import Product
@@ -33,6 +33,7 @@ SHARE_ONE = 2**15
 NORM_MOST = np.float32(2**16 - 1)
 MOST_KEY = 2**12 - 1
 COLUMNS_AT_ONCE = 2**16  # numbers of a product that are put together while they are near
+WEIGHTS_AT_ONCE = 2**17  # that become floats together, and are near when they are multiplied
 
 
 def precision_of(shape: Shape) -> Precision:
@@ -47,40 +48,61 @@ def per_score(shape: Shape) -> np.float32:
 
 
 class WideProduct(Product):
-    """The same for rows of wide integers: exact sums, rounded once to float32, times the scales."""
+    """The same for rows of wide integers: exact sums, rounded once to float32, times the scales.
+
+    Blocks stay integers of eight bits, and become floats a few at a time.
+    """
+
+    def __init__(self, matrix: Matrix, dtype: type = np.float32):
+        laid = Blocks.of(matrix)
+        self._integers, self._dtype = laid.blocks, dtype
+        n_blocks, self.n_terms, self._block = laid.blocks.shape
+        self.n_columns, self.width = len(laid.scales), n_blocks * self._block
+        self._scales = np.ones(self.width, np.float32)
+        self._scales[: self.n_columns] = laid.scales
 
     def __call__(self, integers: Floats, out: Floats) -> Floats:
-        n_rows, blocks, size = len(integers), self._blocks, self._block
-        if blocks.dtype != np.float32:
-            return super().__call__(integers, out)
-        halves = np.empty((2 * n_rows, self.n_terms), np.float32)
-        upper, lower = halves[:n_rows], halves[n_rows:]
-        np.multiply(integers, np.float32(1 / HALF), out=upper)
-        np.rint(upper, out=upper)
-        np.multiply(upper, np.float32(-HALF), out=lower)
-        lower += integers
-        n_parts = -(-self.n_terms // TERMS)
+        n_rows, size = len(integers), self._block
+        is_halved = self._dtype is np.float32
+        left = _halves(integers) if is_halved else integers.astype(self._dtype)
+        n_parts = -(-self.n_terms // TERMS) if is_halved else 1
         borders = [self.n_terms * part // n_parts for part in range(n_parts + 1)]
-        at_once = max(1, COLUMNS_AT_ONCE // (2 * n_rows * size))
-        for first in range(0, len(blocks), at_once):
-            some = blocks[first : first + at_once]
+        at_once = max(1, min(WEIGHTS_AT_ONCE // self.n_terms, COLUMNS_AT_ONCE // len(left)) // size)
+        floats = np.empty((min(at_once, len(self._integers)), self.n_terms, size), self._dtype)
+        for first in range(0, len(self._integers), at_once):
+            some = floats[: len(self._integers) - first]
+            np.copyto(some, self._integers[first : first + len(some)])
             columns = slice(first * size, (first + len(some)) * size)
-            part = np.empty((2 * n_rows, len(some) * size), np.float32)
-            by_block = part.reshape(2 * n_rows, len(some), size).transpose(1, 0, 2)
-            if n_parts == 1:
-                np.matmul(halves[None], some, out=by_block)
-                part[:n_rows] *= np.float32(HALF)
-                np.add(part[:n_rows], part[n_rows:], out=out[:, columns])
-                continue
-            total = np.zeros((n_rows, part.shape[1]))
+            part: npt.NDArray[Any] = np.empty((len(left), len(some) * size), self._dtype)
+            by_block = part.reshape(len(left), len(some), size).transpose(1, 0, 2)
+            total = np.zeros((n_rows, part.shape[1])) if n_parts > 1 else None
             for begin, end in pairwise(borders):
-                np.matmul(halves[None, :, begin:end], some[:, begin:end], out=by_block)
-                part[:n_rows] *= np.float32(HALF)
-                total += part[:n_rows]
-                total += part[n_rows:]
-            out[:, columns] = total
+                np.matmul(left[None, :, begin:end], some[:, begin:end], out=by_block)
+                if is_halved:
+                    part[:n_rows] *= np.float32(HALF)
+                if total is not None:
+                    total += part[:n_rows]
+                    total += part[n_rows:]
+            if total is not None:
+                out[:, columns] = total
+            elif is_halved:
+                np.add(part[:n_rows], part[n_rows:], out=out[:, columns])
+            else:
+                out[:, columns] = part
         out *= self._scales
         return out[:, : self.n_columns]
+
+
+def _halves(integers: Floats) -> Floats:
+    """Rows of upper halves, then of lower ones: (2 M, K) of (M, K)."""
+    n_rows = len(integers)
+    halves = np.empty((2 * n_rows, integers.shape[1]), np.float32)
+    upper, lower = halves[:n_rows], halves[n_rows:]
+    np.multiply(integers, np.float32(1 / HALF), out=upper)
+    np.rint(upper, out=upper)
+    np.multiply(upper, np.float32(-HALF), out=lower)
+    lower += integers
+    return halves
 
 
 class WideLlama(Llama):
@@ -89,7 +111,6 @@ class WideLlama(Llama):
     def __init__(self, weights: Weights, *, wide: bool = False):
         self.precision = precision_of(weights.shape)
         super().__init__(weights, wide=wide)
-        self.weights = replace(weights, layers=())  # which are in the products now
         self._per_score = per_score(weights.shape)
 
     def _product(self, matrix: Matrix) -> Product:

@@ -17,6 +17,7 @@ from ..exact.probe import load, model_hash
 from ..exact.rotations import MAX_POSITIONS
 from ..exact.weights import read_model
 from .dictionary import Dictionary
+from .integers import integers_of
 from .packages import torch_needed_by
 from .source import ModelSource, explained
 from .tensors import FloatModel, open_floats
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from ..exact.llama import Model
     from .frozen import FrozenLM
 
-MEMORY_OF_WEIGHT = 5  # bytes
+MEMORY_OF_WEIGHT = 5  # bytes: floats and integers
+MEMORY_OF_WIDE_WEIGHT = 2  # of a model that was not made for exact arithmetic, while its integers are made; then 1
 
 
 class ExactLM:
@@ -93,8 +95,8 @@ class ExactLM:
 
     @property
     def memory(self) -> int:
-        """Bytes that the model takes, about: floats and integers of each weight."""
-        return MEMORY_OF_WEIGHT * self.n_parameters
+        """Bytes that the model takes, about."""
+        return memory_of_weight(self._wanted_device, is_wide=self.is_wide) * self.n_parameters
 
     @cached_property
     def probe(self) -> bytes | None:
@@ -126,6 +128,11 @@ class ExactLM:
         return in_torch(self.source, self._wanted_device)
 
 
+def memory_of_weight(device: str, *, is_wide: bool) -> int:
+    """Bytes of memory that a weight takes: NumPy keeps integers alone of models that were not made for them."""
+    return MEMORY_OF_WIDE_WEIGHT if is_wide and device != "cuda" else MEMORY_OF_WEIGHT
+
+
 def suited(source: ModelSource) -> FloatModel | str:
     """A model with float weights, or why exact arithmetic cannot run it. No weight is looked at."""
     try:
@@ -150,7 +157,7 @@ def _load(source: ModelSource, floats: FloatModel | None, device: str) -> Model:
         weights = read_model(source.path)
     else:
         problem = f"{source.model_id} cannot be loaded"
-        weights = explained(problem, lambda: layouts.read(floats.shape, floats.tensors))
+        weights = explained(problem, lambda: integers_of(floats, source.fingerprint))
     if device != "cuda":
         return load(weights)
     with torch_needed_by(source.model_id):

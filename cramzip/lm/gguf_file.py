@@ -122,6 +122,23 @@ class _Reader:
         except UnicodeDecodeError:
             self._fail("a string is not UTF-8")
 
+    def _strings(self) -> list[str]:
+        """As many strings as the count that comes next says: a vocabulary has tens of thousands."""
+        count, size_at, found = self._count(8), struct.Struct("<Q").unpack_from, []
+        for _ in range(count):
+            try:
+                begin = self.position + 8
+                end = begin + size_at(self.data, self.position)[0]
+                if end > len(self.data):
+                    self._fail(f"{end - begin} bytes expected, {len(self.data) - begin} left")
+                found.append(str(self.data[begin:end], "utf-8"))
+            except struct.error:
+                self._fail(f"8 bytes expected, {len(self.data) - self.position} left")
+            except UnicodeDecodeError:
+                self._fail("a string is not UTF-8")
+            self.position = end
+        return found
+
     def _kind(self) -> tuple[int, ...]:
         kind = self._integer("<I")
         return (kind, self._integer("<I")) if kind == ARRAY else (kind,)
@@ -137,7 +154,7 @@ class _Reader:
         if kind == ARRAY:
             self._fail("arrays of arrays are not supported")
         if kind == STRING:
-            return [self._string() for _ in range(self._count(8))]
+            return self._strings()
         return self._numbers(kind)
 
     def _numbers(self, kind: int, count: int | None = None) -> np.ndarray:

@@ -112,18 +112,17 @@ def load_tokenizer(source: ModelSource, vocabulary_size: int, *, when_needed: bo
         if not source.is_gguf and (file := source.path / "tokenizer.json").is_file():
             return ByteExactTokenizer(read_tokenizer(file.read_bytes()), vocabulary_size)
         given = partial(explained, problem, partial(_backend, source))
-        return ByteExactTokenizer(given if when_needed else given(), vocabulary_size, _table(source))
+        stated = given if when_needed else partial(str, given())
+        return ByteExactTokenizer(stated, vocabulary_size, _table(source))
 
     return explained(problem, load)
 
 
-def _backend(source: ModelSource) -> Any:
-    """A tokenizer of the tokenizers library, for other files than tokenizer.json."""
-    from tokenizers import Tokenizer
-
+def _backend(source: ModelSource) -> str:
+    """What tokenizer.json would say, for other files."""
     fact = f"tokenizer {versions('transformers', 'tokenizers')}"
     if known_one := source.recall().get(fact):
-        return Tokenizer.from_str(known_one)
+        return str(known_one)
     with torch_needed_by(source.model_id):
         from transformers import AutoTokenizer
 
@@ -134,8 +133,9 @@ def _backend(source: ModelSource) -> Any:
         backend = AutoTokenizer.from_pretrained(
             folder, **_gguf_argument(source), local_files_only=True, trust_remote_code=False
         ).backend_tokenizer
-    source.remember(**{fact: backend.to_str()})
-    return backend
+    stated: str = backend.to_str()
+    source.remember(**{fact: stated})
+    return stated
 
 
 def _reading(source: ModelSource) -> AbstractContextManager[None]:

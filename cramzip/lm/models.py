@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Union
 
 from ..errors import ModelError, UsageError
 from ..exact import layouts
-from .exact import MEMORY_OF_WEIGHT, ExactLM, suited
+from .exact import ExactLM, memory_of_weight, suited
 from .fingerprint import tensors_of
 from .source import ModelSource, find
 from .tensors import FloatModel
@@ -48,17 +48,17 @@ def loaded(source: ModelSource, device: str = "auto", most_memory: int | None = 
     """
     found = None if source.is_exact else suited(source)
     floats = found if isinstance(found, FloatModel) else None
-    if most_memory is not None and (needed := memory_of(source, floats)) > most_memory:
+    if most_memory is not None and (needed := memory_of(source, floats, device)) > most_memory:
         raise ModelError(f"{source.model_id} takes about {needed:,} bytes of memory; {most_memory:,} are allowed")
     if source.is_exact or floats:
         return ExactLM(source, device, floats=floats)
     return in_torch(source, device)
 
 
-def memory_of(source: ModelSource, floats: FloatModel | None) -> int:
+def memory_of(source: ModelSource, floats: FloatModel | None, device: str = "auto") -> int:
     """Bytes that a model takes in memory, about, by what its files say: `floats` if exact arithmetic can run these."""
     if source.is_exact:
-        return MEMORY_OF_WEIGHT * source.weight_bytes
+        return memory_of_weight(device, is_wide=False) * source.weight_bytes
     if floats:
-        return MEMORY_OF_WEIGHT * layouts.n_parameters(floats.shape)
+        return memory_of_weight(device, is_wide=True) * layouts.n_parameters(floats.shape)
     return MEMORY_OF_FLOAT * sum(prod(tensor.shape) for tensor in tensors_of(source.path))

@@ -43,24 +43,23 @@ class Piece(NamedTuple):
 class ByteExactTokenizer:
     """A Hugging Face tokenizer from which every byte comes back, or which says that it cannot."""
 
-    def __init__(
-        self, backend: Tokenizer | Callable[[], Tokenizer], vocabulary_size: int, table: TokenTable | None = None
-    ):
-        """`table`: what the tokens stand for, where the tokenizer itself does not say it; then it may come later."""
-        self._given = backend
-        self.table = token_table(self._tokenizer) if table is None else table
+    def __init__(self, backend: Tokenizer | Callable[[], str], vocabulary_size: int, table: TokenTable | None = None):
+        """`table`: what the tokens stand for, where the tokenizer itself does not say it; then it may come later, as
+        the text of its tokenizer.json.
+        """
+        self._stated = backend if callable(backend) else backend.to_str
+        if table is None:
+            assert isinstance(backend, Tokenizer)
+            table = token_table(backend)
+        self.table = table
         self.hash = table_hash(self.table)
         self.vocabulary_size = vocabulary_size
         single = {content: i for i, content in reversed(list(enumerate(self.table))) if content is not None}
         self._byte_ids = [self._usable(single.get(bytes([value]))) for value in range(256)]
 
-    @property
-    def _tokenizer(self) -> Tokenizer:
-        return self._given() if callable(self._given) else self._given
-
     @cached_property
     def _backend(self) -> Tokenizer:
-        return _without_additions(self._tokenizer)
+        return _without_additions(self._stated())
 
     def _usable(self, token_id: int | None) -> int | None:
         return token_id if token_id is not None and token_id < self.vocabulary_size else None
@@ -177,10 +176,8 @@ def gguf_token_table(kind: str, entries: Sequence[str], types: Sequence[int] | N
 
 def table_hash(table: TokenTable) -> bytes:
     """SHA-256 over all that the tokens stand for: Tokenizer_Hash."""
-    digest = hashlib.sha256(b"cramzip-tokens-1")
-    for content in table:
-        digest.update(b"\0" if content is None else pack_varint(len(content) + 1) + content)
-    return digest.digest()
+    packed = (b"\0" if content is None else pack_varint(len(content) + 1) + content for content in table)
+    return hashlib.sha256(b"cramzip-tokens-1" + b"".join(packed)).digest()
 
 
 def _byte_alphabet() -> dict[str, int]:
@@ -219,9 +216,9 @@ def _unknown_token(model: dict[str, Any]) -> str | None:
     return model.get("unk_token")
 
 
-def _without_additions(backend: Tokenizer) -> Tokenizer:
+def _without_additions(stated: str) -> Tokenizer:
     """The same vocabulary, with everything switched off that changes the text, adds to it or reads commands in it."""
-    state = json.loads(backend.to_str())
+    state = json.loads(stated)
     state.update(truncation=None, padding=None, post_processor=None)
     state["model"].pop("dropout", None)  # of BPE: cuts the same text differently every time
     state["normalizer"] = _alphabet_alone(state.get("normalizer"))
