@@ -1,6 +1,7 @@
 """Locks on open files: one process at a time, and no harm where there are none."""
 
 import errno
+import os
 import subprocess
 import sys
 
@@ -61,10 +62,48 @@ def test_any_other_failure_is_an_error(path, monkeypatch):
         lock(file)
 
 
-def test_on_a_system_without_fcntl_nothing_is_locked_and_records_are_kept(path):
-    """As on Windows."""
+class Windows:
+    """What Windows does with locks of bytes; `taken` are those that have one."""
+
+    LK_NBLCK = 2
+
+    def __init__(self):
+        self.taken = set()
+
+    def locking(self, descriptor, mode, n_bytes):
+        assert (mode, n_bytes) == (self.LK_NBLCK, 1)
+        assert os.lseek(descriptor, 0, os.SEEK_CUR) == locks.LOCKED_BYTE
+        inode = os.fstat(descriptor).st_ino
+        if inode in self.taken:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        self.taken.add(inode)
+
+
+def test_on_windows_a_byte_far_away_is_locked(path, monkeypatch):
+    windows = Windows()
+    monkeypatch.setattr(locks, "fcntl", None)
+    monkeypatch.setattr(locks, "msvcrt", windows)
+    monkeypatch.setattr(locks, "PATIENCE", 0)
+    path.write_bytes(b"twelve bytes")
+    with path.open("r+b") as first, path.open("r+b", buffering=0) as second:
+        first.read(3)
+        assert lock(first)
+        assert first.read() == b"lve bytes"
+        second.seek(7)
+        with pytest.raises(BlockingIOError):
+            lock(second)
+        assert second.read() == b"bytes"
+        monkeypatch.setattr(locks.time, "sleep", lambda _: windows.taken.clear())
+        assert lock(second, wait=True)
+        monkeypatch.setattr(windows, "locking", lambda *_: os.close(-1))
+        with pytest.raises(OSError, match="Bad file"):
+            lock(first)
+    assert path.stat().st_size == 12
+
+
+def test_on_a_system_without_locks_nothing_is_locked_and_records_are_kept(path):
     program = (
-        "import sys\nsys.modules['fcntl'] = None\nfrom pathlib import Path\n"
+        "import sys\nsys.modules |= {'fcntl': None, 'msvcrt': None}\nfrom pathlib import Path\n"
         "from cramzip.laboratory.store import Store\nfrom cramzip.locks import lock\n"
         "with Path(sys.argv[1]).open('r+b') as file: assert not lock(file)\n"
         "with Store(Path(sys.argv[1])) as store: store.add({'key': {'n': 1}, 'value': 2})"
