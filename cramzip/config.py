@@ -97,8 +97,8 @@ class CramConfig:
 
     @property
     def is_for_floats(self) -> bool:
-        """Whether something is asked for that models with float weights can do in floats alone."""
-        return self.exact or bool(self.vectors) or self.context is not None or self.noise_exponent is not None
+        """Whether something is asked for that exact arithmetic does not have: contexts of chunks, or a noise bound."""
+        return self.context is not None or self.noise_exponent is not None
 
     @property
     def steps(self) -> int:

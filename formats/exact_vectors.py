@@ -146,8 +146,9 @@ class Modeller:
         start = self.model.embed(self.model.start)
         if not vectors:
             return [[start]] * n_lanes, 0
-        header = reader.Header(vector_coding=coding & ~AFTER_START, vector_width=WIDTH)
-        x = reader.exact_vectors(vectors, header).reshape(n_lanes, -1, WIDTH)
+        width = self.model.width
+        header = reader.Header(vector_coding=coding & ~AFTER_START, vector_width=width)
+        x = reader.exact_vectors(vectors, header).reshape(n_lanes, -1, width)
         return [[start, *own] if coding & AFTER_START else own for own in x], x.shape[1]
 
     def group(self, kind, payload, tokens, n_vectors):
@@ -207,7 +208,8 @@ class Modeller:
 
     def file(self, *groups, coding=4, lanes=ALONE, **fields):
         """A file with modelled groups, and with a vector block if one of them needs it."""
-        block = VectorBlock(coding, WIDTH) if any(g.kind in (RECITED, CORRECTED, PROMPTED) for g in groups) else None
+        has_vectors = any(g.kind in (RECITED, CORRECTED, PROMPTED) for g in groups)
+        block = VectorBlock(coding, self.model.width) if has_vectors else None
         return File(groups, **{"model": self.block, "vectors": block, "parameters": lanes} | fields)
 
 

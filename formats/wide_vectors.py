@@ -5,19 +5,23 @@ from dataclasses import replace
 import wide
 from exact_vectors import ALONE, LEARNING, LINES, SHORT, TEXT, Modeller, flipped
 from llama import fingerprint, read_config, read_tensors, token_table, tokenizer_hash
-from writer import STANDARD_LANES, Lanes, Model, bad, now_and_then, ok, tokens_of, told
+from writer import AFTER_START, STANDARD_LANES, Lanes, Model, bad, draw, now_and_then, ok, tokens_of, told
 
 WIDE = 0x80  # of Learning
 
 
 class WideModeller(Modeller):
-    """Makes exact files of a model with float weights; these have no vectors."""
+    """Makes exact files of a model with float weights."""
 
     def __init__(self, folder):
         config, tensors = read_config(folder), read_tensors(folder)
         self.model, self.table = wide.Model(config, tensors), token_table(folder)
         self.block = Model(fingerprint(config, tensors), tokenizer_hash(self.table))
         self.probe = wide.probe(self.model)[:4]
+
+    def drawn(self, seed, coding, count=1):
+        """The bytes of some vectors."""
+        return draw(seed, coding & ~AFTER_START, count, self.model.width, 126)
 
     def file(self, *groups, lanes=ALONE, probe=None, **fields):
         lanes = replace(lanes, learning=lanes.learning | WIDE, probe=self.probe if probe is None else probe)
@@ -41,6 +45,17 @@ def valid(modeller):
     group = modeller.continued(modeller.begin(SHORT), 24, now_and_then)
     file = modeller.after(SHORT, group)
     yield ok("wide-dictionary", "24 tokens after a dictionary", file, dictionary=SHORT)
+    for coding, name in ((1, "signs"), (4 | AFTER_START, "after-start"), (7, "floats")):
+        vectors, lanes = modeller.drawn(5, coding, 3), Lanes(8, 1024, 1)
+        group = modeller.coded(24, now_and_then, vectors, coding, lanes)
+        yield ok(
+            f"wide-prompted-{name}",
+            f"three lanes after a vector each, of coding {coding & ~AFTER_START}",
+            modeller.file(group, coding=coding, lanes=lanes),
+        )
+    for coding, name in ((3, "recited"), (7 | AFTER_START, "recited-after-start")):
+        group = modeller.recited(modeller.drawn(6, coding, 2), 9, coding)
+        yield ok(f"wide-{name}", "9 tokens, recited after two vectors", modeller.file(group, coding=coding))
     brief = replace(modeller.block, model_id=b"")
     yield ok("wide-brief", "a model without a name, whose hashes are cut", coded(24, hash_size=4, model=brief))
 

@@ -15,7 +15,9 @@ from test_exact_wide import CONFIGS, PLAIN, weights_of
 
 import cramzip as library
 from cramzip import CramConfig
+from cramzip.coding.encode import method_of
 from cramzip.container import reading
+from cramzip.container.records import Kind
 from cramzip.errors import ModelError, UsageError, WrongModelError
 from cramzip.exact import layouts
 from cramzip.lm.exact import ExactLM, floats_of
@@ -125,16 +127,45 @@ def test_a_gguf_file_is_opened_by_another_process_without_torch_and_transformers
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout == PROSE
 
 
-def test_ranks_are_there_for_who_asks_and_where_vectors_are(tiny, text):
+def test_ranks_are_there_for_who_asks_and_where_a_context_is(tiny, text):
     for config in (
         CramConfig(ranks=True, vectors=0),
-        CramConfig(vectors=1, effort=1),
+        CramConfig(ranks=True, vectors=1, effort=1),
         CramConfig(context=9, vectors=0),
     ):
         blob = library.compress(text, tiny, config)
         assert not reading.read(blob).header.is_exact
         assert library.decompress(blob, tiny) == text
     assert reading.read(library.compress(text, tiny)).header.is_exact
+
+
+@pytest.mark.usefixtures("never_stored")
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        (Kind.PROMPTED, CramConfig(vectors=1, effort=1)),
+        (Kind.PROMPTED, CramConfig(vectors=2, bits="16", effort=1, chunk_tokens=30)),
+        (Kind.RECITED, CramConfig(exact=True, max_steps=20)),
+        (Kind.RECITED, CramConfig(exact=True, bits="16", max_steps=20)),
+    ],
+)
+def test_vectors_are_found_in_torch_and_decoded_in_exact_arithmetic(tiny, text, kind, config, monkeypatch):
+    blob = library.compress(text[:90], tiny, config)
+    file = reading.read(blob)
+    assert file.header.is_exact
+    assert kind in {entry.kind for entry in file.entries}
+    alone = library.load(str(TINY_MODEL))
+    monkeypatch.setattr(ExactLM, "frozen", None)
+    assert library.decompress(blob, alone) == text[:90]
+
+
+def test_lanes_with_vectors_are_as_long_as_the_model_sees(tiny):
+    positions = tiny.frozen.context
+    assert method_of(tiny, CramConfig(vectors=2)).lanes.tokens == positions - 3
+    assert method_of(tiny, CramConfig(vectors=0)).lanes.tokens == 1024 > positions
+    for config in (CramConfig(vectors=positions), CramConfig(vectors=2, chunk_tokens=positions)):
+        with pytest.raises(UsageError, match="do not fit"):
+            method_of(tiny, config)
 
 
 def test_levels_dictionaries_and_brief_files_work_as_with_the_built_in_model(tiny, text):

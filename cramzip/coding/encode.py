@@ -39,7 +39,7 @@ EXACT_CAPACITY_RANGE = (1 / 16, 16.0)  # of what was expected
 def method_of(lm: LM, config: CramConfig) -> Method:
     """What suits a model. Raises UsageError if it cannot do what is asked for.
 
-    A model that was not made for exact arithmetic has ranks where vectors, a context or a noise are asked for.
+    A model that was not made for exact arithmetic has ranks where a context or a noise is asked for.
     """
     from ..lm.exact import ExactLM
     from ..lm.models import as_torch

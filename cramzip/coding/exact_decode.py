@@ -101,14 +101,12 @@ def learner_of(lm: ExactLM, n_lanes: int, *, has_dictionary: bool) -> Learner:
 
 def embeddings(mem: Sequence[QuantizedMem]) -> Floats:
     """The vectors (L, M, D) of lanes, or of the one chunk that is recited."""
-    return np.stack([_embedding(one) for one in mem])
-
-
-def _embedding(mem: QuantizedMem) -> Floats:
-    if mem.coding.levels:
-        return dequantised(mem.codes, mem.scales, mem.coding.levels)
-    vectors: Floats = mem.codes.view("<f2").astype(np.float32)
-    return vectors
+    codes = np.concatenate([one.codes for one in mem])
+    if levels := mem[0].coding.levels:
+        vectors = dequantised(codes, np.concatenate([one.scales for one in mem]), levels)
+    else:
+        vectors = np.ascontiguousarray(codes).view("<f2").astype(np.float32)
+    return vectors.reshape(len(mem), -1, vectors.shape[-1])
 
 
 def _differences(progress: Progress) -> Progress:

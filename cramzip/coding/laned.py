@@ -75,18 +75,26 @@ class Laned(Method):
         self.lanes = _lanes(self.config, is_wide=lm.is_wide)
         if self._has_dictionary:
             self.lanes = replace(self.lanes, learning=1)
+        if self.n_vectors:
+            length = self._crammed_length()
+            self.lanes = self.lanes if config.exact else replace(self.lanes, tokens=length)
+            self.goal = self._goal(length)
         longest = self.lanes.tokens if self.n_vectors else MAX_POSITIONS - self._has_dictionary * DICTIONARY_TOKENS
         self.group_tokens = 0 if config.exact else self.lanes.most * longest
-        if self.n_vectors:
-            self.goal = self._goal()
 
-    def _goal(self) -> Goal:
+    def _crammed_length(self) -> int:
+        """Tokens of a lane with vectors, or of what is recited: of models that see less in torch, as many as they see."""
+        length, most = MAX_RECITED if self.config.exact else self.lanes.tokens, self.lm.frozen.context
+        if most is None or not self.lm.is_wide or self.config.chunk_tokens is not None:
+            return length
+        return max(1, min(length, most - self.n_vectors - 1))
+
+    def _goal(self, length: int) -> Goal:
         """What vectors are optimised for: the same model in torch. What comes out is verified in exact arithmetic."""
         frozen = self.lm.frozen
         from .cram import Goal
         from .ranked import with_profile
 
-        length = MAX_RECITED if self.config.exact else self.lanes.tokens
         parameters = Parameters(NOISE_EXPONENT, length, 0, self.lm.start)
         self.config, self.expected = with_profile(frozen, self.config)
         goal = Goal.of(frozen, self.config, parameters)

@@ -30,6 +30,7 @@ EIGHTH_POWERS = tuple(
         ),
     )
 )
+AT_ONCE = 1040  # frequencies, so that a wide model's need no more memory than this
 ROTATION_SEED = b"cramzip-rotation-1"
 
 Codes = npt.NDArray[np.uint8]
@@ -38,7 +39,10 @@ Codes = npt.NDArray[np.uint8]
 def dequantised(codes: Codes, scales: Codes, n_levels: int) -> Floats:
     """Vectors (M, D) of their codes (M, D), 0 to `n_levels` - 1, and scale bytes (M,)."""
     width = codes.shape[1]
-    sums = (2.0 * codes - (n_levels - 1)) @ _cosines(width) * _signs(width)  # exact: integers below 2^53
+    levels, sums = 2.0 * codes - (n_levels - 1), np.zeros(codes.shape)
+    for first in range(0, width, AT_ONCE):
+        sums += levels[:, first : first + AT_ONCE] @ _cosines(width, first)  # exact: integers below 2^53
+    sums *= _signs(width)
     units = [
         EIGHTH_POWERS[scale % 8] * 2.0 ** (scale // 8 - 30) * np.sqrt(2 / width) / (n_levels - 1)
         for scale in scales.tolist()
@@ -48,16 +52,17 @@ def dequantised(codes: Codes, scales: Codes, n_levels: int) -> Floats:
 
 
 @lru_cache(maxsize=2)
-def _cosines(width: int) -> Doubles:
-    """2^14 cos(pi / D f (n + 1/2)), rounded, as a matrix (D, D) of frequencies f and places n.
+def _cosines(width: int, first: int) -> Doubles:
+    """2^14 cos(pi / D f (n + 1/2)), rounded, as a matrix of frequencies f, from `first` on, and of places n (D).
 
-    Up to a width of 1,040 no entry is nearer than 10^-7 to a tie, so every library's cosine rounds alike.
+    Up to a width of 2^14 no entry is nearer than 10^-9 to a tie, so every library's cosine rounds alike.
     """
-    eighths = np.outer(np.arange(width), 2 * np.arange(width) + 1) % (4 * width)
+    frequencies = np.arange(first, min(first + AT_ONCE, width))
+    eighths = np.outer(frequencies, 2 * np.arange(width) + 1) % (4 * width)
     exact = COSINE_ONE * np.cos(np.pi / (2 * width) * np.arange(4 * width))
     exact[[width, 3 * width]] = 0.0
     table: Doubles = np.rint(exact)[eighths]
-    table[0] = EVEN
+    table[frequencies == 0] = EVEN
     return table
 
 
