@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from models import PROSE, TINY_MODEL, make_gguf, recital
-from test_exact_wide import CONFIGS, PLAIN, weights_of
+from wide_models import CONFIGS, PLAIN, weights_of
 
 import cramzip as library
 from cramzip import CramConfig

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 CODE = """
-import hashlib, sys
+import hashlib, sys, wide_models
 from test_exact_llama import GROUPED, PRIMER, random_model, random_tokens
 from cramzip.exact import lanes, probe, weights
 
+print(wide_models.digest())
 digest = hashlib.sha256()
 for model, n in ((random_model(GROUPED), 50), (probe.load(weights.read_model(PRIMER)), 24)):
     assert model.dtype.__name__ == "float32"
@@ -25,8 +26,10 @@ for model, n in ((random_model(GROUPED), 50), (probe.load(weights.read_model(PRI
 print(digest.hexdigest())
 """
 EXPECTED = "ee8c6f6791a8325c5f34248cddfcb778f742d54b0b15955a65db34029da037e8"
-KERNELS = ["Prescott", "Nehalem", "Sandybridge", "Haswell", "Zen", "SkylakeX", "Cooperlake"]
+WIDE = "6d22469842026cb743321087e68d54df0322372ffc365469c079fd3add969f80"  # of models with float weights
+KERNELS = ["Prescott", "Nehalem", "Sandybridge", "Haswell", "Zen", "SkylakeX", "Cooperlake", "Sapphirerapids"]
 VECTORS = {"Haswell": "avx2", "Zen": "avx2", "Sandybridge": "avx", "SkylakeX": "avx512f", "Cooperlake": "avx512_bf16"}
+VECTORS |= {"Sapphirerapids": "amx_bf16"}
 
 
 def has(feature):
@@ -44,4 +47,4 @@ def test_kernels_and_threads_change_no_bit(kernel, threads):
     environment = os.environ | chosen | {"OPENBLAS_NUM_THREADS": threads, "PYTHONPATH": os.pathsep.join(sys.path)}
     environment.pop("OMP_NUM_THREADS", None)
     finished = subprocess.run([sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, check=True)
-    assert finished.stdout.strip() == EXPECTED
+    assert finished.stdout.split() == [WIDE, EXPECTED]

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import wide_models
 from test_exact_llama import GROUPED, PLAIN, PRIMER, in_pieces, random_model, random_tokens
 
 from cramzip.errors import ModelError
@@ -18,15 +19,15 @@ from cramzip.lm.exact_torch import TorchLlama
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]
 CODE = """
-import sys, torch
+import sys, torch, wide_models
 from test_exact_torch import digest
 from test_exact_llama import GROUPED, PRIMER, random_model
 from cramzip.exact import weights
-from cramzip.lm import exact_torch
+from cramzip.lm import exact_torch, exact_torch_wide
 
 torch.set_num_threads(int(sys.argv[1]))
 twins = exact_torch.TorchLlama(random_model(GROUPED).weights), exact_torch.load(weights.read_model(PRIMER))
-print(digest(*twins))
+print(digest(*twins), wide_models.digest(exact_torch_wide.load))
 """
 SETTINGS = {
     "old processor": {
@@ -111,7 +112,7 @@ def digest(*models):
 
 @pytest.fixture(scope="module")
 def expected():
-    return digest(random_model(GROUPED), probe.load(weights.read_model(PRIMER)))
+    return [digest(random_model(GROUPED), probe.load(weights.read_model(PRIMER))), wide_models.digest()]
 
 
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
@@ -119,4 +120,4 @@ def test_kernels_and_threads_change_no_bit(setting, expected):
     environment = os.environ | setting | {"PYTHONPATH": os.pathsep.join(sys.path)}
     run = [sys.executable, "-c", CODE, setting.get("THREADS", "1")]
     finished = subprocess.run(run, env=environment, capture_output=True, text=True, check=True)
-    assert finished.stdout.strip() == expected
+    assert finished.stdout.split() == expected

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from models import PROSE, TINY_MODEL
-from test_exact_wide import CONFIGS, Given, weights_of
+from wide_models import CONFIGS, Given, weights_of
 
 import cramzip as library
 from cramzip.errors import ModelError

@@ -83,7 +83,7 @@ class Laned(Method):
         self.group_tokens = 0 if config.exact else self.lanes.most * longest
 
     def _crammed_length(self) -> int:
-        """Tokens of a lane with vectors, or of what is recited: of models that see less in torch, as many as they see."""
+        """Tokens of a lane with vectors, or of what is recited: no more than a model sees that is trained in torch."""
         length, most = MAX_RECITED if self.config.exact else self.lanes.tokens, self.lm.frozen.context
         if most is None or not self.lm.is_wide or self.config.chunk_tokens is not None:
             return length
