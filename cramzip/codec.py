@@ -11,16 +11,17 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .coding.original import Original
-from .coding.restore import Runner, Window, restore, restore_part, verify
+from .coding.restore import Runner, Window, require_given, restore, restore_part, verify
 from .coding.view import View
 from .config import CramConfig
 from .container import opened, reading
 from .container.records import BuiltinModel, Entry, Header, n_chunks
 from .container.wire import Bytes, byte_view
-from .errors import UsageError
+from .errors import ModelError, UsageError, WrongModelError
+from .exact.codebook import hash_of
 from .exact.lanes import costs
 from .lm.exact import ExactLM
-from .lm.models import as_torch, load, with_dictionary
+from .lm.models import as_torch, load, with_codebook, with_dictionary
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +40,7 @@ def compress(
     name: str | None = None,
     strip: bool = False,
     dictionary: Bytes | None = None,
+    codebook: Bytes | None = None,
     progress: Progress | None = None,
     workers: Workers | None = None,
 ) -> bytes:
@@ -46,13 +48,15 @@ def compress(
 
     `lm`: the built-in model, unless another is given. `name`: that of the original, which the file keeps; `strip`
     leaves out what is optional. `dictionary`: a sample of such data, which makes small files much smaller, and which
-    `decompress` then needs, too; such a file keeps no name. `progress` is told how many more bytes are compressed.
-    Raises UsageError, and VerificationError if this machine does not get the same bytes back.
+    `decompress` then needs, too; such a file keeps no name. `codebook`: a file of `capacity --save-codebook`, of which
+    the same is true where it makes the result smaller. `progress` is told how many more bytes are compressed.
+    Raises UsageError, ModelError, and VerificationError if this machine does not get the same bytes back.
     """
     config = config or CramConfig()
     content = byte_view(_read_all(data))
     original = Original(content, hashlib.sha256(content).digest(), name, strip)
     lm = _going_on(builtin() if lm is None else lm, dictionary)
+    lm = lm if codebook is None else with_codebook(lm, bytes(byte_view(codebook)))
     blob = unverified(original, lm, config, progress=progress, workers=workers)
     verify(reading.read(blob), content, Runner(lm, config.batch_size, workers))
     return blob
@@ -67,14 +71,27 @@ def unverified(
     workers: Workers | None = None,
 ) -> bytes:
     """A `.cram` file that nobody has decoded yet."""
+    return written(original, lm, config, progress=progress, workers=workers)[0]
+
+
+def written(
+    original: Original,
+    lm: LM,
+    config: CramConfig,
+    *,
+    progress: Progress | None = None,
+    workers: Workers | None = None,
+) -> tuple[bytes, float]:
+    """The same, and the bits that its vectors took off the text, as far as they were counted."""
     from .coding.encode import Writer
 
     writer = Writer(lm, config)
     segments = list(writer.segments(original.data, progress=progress, workers=workers))
     groups = [group for segment in segments for group in segment.groups]
     sink = io.BytesIO()
-    writer.write(sink, original, groups, sum(segment.gain for segment in segments))
-    return sink.getvalue()
+    gain = sum(segment.gain for segment in segments)
+    writer.write(sink, original, groups, gain)
+    return sink.getvalue(), gain
 
 
 def decompress(
@@ -85,37 +102,48 @@ def decompress(
     stop: int | None = None,
     max_size: int | None = None,
     dictionary: Bytes | None = None,
+    codebook: Bytes | None = None,
     workers: Workers | None = None,
     progress: Progress | None = None,
 ) -> bytes:
     """The original of a `.cram` file, bytes or a stream, or its bytes `start` to `stop` alone.
 
     `lm`: the model that the file was made with; a file of the built-in model, or of stored groups alone, needs none.
-    `dictionary`: that of the file, if it has one. `workers` share a whole, not a part; `progress` is told how many more
-    bytes of a whole are there. Raises UsageError if there are more than `max_size` bytes, before anything is decoded;
-    DamagedFileError; and WrongModelError if `lm` or `dictionary` is another one. A whole is checked by its SHA-256, a
-    part by the checksums of its groups.
+    `dictionary`, `codebook`: those of the file, if it has any. `workers` share a whole, not a part; `progress` is told
+    how many more bytes of a whole are there. Raises UsageError if there are more than `max_size` bytes, before anything
+    is decoded; DamagedFileError; and WrongModelError if model, dictionary or codebook is another one. A whole is
+    checked by its SHA-256, a part by the checksums of its groups.
     """
     file = reading.read(byte_view(_read_all(blob)))
     size = file.header.original_size
     end = size if stop is None else min(stop, size)
     if max_size is not None and end - start > max_size:
         raise UsageError(f"max_size: {end - start} bytes are to be decoded, at most {max_size} are wanted")
-    lm = model_for(file.header, lm, dictionary)
+    lm = model_for(file.header, lm, dictionary, codebook)
     if start == 0 and stop is None:
         return b"".join(restore(file, Runner(lm, workers=workers, progress=progress or (lambda _: None))))
     return restore_part(file, lm, start, end)
 
 
-def model_for(header: Header, lm: LM | None, dictionary: Bytes | None = None) -> LM | None:
+def model_for(
+    header: Header, lm: LM | None, dictionary: Bytes | None = None, codebook: Bytes | None = None
+) -> LM | None:
     """The model for a file: the one that is given, or else the built-in one, if it is what the file needs.
 
-    With the dictionary, if the file needs one and the model can have one. In floats, if the file has ranks.
+    With the dictionary and the codebook, if the file needs one and the model can have one. In floats, if the file has
+    ranks. Raises WrongModelError for another codebook.
     """
     if lm is None and isinstance(header.model, BuiltinModel):
         lm = builtin()
     if isinstance(lm, ExactLM) and lm.is_wide and header.model and not header.is_exact:
         return as_torch(lm)
+    if isinstance(lm, ExactLM) and header.codebook is not None and codebook is not None:
+        content = bytes(byte_view(codebook))
+        require_given(header.codebook, hash_of(content))
+        try:
+            return lm.with_codebook(content)
+        except ModelError as error:
+            raise WrongModelError(f"Codebook_Hash: {error}") from error
     return _going_on(lm, dictionary) if isinstance(lm, ExactLM) and header.dictionary is not None else lm
 
 

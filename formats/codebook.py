@@ -1,14 +1,43 @@
 """The codebook of a model, for reader.py: section 15 of exact.md, in plain Python and NumPy. Written from it alone."""
 
+import hashlib
+import json
+
 import numpy as np
 from exact import MOST_NUMBER, f32, require
-from llama import CODEBOOK
+from llama import CODEBOOK, Unsupported
 
 
 def parted(arrays):
     """-> the arrays of the model itself, and those of its codebook."""
     own = {name: array for name, array in arrays.items() if name.startswith(CODEBOOK)}
     return {name: array for name, array in arrays.items() if name not in own}, own
+
+
+def hash_of(content):
+    """Codebook_Hash, all of it (section 4 of cram.md)."""
+    return hashlib.sha256(b"cramzip-codebook-1" + content).digest()
+
+
+def of_file(content, width, block):
+    """The codebook in a file of its own, for a model that forgets so many positions at once."""
+    require(len(content) <= 2**26, "the codebook is too long")
+    types = {"I8": np.dtype("i1"), "F32": np.dtype("<f4")}
+    try:
+        length = int.from_bytes(content[:8], "little")
+        header, body = json.loads(content[8 : 8 + length]), content[8 + length :]
+        header.pop("__metadata__", None)
+        end, arrays = 0, {}
+        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+            (begin, stop), dtype = entry["data_offsets"], types[entry["dtype"]]
+            require(begin == end, "the codebook has gaps")
+            arrays[name], end = np.frombuffer(body[begin:stop], dtype).reshape(entry["shape"]), stop
+    except (AttributeError, KeyError, TypeError, ValueError) as problem:
+        raise Unsupported(f"the codebook is damaged: {problem}") from problem
+    require(end == len(body), "the codebook has bytes left over")
+    found = Codebook(arrays, width)
+    require(len(found.vectors[0]) <= 3 * block - 64, "the model sees too few positions for a codebook")
+    return found
 
 
 class Codebook:

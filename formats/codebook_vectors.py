@@ -1,10 +1,14 @@
 """The test vectors with chosen groups, for exact_vectors.py. Written from cram.md and exact.md alone."""
 
+import json
 from dataclasses import replace
 
+import codebook
+import numpy as np
 from writer import CHOSEN, CODED, STANDARD_LANES, Group, Lanes, bad, best, now_and_then, ok, raw, tokens_of, told
 
 ALONE = Lanes(limit=1)
+NAMED, HASH = 0x40, 4  # of Learning; bytes of Codebook_Hash
 LINES = b'id, name; size|12\t3\nid, name; more|13\t3\n"a, b", "c"\n'
 
 
@@ -58,3 +62,104 @@ def invalid_chosen(modeller):
     )
     target = replace(group, payload=b"\xff" * 8)
     yield bad("content-chosen-target", "no entry has this code", file(target))
+
+
+# ---------------------------------------------------------------- codebooks that are files of their own
+
+
+def codebook_file(width, largest=0.5, **changed):
+    """Three entries of two vectors, in a file; `changed` takes the place of tensors, where a dot is an underscore."""
+    numbers = np.arange(3 * 2 * width, dtype=np.int64)
+    arrays = {
+        "mem.weight": (numbers * numbers * 40503 % 255 - 127).astype(np.int8).reshape(3, 2, width),
+        "mem.scale": np.full((3, 2), largest / 127, np.float32),
+        "mem.prior": np.array([[40000, 25000, 536], [10000, 50000, 5536]], np.float32),
+        "selector.weight": np.zeros((3, width), np.int8),
+        "selector.scale": np.ones(3, np.float32),
+        "selector.bias": np.zeros(3, np.float32),
+    }
+    arrays |= {name.replace("_", "."): array for name, array in changed.items()}
+    header, body = {}, b""
+    for name, array in arrays.items():
+        content = array.tobytes()
+        header[name] = {"dtype": "I8" if array.dtype == np.int8 else "F32", "shape": list(array.shape)}
+        header[name]["data_offsets"] = [len(body), len(body) + len(content)]
+        body += content
+    told = json.dumps(header, separators=(",", ":")).encode()
+    return len(told).to_bytes(8, "little") + told + body
+
+
+def named(lanes, content):
+    """The same lanes with the codebook in a file."""
+    return replace(lanes, learning=lanes.learning | NAMED, codebook=codebook.hash_of(content)[:HASH])
+
+
+def with_codebook(modeller, book, count, choices, want=now_and_then, lanes=ALONE):
+    """A file of one group whose lanes have chosen from `book`."""
+    content, entries = book
+    group, encoder = modeller.chosen(count, want, choices, lanes, entries)
+    return modeller.file(replace(group, payload=encoder.shortest()), lanes=named(lanes, content))
+
+
+def opened(width, block, **changed):
+    content = codebook_file(width, **changed)
+    return content, codebook.of_file(content, width, block)
+
+
+def with_own_codebook(modeller, width):
+    """Of a model for exact arithmetic, whose own codebook is not used."""
+    book = opened(width, 256)
+    file = with_codebook(modeller, book, 24, [1])
+    yield ok("codebook-integers", "a codebook in place of the model's own", file, codebook=book[0])
+    lines = tokens_of(LINES, modeller.table)
+    file = with_codebook(modeller, book, len(lines), [0], told(lines), STANDARD_LANES)
+    yield ok("codebook-standard", "the standard parameters, which are written out", file, codebook=book[0])
+
+
+def valid_with_codebook(modeller):
+    """Of a model with float weights."""
+    book = opened(modeller.model.width, modeller.model.block)
+
+    def vector(name, description, file):
+        return ok(f"wide-codebook-{name}", description, file, codebook=book[0])
+
+    for entry in range(3):
+        yield vector(f"entry-{entry}", f"24 tokens after entry {entry}", with_codebook(modeller, book, 24, [entry]))
+    lines = tokens_of(LINES, modeller.table)
+    lanes = Lanes(20, 1024, 1)
+    choices = [1, 1, 0, 2, 2, 1, 0][: -(-len(lines) // 20)]
+    file = with_codebook(modeller, book, len(lines), choices, told(lines), lanes)
+    yield vector("lanes", "lanes of 20 that are learned from", file)
+    file = with_codebook(modeller, book, 700, [2], lambda t, falling: falling[int(t % 29 == 7)])
+    yield vector("forgets", "at 66 a lane forgets its entry, at 510 and 680 more, but not what then stands first", file)
+
+
+def invalid_with_codebook(modeller):
+    model = modeller.model
+    book = opened(model.width, model.block)
+    file = with_codebook(modeller, book, 24, [1])
+
+    def vector(name, description, file, content=book[0]):
+        return bad(name, description, file, codebook=content)
+
+    yield vector("header-codebook-cut", "the file ends within Codebook_Hash", file.header()[:-2])
+    coded = modeller.file(modeller.coded(24, now_and_then, lanes=ALONE), lanes=named(ALONE, book[0]))
+    yield vector("table-codebook-superfluous", "a codebook is named, but no group has chosen", coded)
+    yield bad("model-codebook-missing", "the codebook is not given", file)
+    yield vector("model-codebook-other", "another codebook", file, codebook_file(model.width, 0.25))
+    nan = np.full((3, 2), np.nan, np.float32)
+    few = np.array([[40000, 25000, 535], [10000, 50000, 5536]], np.float32)
+    broken = {
+        "nan": ("a scale that is no number", codebook_file(model.width, mem_scale=nan)),
+        "prior": ("priors that add up to too little", codebook_file(model.width, mem_prior=few)),
+        "width": ("vectors that are too long", codebook_file(model.width + 1)),
+        "another": ("a tensor more", codebook_file(model.width, other=np.zeros(1, np.float32))),
+        "cut": ("a byte is missing", book[0][:-1]),
+        "longer": ("a byte more", book[0] + b"-"),
+    }
+    for what, (description, content) in broken.items():
+        lanes = named(ALONE, content)
+        lanes = replace(file.parameters, codebook=lanes.codebook)
+        yield vector(
+            f"model-codebook-{what}", f"the codebook has {description}", replace(file, parameters=lanes), content
+        )

@@ -168,17 +168,18 @@ class Modeller:
         tokens = run_lanes(self.model, firsts, count, teller, said=said)
         return self.group(PROMPTED if vectors else CODED, vectors + end(teller.encoder), tokens, m)
 
-    def chosen(self, count, want, choices, lanes=ALONE):
-        """A group of coded tokens after these entries of the codebook, one for each lane."""
+    def chosen(self, count, want, choices, lanes=ALONE, book=None):
+        """A group of coded tokens after these entries of a codebook, or of the model's own, one for each lane."""
+        book = book or self.codebook
         lengths = lane_lengths(count, len(choices))
         learner = Learner(self.table, self.model.vocabulary_size, len(choices)) if lanes.learning else None
         teller = LearningTeller(want, lengths, learner) if learner else Teller(want, lengths)
         for lane, choice in enumerate(choices):
-            begins = self.codebook.intervals(choices[:lane])
+            begins = book.intervals(choices[:lane])
             teller.encoder.encode(begins[choice], begins[choice + 1] - begins[choice])
         start = self.model.embed(self.model.start)
-        firsts = [[start, *self.codebook.vectors[choice]] for choice in choices]
-        tokens = run_lanes(self.model, firsts, count, teller, entry=len(self.codebook.vectors[0]))
+        firsts = [[start, *book.vectors[choice]] for choice in choices]
+        tokens = run_lanes(self.model, firsts, count, teller, entry=len(book.vectors[0]))
         return self.group(CHOSEN, b"", tokens, 0), teller.encoder
 
     def begin(self, sample):
@@ -321,6 +322,9 @@ def invalid_with_dictionary(modeller):
         yield vector(f"header-dictionary-{what}", description, replace(file, wrong_flags=1 << bit))
     alone = modeller.after(SHORT, group, lanes=ALONE)
     yield vector("header-dictionary-learning-0", "Learning is 0 in a file with a dictionary", alone)
+    named = codebook_vectors.named(LEARNING, b"-")
+    file_with_both = modeller.after(SHORT, group, lanes=named)
+    yield vector("header-dictionary-codebook", "a file with a dictionary names a codebook", file_with_both)
     header = file.header()
     yield vector("header-dictionary-cut", "the file ends within Dictionary_Hash", header[:-2])
     yield vector(
@@ -617,6 +621,8 @@ def all_vectors(folder, other_folder):
     for makers in (*own, *with_dictionary, *with_codebook):
         for vector in makers(modeller):
             yield replace(vector, model=folder.name)
+    for vector in codebook_vectors.with_own_codebook(modeller, WIDTH):
+        yield replace(vector, model=folder.name)
     for vector in invalid_model(modeller, other_folder):
         yield replace(vector, model=other_folder.name if vector.name == "model-not-exact" else folder.name)
     for vector in invalid_content(modeller):

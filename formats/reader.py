@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """A reader of `.cram` files, written from cram.md and exact.md alone.
 
-    python formats/reader.py FILE.cram [MODEL_FOLDER [DICTIONARY]] > original
+    python formats/reader.py FILE.cram [MODEL_FOLDER [DICTIONARY | CODEBOOK]] > original
 
 It shares no code with the library, and no numerics either: the model (llama.py, and exact.py for exact files) runs in
 plain NumPy, so a file that both decode alike was decoded twice. It trades speed for being short enough to check against
 the specification; "section" means a section of cram.md.
 
 MODEL_FOLDER is a Hugging Face folder with a Llama in it; a file of stored groups alone needs none. DICTIONARY is the
-file that a file with Dictionary_Hash was made with.
+file that a file with Dictionary_Hash was made with, CODEBOOK that of one with Codebook_Hash.
 Exit codes: 0 ok, 1 input/output, 2 usage, 3 damaged file, 4 wrong or missing model.
 """
 
@@ -36,7 +36,7 @@ from llama import Llama, Unsupported, fingerprint, is_exact, read_config, read_t
 MAGIC = b"\x9dCZ"
 HAS_NAME, HAS_MODEL, IS_BUILTIN, IS_STANDARD, HAS_VECTORS, IS_EXACT = 0x01, 0x02, 0x04, 0x08, 0x10, 0x80
 AFTER_START = 0x08  # of Vector_Coding
-IS_WIDE = 0x80  # of Learning
+HAS_CODEBOOK, IS_WIDE = 0x40, 0x80  # of Learning
 FILTERED = 0x80  # of Kind
 RAW, ZSTD, RECITED, CORRECTED, PREDICTED, CODED, PROMPTED, CHOSEN = range(8)
 LEVELS = {1: 2, 2: 3, 3: 4, 4: 8, 5: 16, 6: 256}  # of the vector codings that have codes
@@ -149,6 +149,7 @@ class Header:
     learning: int = 1
     probe: bytes | None = None  # of a model that was not made for exact arithmetic
     dictionary_hash: bytes | None = None
+    codebook_hash: bytes | None = None
     vector_coding: int | None = None  # without vector block
     vectors_after_start: bool = False
     vector_width: int = 0
@@ -221,9 +222,12 @@ def parse_model(cursor, flags, header, has_dictionary):
         if header.learning & IS_WIDE and not flags & IS_BUILTIN:
             header.learning &= ~IS_WIDE
             header.probe = cursor.take(4, "Probe")
+        if header.learning & HAS_CODEBOOK:
+            header.learning &= ~HAS_CODEBOOK
+            header.codebook_hash = cursor.take(4, "Codebook_Hash")
         require(header.learning <= 2, "header", f"Learning: {header.learning} is reserved")
-        found = (header.lane_tokens, header.lane_limit, header.learning, header.probe)
-        is_standard = found == (512, 32, 1, None)
+        found = (header.lane_tokens, header.lane_limit, header.learning, header.probe, header.codebook_hash)
+        is_standard = found == (512, 32, 1, None, None)
     else:
         header.noise_exponent = cursor.u8("Noise_Exponent")
         header.chunk_tokens = cursor.varint("Chunk_Tokens")
@@ -235,7 +239,7 @@ def parse_model(cursor, flags, header, has_dictionary):
 
 
 def check_header(header):
-    is_plain = header.dictionary_hash is None or header.learning == 1
+    is_plain = header.dictionary_hash is None or (header.learning, header.codebook_hash) == (1, None)
     require(is_plain, "header", f"Learning is {header.learning} in a file with a dictionary")
     require_range(header.noise_exponent, 0, 15, "header", "Noise_Exponent")
     require_range(header.chunk_tokens, 1, 2**16, "header", "Chunk_Tokens")
@@ -360,6 +364,8 @@ def check_table(groups, header):
         require(group.kind not in misplaced, "table", f"a group of kind {group.kind} in {kind_of_file}")
     total = sum(group.size for group in groups)
     require(total == header.original_size, "table", f"Sizes add up to {total}, not {header.original_size}")
+    is_needed = header.codebook_hash is None or any(group.kind == CHOSEN for group in groups)
+    require(is_needed, "table", "Codebook_Hash is superfluous")
     modelled = any(group.is_modelled for group in groups)
     require(modelled == header.has_model, "table", "the model block is missing or superfluous")
     with_vectors = [group for group in groups if group.has_vectors]
@@ -478,8 +484,11 @@ def exact_vectors(data, header):
 # ---------------------------------------------------------------- groups (sections 5, 8 and 9)
 
 
-def open_model(folder, header, groups):
-    """-> (Llama or exact.Model, token table) of the folder, if it is the model that the file needs."""
+def open_model(folder, header, groups, sample=None):
+    """-> (Llama or exact.Model, token table) of the folder, if it is the model that the file needs.
+
+    `sample` is the codebook, if the file names one.
+    """
     if folder is None:
         kind, hash_ = ("a", header.fingerprint) if header.digest is None else ("the built-in", header.digest)
         wanted = header.model_id or f"{kind} model {hash_.hex()}".rstrip()
@@ -499,6 +508,8 @@ def open_model(folder, header, groups):
     if header.vector_coding is not None and header.vector_width != model.width:
         raise WrongModel("model", f"D is {model.width} in this model, {header.vector_width} in the file")
     if header.is_exact:
+        if header.codebook_hash is not None:
+            model.codebook = open_codebook(sample, header, model)
         if any(group.kind == CHOSEN for group in groups) and model.codebook is None:
             raise WrongModel("model", "the file needs a codebook, and the model has none")
         return model, table
@@ -510,6 +521,18 @@ def open_model(folder, header, groups):
     if longest > model.context:
         raise WrongModel("model", f"a group needs {longest} positions, this model has {model.context}")
     return model, table
+
+
+def open_codebook(content, header, model):
+    needed = header.codebook_hash
+    if content is None:
+        raise WrongModel("model", f"Codebook_Hash: the file needs the codebook {needed.hex()}")
+    if (found := codebook.hash_of(content)[:4]) != needed:
+        raise WrongModel("model", f"Codebook_Hash: the file needs {needed.hex()}, this codebook has {found.hex()}")
+    try:
+        return codebook.of_file(content, model.width, exact.BLOCK if header.probe is None else model.block)
+    except Unsupported as problem:
+        raise WrongModel("model", str(problem)) from problem
 
 
 def open_dictionary(content, folder, header, model, table):
@@ -658,7 +681,7 @@ def decompress_zstd(payload, size):
 
 
 def read(blob, folder=None, sample=None):
-    """The original in a `.cram` file; `sample` is the dictionary. Raises Damaged or WrongModel."""
+    """The original in a `.cram` file; `sample` is the dictionary or the codebook. Raises Damaged or WrongModel."""
     cursor = Cursor(blob, "header")
     header = parse_header(cursor)
     groups = parse_table(cursor, header)
@@ -673,7 +696,7 @@ def read(blob, folder=None, sample=None):
         else None
         for group, payload in zip(groups, payloads, strict=True)
     ]
-    model, table = open_model(folder, header, groups) if header.has_model else (None, None)
+    model, table = open_model(folder, header, groups, sample) if header.has_model else (None, None)
     begin = None
     if header.dictionary_hash is not None:
         begin = open_dictionary(sample, folder, header, model, table)
@@ -702,7 +725,7 @@ def escaped(text):
 
 def main(arguments):
     if len(arguments) not in (1, 2, 3):
-        print("usage: reader.py FILE.cram [MODEL_FOLDER [DICTIONARY]] > original", file=sys.stderr)
+        print("usage: reader.py FILE.cram [MODEL_FOLDER [DICTIONARY | CODEBOOK]] > original", file=sys.stderr)
         return 2
     try:
         sample = Path(arguments[2]).read_bytes() if arguments[2:] else None

@@ -213,6 +213,14 @@ class WideSequence(Sequence):
         i = f32(1 / np.sqrt(f64(int((a * a).sum())) / f64(len(y)) * (wide * wide) + f64(self.model.epsilon)))
         return y * w, t * i
 
+    def seen(self, p):
+        """What position p sees."""
+        m = self.entry
+        forgets = p >= m + 64
+        kept = [0, m + 1, m + 2, m + 3] if forgets else range(4)
+        places = [*kept[: self.model.kept], *range(max(0, self.model.block * (p // self.model.block - 2)), p + 1)]
+        return np.unique([place for place in places if place <= p and not (forgets and 1 <= place <= m)])
+
     def attention(self, layer, q, t, past):
         model, p = self.model, self.position
         for i, (key, own) in enumerate(self.heads_of(layer, "k", q, t)):
@@ -221,8 +229,7 @@ class WideSequence(Sequence):
         for i, (value, own) in enumerate(self.heads_of(layer, "v", q, t)):
             past.values[i, p], u = ints(value, A_VALUE)
             past.n[i, p] = u * own
-        first = max(0, model.block * (p // model.block - 2))
-        seen = np.unique([*range(min(model.kept, p + 1)), *range(first, p + 1)])
+        seen = self.seen(p)
         c, z = f32(f64(256 * 1.4426950408889634) / np.sqrt(f64(model.head_width))), []
         for h, (query, own) in enumerate(self.heads_of(layer, "q", q, t)):
             i = h * model.key_heads // model.heads

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import wide
+from codebook_vectors import invalid_with_codebook, valid_with_codebook
 from exact_vectors import ALONE, LEARNING, LINES, SHORT, TEXT, Modeller, flipped
 from llama import fingerprint, read_config, read_tensors, token_table, tokenizer_hash
 from writer import AFTER_START, STANDARD_LANES, Lanes, Model, bad, draw, now_and_then, ok, tokens_of, told
@@ -78,3 +79,5 @@ def all_vectors(folder):
     modeller = WideModeller(folder)
     yield from valid(modeller)
     yield from invalid(modeller)
+    yield from valid_with_codebook(modeller)
+    yield from invalid_with_codebook(modeller)

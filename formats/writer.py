@@ -104,15 +104,16 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Lanes:
-    """The parameters of an exact file: Lane_Tokens, Lane_Limit, Learning and Probe."""
+    """The parameters of an exact file: Lane_Tokens, Lane_Limit, Learning, Probe and Codebook_Hash."""
 
     tokens: int | bytes = 512
     limit: int | bytes = 32
     learning: int = 0
     probe: bytes = b""
+    codebook: bytes = b""
 
     def __bytes__(self):
-        return varint(self.tokens) + varint(self.limit) + bytes([self.learning]) + self.probe
+        return varint(self.tokens) + varint(self.limit) + bytes([self.learning]) + self.probe + self.codebook
 
 
 STANDARD, STANDARD_LANES = Parameters(), Lanes(learning=1)
@@ -307,6 +308,7 @@ class Vector:
     original: bytes | None = None  # or the bytes that it holds
     model: str = "model"  # the folder that it is to be read with
     dictionary: bytes | None = None
+    codebook: bytes | None = None
 
 
 def ok(name, description, file, **fields):
@@ -322,6 +324,8 @@ def describe(vector):
     out = {"file": f"{vector.name}.cram", "description": vector.description, "model": vector.model}
     if vector.dictionary is not None:
         out["dictionary"] = vector.dictionary.hex()
+    if vector.codebook is not None:
+        out["codebook"] = vector.codebook.hex()
     if vector.original is None:
         refusal = "wrong model" if vector.stage == "model" else "damaged"
         return out | {"expect": refusal, "stage": vector.stage}

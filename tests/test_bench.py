@@ -3,6 +3,7 @@ import random
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from models import TINY_MODEL, recital
@@ -12,6 +13,9 @@ from cramzip.app.bench import CRAMZIP, Measurement, config_of, settings_for, tot
 from cramzip.app.rivals import RIVALS
 from cramzip.config import CramConfig
 
+MESSAGE = (
+    b"Dear all,\n\nthe meeting is moved to Thursday at ten. Please bring the figures of last week.\n\nBest wishes\n"
+)
 OURS = {"default": "cramzip", "smallest": "cramzip --smallest", "exact": "cramzip --exact"}
 PPMD = "ppmd -o6"
 CONFIG = CramConfig(vectors=1, effort=1)
@@ -185,6 +189,14 @@ def test_totals_add_up_sizes_times_and_bounds():
     ]
 
 
+def test_totals_add_up_what_vectors_cost_and_saved_as_far_as_it_is_known():
+    def one(file, spent, saved):
+        return Measurement(file, CRAMZIP, 1000, 250, 2.0, 1.0, True, "default", None, spent, saved)
+
+    (total,) = totals([one("a", 8.0, 20.0), one("b", None, None), one("c", 5.0, None)])
+    assert (total.spent, total.saved) == (13.0, 20.0)
+
+
 def test_there_is_no_total_of_what_was_not_measured_everywhere():
     files = [Measurement(file, "gzip -9", 1000, 400, 0.5, 0.25, intact=True) for file in "ab"]
     exact = Measurement("a", OURS["exact"], 1000, 400, 0.5, 0.25, intact=True, setting="exact")
@@ -239,6 +251,18 @@ def test_settings_can_be_chosen(cramzip, folder, options):
     document = json.loads(run(cramzip, folder, {"empty": b""}, "--json", *options).stdout)
     assert [one["setting"] for one in document["measurements"] if one["setting"]] == ["smallest", "exact"]
     assert list(document["settings"]) == ["smallest", "exact"]
+
+
+def test_what_vectors_cost_and_saved_is_shown_where_there_are_any(cramzip, folder):
+    Path("a.txt").write_bytes(MESSAGE)
+    arguments = ("bench", "a.txt", "--settings", "smallest")
+    (measured, *rivals) = json.loads(cramzip(*arguments, "--json").stdout)["measurements"]
+    assert measured["parts"]["codebook"]["spent"] == measured["vector_bits_spent"] < measured["vector_bits_saved"]
+    assert all(one["vector_bits_spent"] is one["vector_bits_saved"] is None for one in rivals)
+    shown = cramzip(*arguments).stdout
+    assert f"{measured['vector_bits_spent']:,.0f}/{measured['vector_bits_saved']:,.0f}" in shown
+    assert "spent/saved: bits" in shown
+    assert "Spent/saved" not in cramzip(*arguments, "--no-codebook").stdout
 
 
 def test_json_is_one_document_with_all_it_takes_to_judge_it(cramzip, folder, texts):

@@ -75,12 +75,17 @@ def sample_of(vector):
     return bytes.fromhex(vector["dictionary"]) if "dictionary" in vector else None
 
 
+def codebook_of(vector):
+    return bytes.fromhex(vector["codebook"]) if "codebook" in vector else None
+
+
 def by_reference(vector):
-    return reader.read(blob_of(vector), folder_of(vector), sample_of(vector))
+    return reader.read(blob_of(vector), folder_of(vector), sample_of(vector) or codebook_of(vector))
 
 
 def by_library(vector):
-    return cramzip.decompress(blob_of(vector), loaded(folder_of(vector)), dictionary=sample_of(vector))
+    samples = {"dictionary": sample_of(vector), "codebook": codebook_of(vector)}
+    return cramzip.decompress(blob_of(vector), loaded(folder_of(vector)), **samples)
 
 
 @cache

@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from .. import codec
+from ..coding.exact_decode import chosen_by
 from ..coding.original import Original
 from ..coding.restore import Runner, Window, restore
 from ..config import CramConfig
 from ..container import reading
 from ..container.description import Description, describe
+from ..lm.exact import ExactLM
 from ..lm.models import LM
 from .rivals import RIVALS, installed
 
@@ -32,8 +34,8 @@ class Measurement:
     """What one codec made of one text: sizes in bytes, times in seconds of one run.
 
     `intact`: decompressing gave the very bytes of the original. For cramzip alone: its `setting`; `entropy_bound`, the
-    size in bits that an ideal arithmetic coder would reach with the same model and the same chunks; `parts` says what
-    the file consists of.
+    size in bits that an ideal arithmetic coder would reach with the same model and the same chunks; the bits `spent` on
+    vectors, and those that these `saved`, as far as that is known; `parts` says what the file consists of.
     """
 
     file: str
@@ -45,6 +47,8 @@ class Measurement:
     intact: bool
     setting: str | None = None
     entropy_bound: float | None = None
+    spent: float | None = None
+    saved: float | None = None
     parts: Description | None = None
 
     @property
@@ -117,12 +121,15 @@ def measure_cramzip(
     """One run of cramzip. The file is decoded once. `c` verifies it so, so this counts as compressing, too."""
     start = time.perf_counter()
     original = Original(data, hashlib.sha256(data).digest(), strip=setting == SMALLEST)
-    blob = codec.unverified(original, lm, config_of(setting, config), progress=progress)
+    blob, gain = codec.written(original, lm, config_of(setting, config), progress=progress)
     written = time.perf_counter()
     opened = reading.read(blob)
     windows: list[Window] = []
     unpacked = b"".join(restore(opened, Runner(lm, config.batch_size, progress=progress or (lambda _: None)), windows))
     end = time.perf_counter()
+    parts = describe(opened)
+    if isinstance(lm, ExactLM):
+        parts = replace(parts, chosen=chosen_by(opened, lm, gain))
     return Measurement(
         file,
         label_of(setting),
@@ -133,7 +140,9 @@ def measure_cramzip(
         unpacked == data,
         setting,
         codec.entropy_bound(opened.header, windows, lm),
-        describe(opened),
+        parts.spent,
+        parts.saved,
+        parts,
     )
 
 
@@ -160,7 +169,6 @@ def totals(measurements: Sequence[Measurement]) -> list[Measurement]:
         same = [measurement for measurement in measurements if measurement.codec == name]
         if {measurement.file for measurement in same} != files:
             continue
-        bounds = [measurement.entropy_bound for measurement in same if measurement.entropy_bound is not None]
         found.append(
             Measurement(
                 TOTAL,
@@ -171,10 +179,18 @@ def totals(measurements: Sequence[Measurement]) -> list[Measurement]:
                 sum(measurement.decompress_seconds for measurement in same),
                 all(measurement.intact for measurement in same),
                 same[0].setting,
-                sum(bounds) if bounds else None,
+                _sum(measurement.entropy_bound for measurement in same),
+                _sum(measurement.spent for measurement in same),
+                _sum(measurement.saved for measurement in same),
             )
         )
     return found
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """Of those that are known; None where none is."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
 
 
 def _timed(function: Callable[[bytes], Result], argument: bytes) -> tuple[Result, float]:

@@ -16,7 +16,7 @@ from .console import Console
 from .details import details
 from .files import STDIN, example_texts, is_compressed
 from .given import destination_of, expansion, workers_of
-from .models import Machine, dictionary_of, going_on, model_finder, model_loader
+from .models import Machine, model_finder, model_loader, samples_of, with_samples
 from .options import (
     batch_option,
     cramming_options,
@@ -30,6 +30,7 @@ from .options import (
     loudness_options,
     machine_options,
     model_option,
+    needed_codebook_option,
     option,
     recursive_option,
     settings_option,
@@ -72,6 +73,8 @@ def _config(given: dict[str, Any]) -> CramConfig:
         raise UsageError("--exact gives a chunk nothing but its vectors: it excludes --context")
     if paper and given["bits"] not in (None, PAPER_BITS):
         raise UsageError(f"--paper has {PAPER_BITS} bits per dimension: it excludes --bits {given['bits']}")
+    if given["codebook"] and (given["no_codebook"] or exact or vectors or given["ranks"] or given.get("dictionary")):
+        raise UsageError("--codebook excludes --no-codebook, --exact, --vectors, --ranks and -D")
     if smallest:
         vectors = 0
     return CramConfig(
@@ -84,7 +87,7 @@ def _config(given: dict[str, Any]) -> CramConfig:
         batch_size=given["batch_size"],
         dtype=given["dtype"],
         ranks=given["ranks"],
-        codebook=given["codebook"],
+        codebook=not given["no_codebook"],
     )
 
 
@@ -131,12 +134,12 @@ def compress(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
     config = _config(given)
     destination, console = destination_of(given, len(files), compresses=True), _console(given)
     records = Records(as_json, destination, files)
-    dictionary = dictionary_of(given["dictionary"])
-    load = going_on(model_loader(given["model"], given["revision"], _machine(given), console), dictionary)
+    samples = samples_of(given["dictionary"], given["codebook"])
+    load = with_samples(model_loader(given["model"], given["revision"], _machine(given), console), samples)
     if destination.stdout and (len(files) > 1 or given["recursive"]):
         raise UsageError("a .cram file holds one original: --stdout takes one file, not several")
     naming = {None: jobs.Naming.ENDING, True: jobs.Naming.WHOLE, False: jobs.Naming.NOTHING}[given["keeps_name"]]
-    strip = given["strip"] or given["smallest"] or dictionary is not None
+    strip = given["strip"] or given["smallest"] or samples.dictionary is not None
     if strip and given["keeps_name"]:
         raise UsageError("--strip, --smallest and -D leave out what is optional: they exclude --name")
 
@@ -162,6 +165,7 @@ def compress(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
 @recursive_option
 @json_option
 @dictionary_option
+@needed_codebook_option
 @model_option
 @download_option
 @batch_option
@@ -179,11 +183,11 @@ def decompress(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
     destination, console = destination_of(given, len(files)), _console(given)
     records = Records(as_json, destination, files)
     find = model_finder(given["model"], _machine(given), console, download=given["download"])
-    dictionary = dictionary_of(given["dictionary"])
+    samples = samples_of(given["dictionary"], given["codebook"])
 
     def work(file: str) -> None:
         records.add(
-            file, jobs.Decompression(find, console, given["batch_size"], workers, dictionary).run(file, destination)
+            file, jobs.Decompression(find, console, given["batch_size"], workers, samples).run(file, destination)
         )
 
     expand = expansion("decompresses", is_compressed, recursive=given["recursive"])
@@ -200,6 +204,7 @@ def decompress(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
 @recursive_option
 @json_option
 @dictionary_option
+@needed_codebook_option
 @model_option
 @download_option
 @batch_option
@@ -212,10 +217,10 @@ def test(files: tuple[str, ...], as_json: bool, **given: Any) -> int:
 
     console, records = _console(given), Records(as_json)
     find = model_finder(given["model"], _machine(given), console, download=given["download"])
-    dictionary = dictionary_of(given["dictionary"])
+    samples = samples_of(given["dictionary"], given["codebook"])
 
     def work(file: str) -> None:
-        records.add(file, jobs.Decompression(find, console, given["batch_size"], workers, dictionary).check(file))
+        records.add(file, jobs.Decompression(find, console, given["batch_size"], workers, samples).check(file))
 
     expand = expansion("tests", is_compressed, recursive=given["recursive"])
     with workers_of(given) as workers:
@@ -268,7 +273,8 @@ def bench(files: tuple[str, ...], as_json: bool, settings: tuple[str, ...], **gi
     from .rivals import hint
 
     config, console = _config(given), _console(given)
-    load = model_loader(given["model"], given["revision"], _machine(given), console)
+    samples = samples_of(None, given["codebook"])
+    load = with_samples(model_loader(given["model"], given["revision"], _machine(given), console), samples)
     texts: list[tuple[str, bytes]] = []
 
     def work(file: str) -> None:
@@ -301,6 +307,7 @@ def capacity(files: tuple[str, ...], **given: Any) -> int:
 
     The experiments of Kuratov et al. 2025 and some more, with passages of novels, random words, and FILEs. Prints
     tables in Markdown. What is measured is kept in the folder: the same command continues where it was interrupted.
+    With --save-codebook it learns, instead, vectors that texts like FILEs may begin with.
     """
     from ..lm.models import as_torch
     from ..lm.packages import torch_needed_by
@@ -310,6 +317,9 @@ def capacity(files: tuple[str, ...], **given: Any) -> int:
     if given["paper"]:
         given |= {name: value for name, value in command.PAPER_GRID.items() if not _is_given(name)}
     console, folder = _console(given), Path(given["output"])
+    if given["save_codebook"]:
+        _learn_codebook(files, given, console)
+        return 0
     only_plot = given["plot"] and not (given["model"] or given["experiments"] or given["save_profile"])
     if not only_plot:
         load = model_loader(given["model"], given["revision"], _machine(given), console)
@@ -323,6 +333,15 @@ def capacity(files: tuple[str, ...], **given: Any) -> int:
         command.measure(lambda: as_torch(load()), request, folder, console, batch_size=given["batch_size"])
     click.echo(command.report(folder, console, plot=given["plot"]), nl=False)
     return 0
+
+
+def _learn_codebook(files: tuple[str, ...], given: dict[str, Any], console: Console) -> None:
+    from .learning import Wanted, learn
+
+    if given["experiments"] or given["save_profile"] or given["plot"] or given["paper"]:
+        raise UsageError("--save-codebook measures nothing: it excludes --experiment, --save-profile, --plot, --paper")
+    wanted = Wanted(files, Path(given["save_codebook"]), given["entries"], given["minutes"])
+    learn(model_loader(given["model"], given["revision"], _machine(given), console), wanted, console)
 
 
 def _is_given(name: str) -> bool:

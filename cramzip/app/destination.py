@@ -55,8 +55,8 @@ def _identity(path: Path) -> tuple[int, int]:
 class Destination:
     """Where results go: `output` if it is given, `stdout`, or beside the input under the name that follows from it.
 
-    Neither `inputs` of the same command nor what was `written` by it are overwritten. `dictionaries` are inputs, too,
-    and never removed. `skip` says why an input is left out, if it is; `-f` takes all of them.
+    Neither `inputs` of the same command nor what was `written` by it are overwritten. Neither is what is `needed`
+    to restore results, which is never removed. `skip` says why an input is left out, if it is; `-f` takes all of them.
     """
 
     output: Path | None = None
@@ -66,16 +66,16 @@ class Destination:
     skip: Callable[[Path], str | None] = lambda _: None
     inputs: FileSet = field(default_factory=FileSet)
     written: FileSet = field(default_factory=FileSet)
-    dictionaries: FileSet = field(default_factory=FileSet)
+    needed: dict[str, FileSet] = field(default_factory=dict)
     leftovers: Leftovers = field(default_factory=Leftovers)
     _named: set[str] = field(default_factory=set)
     _targets: Counter[Path] = field(default_factory=Counter)
     skipped: dict[str, str] = field(default_factory=dict)  # inputs that were left out, and why
 
-    def protect(self, dictionary: Path) -> None:
-        """Take note of a dictionary, without which nothing can be restored."""
-        self.inputs.add(dictionary)
-        self.dictionaries.add(dictionary)
+    def protect(self, path: Path, what: str) -> None:
+        """Take note of a dictionary or a codebook, without which nothing can be restored."""
+        self.inputs.add(path)
+        self.needed.setdefault(what, FileSet()).add(path)
 
     def foresee(self, console: Console, argument: str) -> bool:
         """Take note of an input that is to come. False if it is skipped, or was named before."""
@@ -109,8 +109,9 @@ class Destination:
 
     def check_place(self, argument: str) -> None:
         """Raise UsageError if an input has no place of its own, beside which the result could go, or has to stay."""
-        if self.remove_source and argument != files.STDIN and Path(argument) in self.dictionaries:
-            raise UsageError("it is the dictionary, without which nothing can be restored; --rm does not remove it")
+        for what, paths in self.needed.items():
+            if self.remove_source and argument != files.STDIN and Path(argument) in paths:
+                raise UsageError(f"it is the {what}, without which nothing can be restored; --rm does not remove it")
         if self.output or self.stdout or argument == files.STDIN:
             return
         if descriptor_of(Path(argument)) is not None:

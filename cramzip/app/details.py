@@ -43,7 +43,7 @@ def description_of(file: Opened) -> Description:
 
     found = describe(file)
     model = file.header.model
-    if Kind.CHOSEN not in found.kinds or not isinstance(model, BuiltinModel):
+    if Kind.CHOSEN not in found.kinds or not isinstance(model, BuiltinModel) or file.header.codebook:
         return found
     from ..coding.exact_decode import choices_of
     from ..exact.codebook import beside, read_codebook
@@ -99,6 +99,8 @@ def _choices(described: Description) -> list[tuple[str, str]]:
     dictionary = described.header.dictionary
     if dictionary is not None:
         rows.append(("dictionary", f"{dictionary.hex()}, needed to decompress"))
+    if described.header.codebook is not None:
+        rows.append(("codebook", f"{described.header.codebook.hex()}, needed to decompress"))
     rows.append(("model", model_name(model)))
     if isinstance(model, BuiltinModel):
         return [*rows, ("digest", model.digest.hex())] if model.digest else rows
@@ -151,7 +153,7 @@ def _costs(described: Description) -> list[tuple[str, str]]:
         (part, f"{count(size, 'byte')}, {size / described.file_size:.1%} of the file") for part, size in parts.items()
     ]
     if described.chosen:
-        rows.append(("codebook", _choice(described.chosen)))
+        rows.append(("chosen", _choice(described.chosen)))
     return [*rows, ("vectors bought", _bargain(described))] if described.n_vectors else rows
 
 
@@ -181,6 +183,7 @@ def list_record(file: str, described: Description) -> dict[str, Any]:
         "original_hash": header.original_hash.hex(),
         **description_record(described),
         "dictionary": header.dictionary.hex() if header.dictionary else None,
+        "codebook_hash": header.codebook.hex() if header.codebook else None,
         "model": _model_record(header.model) if header.model else None,
     }
 

@@ -45,8 +45,9 @@ def destination_of(given: dict[str, Any], n_files: int, *, compresses: bool = Fa
         remove_source=not given["keep"],
         skip=skip,
     )
-    if given["dictionary"]:
-        destination.protect(Path(given["dictionary"]))
+    for what in ("dictionary", "codebook"):
+        if given[what]:
+            destination.protect(Path(given[what]), what)
     if destination.output:
         destination.check_kept(destination.output)
     return destination

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import __version__
-from ..coding.exact_decode import choices_of
+from ..coding.exact_decode import chosen_by
 from ..coding.original import Original
 from ..coding.packed import packed_format
-from ..coding.restore import Runner, needs_dictionary, restore, verify
+from ..coding.restore import Runner, needs_dictionary, require_given, restore, verify
 from ..config import CramConfig
 from ..container import reading
 from ..container.description import Chosen, Description, describe
@@ -30,13 +30,14 @@ from ..container.endings import ending_of
 from ..container.opened import Opened
 from ..container.records import name_fault
 from ..errors import DamagedFileError, UsageError, VerificationError, WrongModelError
+from ..lm.exact import ExactLM
 from . import files
 from .console import Console, at_terminal, closing_line, count
 from .destination import Destination, place
 from .estimate import tell_compress, tell_decompress
 from .files import Source, label
 from .journal import Journal
-from .models import FindModel, LoadModel, made_ready
+from .models import NONE, FindModel, LoadModel, Samples, made_ready
 
 if TYPE_CHECKING:
     from ..coding.encode import Writer
@@ -150,8 +151,7 @@ class Compression:
 
 
 def _chosen(file: Opened, lm: LM, saved: float) -> Chosen | None:
-    codebook = getattr(lm, "codebook", None)
-    return choices_of(file, codebook, saved) if codebook else None
+    return chosen_by(file, lm, saved) if isinstance(lm, ExactLM) else None
 
 
 @contextmanager
@@ -188,7 +188,7 @@ class Decompression:
     console: Console
     batch_size: int | None = None
     workers: Workers | None = None
-    dictionary: bytes | None = None
+    samples: Samples = NONE
 
     def run(self, argument: str, destination: Destination) -> Done:
         """Write the original of one `.cram` file; nothing appears unless all of it is right."""
@@ -215,12 +215,14 @@ class Decompression:
 
     def _model(self, file: Opened) -> LM | None:
         header = file.header
-        if header.dictionary is not None and self.dictionary is None:  # before a model is loaded
+        if header.dictionary is not None and self.samples.dictionary is None:  # before a model is loaded
             raise WrongModelError(f"Dictionary_Hash: {needs_dictionary(header.dictionary)}")
+        if header.codebook is not None:
+            require_given(header.codebook, self.samples.codebook_hash)
         model = self.find_model(header.model) if header.model else None
         from ..codec import model_for
 
-        found = model_for(header, model, self.dictionary)
+        found = model_for(header, model, self.samples.dictionary, self.samples.codebook)
         if found is not None:
             made_ready(found, self.console)
         return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from ..errors import InputOutputError, MissingModelError
+from ..errors import InputOutputError, MissingModelError, ModelError
 from ..lm.identity import ModelReference, locate
 from . import files
 from .console import Console, human
@@ -57,25 +57,60 @@ def made_ready(lm: LM, console: Console) -> None:
             lm.model  # noqa: B018
 
 
-def dictionary_of(path: str | None) -> bytes | None:
-    """The dictionary that a user names. Raises UsageError and InputOutputError, which name it."""
+@dataclass(frozen=True)
+class Samples:
+    """What files may need beside a model: a dictionary, and a codebook that is not the model's own."""
+
+    dictionary: bytes | None = None
+    codebook: bytes | None = None
+
+    @property
+    def codebook_hash(self) -> bytes | None:
+        if self.codebook is None:
+            return None
+        from ..exact.codebook import hash_of
+
+        return hash_of(self.codebook)
+
+
+NONE = Samples()
+
+
+def samples_of(dictionary: str | None, codebook: str | None) -> Samples:
+    """The dictionary and the codebook that a user names. Raises UsageError, and errors which name the file."""
+    content = _named(codebook, "codebook")
+    if content is not None:
+        from ..exact.codebook import unpack
+
+        try:
+            unpack(content)
+        except ModelError as error:
+            raise ModelError(f"{codebook}: {error}") from None
+    return Samples(_named(dictionary, "dictionary"), content)
+
+
+def _named(path: str | None, what: str) -> bytes | None:
     if path is None:
         return None
     try:
-        content = files.read_file(path)
+        return files.read_file(path)
     except (OSError, InputOutputError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise InputOutputError(f"the dictionary {path}: {reason}") from None
-    return content
+        raise InputOutputError(f"the {what} {path}: {reason}") from None
 
 
-def going_on(load: LoadModel, dictionary: bytes | None) -> LoadModel:
-    """The same function for a model that goes on from a dictionary, if there is one."""
-    if dictionary is None:
-        return load
-    from ..lm.models import with_dictionary
+def with_samples(load: LoadModel, samples: Samples) -> LoadModel:
+    """The same function for a model that goes on from a dictionary, or has another codebook."""
 
-    return cache(lambda: with_dictionary(load(), dictionary))
+    @cache
+    def load_with() -> LM:
+        from ..lm.models import with_codebook, with_dictionary
+
+        lm = load()
+        lm = lm if samples.codebook is None else with_codebook(lm, samples.codebook)
+        return lm if samples.dictionary is None else with_dictionary(lm, samples.dictionary)
+
+    return load_with
 
 
 def model_finder(where: str | None, machine: Machine, console: Console, *, download: bool) -> FindModel:

@@ -24,7 +24,7 @@ from .values import (
 )
 
 HELP = "--help"
-MODEL_VARIABLE, LEVEL_VARIABLE = "CRAMZIP_MODEL", "CRAMZIP_LEVEL"
+MODEL_VARIABLE, LEVEL_VARIABLE, CODEBOOK_VARIABLE = "CRAMZIP_MODEL", "CRAMZIP_LEVEL", "CRAMZIP_CODEBOOK"
 LEVELS = range(1, 10)
 LEVEL_NAMES = {1: ("-1", "--fast"), 9: ("-9", "--best")}
 GROUPS = (  # of options in the help of a command; what is in none of them comes before
@@ -32,7 +32,20 @@ GROUPS = (  # of options in the help of a command; what is in none of them comes
     ("What a file keeps", ("keeps_name", "strip", "dictionary")),
     (
         "Size against time",
-        ("effort", "smallest", "exact", "paper", "vectors", "codebook", "bits", "context", "seed", "dtype", "ranks"),
+        (
+            "effort",
+            "smallest",
+            "exact",
+            "paper",
+            "vectors",
+            "codebook",
+            "no_codebook",
+            "bits",
+            "context",
+            "seed",
+            "dtype",
+            "ranks",
+        ),
     ),
     ("Model", ("model", "revision", "download")),
     ("Machine", ("batch_size", "device", "most_memory", "jobs", "ray")),
@@ -123,6 +136,16 @@ dictionary_option = option(
     callback=not_empty,
     help="A sample of such texts, for small files; d and t need the same.",
 )
+
+
+def codebook_option(**more: Any) -> Callable[[Decorated], Decorated]:
+    """A file that `capacity --save-codebook` has written."""
+    return option("--codebook", metavar="FILE", type=path_type, callback=not_empty, **more)
+
+
+needed_codebook_option = codebook_option(
+    envvar=CODEBOOK_VARIABLE, help=f"The codebook of files that need one.  [default: {CODEBOOK_VARIABLE}]"
+)
 recursive_option = option("-r", "--recursive", is_flag=True, help="Work on what is in folders, and in theirs.")
 json_option = option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
@@ -164,11 +187,10 @@ cramming_options = options(
         metavar="M",
         help="Vectors per chunk or lane, which seldom pay; 0: none.  [default: 0; 1 with ranks]",
     ),
-    option(
-        "--codebook/--no-codebook",
-        default=True,
-        help="Let lanes begin with vectors that come with the model, where that pays (default), or not.",
+    codebook_option(
+        help="A file of vectors that lanes may begin with; d and t need the same.  [default: the model's own]"
     ),
+    option("--no-codebook", is_flag=True, help="Begin no lane with vectors of a codebook, also where that pays."),
     option(
         "--bits",
         type=click.Choice(list(BITS)),
@@ -269,4 +291,22 @@ laboratory_options = options(
     ),
     option("--plot", is_flag=True, help="Draw figures; without -m and --experiment, of what is in the folder already."),
     option("--save-profile", is_flag=True, help="Let `c -m MODEL` start from what was found."),
+    option(
+        "--save-codebook",
+        metavar="FILE",
+        type=path_type,
+        callback=not_empty,
+        help="Learn from FILEs, and what is in folders, vectors for `c --codebook`; measure nothing.",
+    ),
+    option(
+        "--entries", type=click.IntRange(1, 1024), default=16, show_default=True, metavar="N", help="Of a codebook."
+    ),
+    option(
+        "--minutes",
+        type=click.FloatRange(0, min_open=True),
+        default=30.0,
+        show_default=True,
+        metavar="N",
+        help="To learn a codebook in.",
+    ),
 )

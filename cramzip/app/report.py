@@ -80,7 +80,9 @@ def print_details(file: str, described: Description) -> None:
 
 def print_bench(measurements: Sequence[Measurement], model: LM) -> None:
     """A block of rows for each file; what the columns and the model mean stands under the table."""
-    numbers = ("Bytes", "Ratio", "Bits/byte", "Of bound", "Compress", "Decompress")
+    has_vectors = any(one.spent is not None for one in measurements)
+    vectors = ("Spent/saved",) if has_vectors else ()
+    numbers = ("Bytes", "Ratio", "Bits/byte", "Of bound", *vectors, "Compress", "Decompress")
     table = Table(("Codec", *numbers), frozenset(numbers))
     previous = None
     for one in measurements:
@@ -93,12 +95,23 @@ def print_bench(measurements: Sequence[Measurement], model: LM) -> None:
             f"{one.ratio:.3f}",
             f"{one.bits_per_byte:.3f}",
             "-" if one.bound_share is None else f"{one.bound_share:.1%}",
+            *((_bargain(one),) if has_vectors else ()),
             human(one.original_bytes / one.compress_seconds, "/s"),
             human(one.original_bytes / one.decompress_seconds, "/s"),
         )
     click.echo("\n".join(table.shown()))
     click.echo("of bound: what an ideal arithmetic coder would need with the model alone, as a share of the file")
+    if has_vectors:
+        click.echo(
+            "spent/saved: bits that vectors take, or choosing them; and bits that they took off the text, at least"
+        )
     click.echo(f"model, not counted above: {printable(model.model_id)}, {count(model.weight_bytes, 'byte')}")
+
+
+def _bargain(one: Measurement) -> str:
+    if one.spent is None:
+        return "-"
+    return f"{one.spent:,.0f}/{'?' if one.saved is None else f'{one.saved:,.0f}'}"
 
 
 def bench_record(measurements: Sequence[Measurement], model: LM, configs: Mapping[str, CramConfig]) -> dict[str, Any]:
@@ -137,6 +150,8 @@ def bench_record(measurements: Sequence[Measurement], model: LM, configs: Mappin
                 "exact": one.intact,
                 "entropy_bound_bits": one.entropy_bound,
                 "entropy_bound_share": one.bound_share,
+                "vector_bits_spent": one.spent,
+                "vector_bits_saved": one.saved,
                 "parts": description_record(one.parts) if one.parts else None,
             }
             for one in measurements

@@ -30,7 +30,7 @@ LEAST_TRIED, MOST_TRIED = 6, 20
 KEPT = 3  # entries of a lane that are tried on all tokens that are looked at
 POPULAR = 2  # entries of other lanes that are tried, too
 SWEEPS = 2  # over all lanes, after each of which they know better what others choose
-TOKENS_AT_ONCE = 512
+NUMBERS_AT_ONCE = 2**23  # logits that are computed together; but of a few tokens, always
 
 Rows = npt.NDArray[np.int64]
 
@@ -130,7 +130,7 @@ class _Search:
         return found
 
     def _shared(self, work: Callable[[slice], Any], n_rows: int, n: int) -> list[Any]:
-        step = max(1, TOKENS_AT_ONCE // n)
+        step = max(1, NUMBERS_AT_ONCE // self._model.shape.vocabulary // n)
         parts = [slice(*borders) for borders in pairwise([*range(0, n_rows, step), n_rows])]
         with side_by_side(max(1, min(self._threads, len(parts)))) as run:
             return list(run(work, parts))

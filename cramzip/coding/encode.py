@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from ..config import CramConfig
 from ..container import writing
-from ..container.records import STANDARD_LANES, Entry, Group, Header, OutsideModel
+from ..container.records import STANDARD_LANES, Entry, Group, Header, Kind, OutsideModel
 from ..container.stored import stored_content, stored_group, stored_groups, stored_sizes
 from ..container.wire import Bytes
 from ..errors import UsageError
@@ -41,6 +41,7 @@ def method_of(lm: LM, config: CramConfig) -> Method:
 
     A model that was not made for exact arithmetic has ranks where a context or a noise is asked for.
     """
+    from ..lm.codebook import excluded
     from ..lm.exact import ExactLM
     from ..lm.models import as_torch
 
@@ -50,6 +51,8 @@ def method_of(lm: LM, config: CramConfig) -> Method:
         return Laned(lm, config)
     if isinstance(lm, ExactLM) and lm.dictionary:
         raise UsageError("dictionary: ranks have none")
+    if isinstance(lm, ExactLM) and lm.given:
+        raise excluded("ranks")
     frozen = as_torch(lm)
     from .ranked import Ranked
 
@@ -133,6 +136,8 @@ class Writer:
         has_vectors = any(entry.kind.has_vectors for entry in entries)
         shown_gain = -1.0 if original.strip else max(0.0, gain)
         described = self.method.described(header, shown_gain if has_vectors else None)
+        if all(entry.kind is not Kind.CHOSEN for entry in entries):
+            described = replace(described, codebook=None)
         if original.strip and isinstance(described.model, OutsideModel):
             return replace(described, model=described.model.brief)
         return _briefly(described, entries)

@@ -18,6 +18,7 @@ from ..exact import lanes
 from ..exact.arithmetic import Floats
 from ..exact.codebook import Codebook, decode_choices
 from ..exact.learner import Learner
+from ..exact.probabilities import TOTAL_BITS, total_bits
 from ..exact.run import Options
 from ..exact.tokencoder import TokenDecoder
 from ..exact.vectors import dequantised
@@ -43,7 +44,7 @@ def decode_group(
     options = Options(
         vectors=embeddings(mem) if mem else None,
         after_start=header.vectors is not None and header.vectors.after_start,
-        codebook=lm.codebook if entry.kind is Kind.CHOSEN else None,
+        codebook=codebook_of(lm, header) if entry.kind is Kind.CHOSEN else None,
         threads=max(1, min(lm.threads, n_lanes // WORTH_A_THREAD)),
         progress=_differences(progress),
     )
@@ -77,18 +78,35 @@ def _guess(lm: ExactLM, group: Group, original: Bytes) -> list[int] | None:
     return ids if ids is not None and len(ids) == group.entry.n_tokens else None
 
 
-def choices_of(file: Opened, codebook: Codebook, saved: float | None = None) -> Chosen | None:
-    """What the lanes of a file have chosen; None where none has. Raises DamagedFileError."""
+def codebook_of(lm: ExactLM, header: Header) -> Codebook | None:
+    """What lanes of a file choose from: the codebook that it names, or else the model's own."""
+    if header.codebook is None:
+        return lm.codebook
+    return lm.given.codebook if lm.given else None
+
+
+def choices_of(file: Opened, codebook: Codebook, saved: float | None = None, n_bits: int = TOTAL_BITS) -> Chosen | None:
+    """What the lanes of a file have chosen; None where none has. Raises DamagedFileError.
+
+    `n_bits`: what the counts of the model add up to, as a power of 2.
+    """
     header, found, spent = file.header, [], 0.0
     for group in file:
         if group.entry.kind is Kind.CHOSEN:
             assert header.lanes is not None
             coded = opened.corrections(group, header)
             assert coded is not None
-            entries = decode_choices(TokenDecoder(bytes(coded)), header.lanes.count(group.entry.n_tokens), codebook)
+            decoder = TokenDecoder(bytes(coded), n_bits)
+            entries = decode_choices(decoder, header.lanes.count(group.entry.n_tokens), codebook)
             spent += spent_on(codebook, entries)
             found += entries
     return Chosen(len(found), len(set(found)), spent, saved) if found else None
+
+
+def chosen_by(file: Opened, lm: ExactLM, saved: float | None = None) -> Chosen | None:
+    """The same for a file of this model."""
+    codebook = codebook_of(lm, file.header)
+    return choices_of(file, codebook, saved, total_bits(lm.vocabulary_size)) if codebook else None
 
 
 def learner_of(lm: ExactLM, n_lanes: int, *, has_dictionary: bool) -> Learner:

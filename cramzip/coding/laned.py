@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import CramConfig
 from ..container import opened, vectors, writing
-from ..container.layout import DICTIONARY_TOKENS, MAX_POSITIONS, MOST_CHOSEN, MOST_LEARNING, PROBE_SIZE
+from ..container.layout import (
+    CODEBOOK_HASH_SIZE,
+    DICTIONARY_TOKENS,
+    MAX_POSITIONS,
+    MOST_CHOSEN,
+    MOST_LEARNING,
+    PROBE_SIZE,
+)
 from ..container.records import (
     MOST_DICTIONARY_HASH,
     STANDARD_LANES,
@@ -35,6 +42,7 @@ from ..exact.lanes import costs, encode_lanes, faults
 from ..exact.learner import Learner
 from ..exact.run import Options, lane_lengths
 from ..exact.weights import BLOCK
+from ..lm.codebook import excluded
 from ..lm.exact import ExactLM
 from ..lm.identity import reference
 from .choosing import Choice, beginnings, choose
@@ -56,6 +64,7 @@ CRAMMING_SHARE = 0.9  # of the work on a group with vectors, as progress counts 
 NOISE_EXPONENT = 5  # floats differ from exact logits by about so little, 2^-5; what is crammed keeps clear of it
 TRIED_WHOLE = 2048  # tokens of a group that is coded with entries of the codebook, and without, to see what is smaller
 TRIED_TOKENS = 64  # of each lane of others: as long as an entry is seen
+WRITTEN_OUT = 4  # bytes of standard parameters, which a file that names a codebook does not leave out
 MAX_RECITED = 1000  # tokens of a chunk that is recited
 
 
@@ -71,6 +80,8 @@ class Laned(Method):
             raise UsageError(f"context: {lm.model_id} reads in lanes; what a token sees cannot be chosen")
         if lm.dictionary and self.n_vectors:
             raise UsageError("a dictionary is for text without vectors")
+        if lm.given and (self.n_vectors or lm.dictionary):
+            raise excluded("vectors and a dictionary")
         self.config, self.expected = replace(config, vectors=self.n_vectors, context=None), 0.0
         self.lanes = _lanes(self.config, is_wide=lm.is_wide)
         if self._has_dictionary:
@@ -183,7 +194,7 @@ class Laned(Method):
         tried = ids if len(ids) <= TRIED_WHOLE else beginnings(ids, n_lanes, TRIED_TOKENS)
         without, with_choice = (coded(tried, replace(like, progress=None)) for like in (options, begun))
         saved = 8 * (len(without) - len(with_choice))
-        found = choice._replace(saved=saved + choice.spent) if saved > 0 else None
+        found = choice._replace(saved=saved + choice.spent) if saved > self._naming_bits else None
         if len(tried) == len(ids):
             return (with_choice if found else without), found
         return coded(ids, begun if found else options), found
@@ -191,7 +202,16 @@ class Laned(Method):
     @property
     def _codebook(self) -> Codebook | None:
         is_wanted = self.config.codebook and not self.n_vectors and not self._has_dictionary
-        return self.lm.codebook if is_wanted else None
+        if not is_wanted:
+            return None
+        return self.lm.given.codebook if self.lm.given else self.lm.codebook
+
+    @property
+    def _naming_bits(self) -> int:
+        """What the header needs more, at most, where a group has chosen."""
+        if self.lm.given is None:
+            return 0
+        return 8 * (CODEBOOK_HASH_SIZE + (0 if self.lm.is_wide else WRITTEN_OUT))
 
     def _learner(self, n_lanes: int) -> Learner | None:
         return learner_of(self.lm, n_lanes, has_dictionary=self._has_dictionary) if self.lanes.learning else None
@@ -245,7 +265,10 @@ class Laned(Method):
     def described(self, header: Header, gain: float | None) -> Header:
         block = None if gain is None else self.goal.described(gain)
         probe = self.lm.probe[:PROBE_SIZE] if self.lm.probe else None
-        header = replace(header, model=reference(self.lm), vectors=block, lanes=self.lanes, probe=probe)
+        codebook = self.lm.given.hash[:CODEBOOK_HASH_SIZE] if self.lm.given else None
+        header = replace(
+            header, model=reference(self.lm), vectors=block, lanes=self.lanes, probe=probe, codebook=codebook
+        )
         if self.lm.dictionary is None:
             return header
         size = min(len(header.original_hash), MOST_DICTIONARY_HASH)
@@ -257,6 +280,8 @@ class Laned(Method):
         found: dict[str, Any] = {"lanes": asdict(self.lanes), "packages": versions("tokenizers", "zstandard")}
         if self.lm.dictionary:
             found["dictionary"] = self.lm.dictionary.hash.hex()
+        if self.lm.given:
+            found["codebook"] = self.lm.given.hash.hex()
         if not self.n_vectors:
             return found
         import torch

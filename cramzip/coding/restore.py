@@ -180,8 +180,20 @@ def _require_probe(lm: ExactLM, needed: bytes | None) -> None:
 
 
 def _require_codebook(file: Opened, lm: ExactLM) -> None:
-    if any(entry.kind is Kind.CHOSEN for entry in file.entries) and lm.codebook is None:
+    needed = file.header.codebook
+    if needed is not None:
+        require_given(needed, lm.given.hash if lm.given else None)
+    elif any(entry.kind is Kind.CHOSEN for entry in file.entries) and lm.codebook is None:
         raise WrongModelError(f"Kind: lanes begin with vectors of a codebook, and {lm.model_id} has none")
+
+
+def require_given(needed: bytes, found: bytes | None) -> None:
+    """Raise WrongModelError unless `found`, the hash of a codebook, is that which a file needs."""
+    told = f"Codebook_Hash: the file needs the codebook {needed.hex()}"
+    if found is None:
+        raise WrongModelError(f"{told}; say with --codebook which file that is")
+    if found[: len(needed)] != needed:
+        raise WrongModelError(f"{told}; the one that is given has {found[: len(needed)].hex()}")
 
 
 def needs_dictionary(needed: bytes) -> str:

@@ -109,6 +109,16 @@ class Description:
         return 8 * self.vector_bytes
 
     @property
+    def spent(self) -> float | None:
+        """Bits that vectors take, or that saying which ones of a codebook does; None where there are none."""
+        return self.chosen.spent if self.chosen else self.vector_bits if self.n_vectors else None
+
+    @property
+    def saved(self) -> float | None:
+        """Bits that these took off the text; None where that is not known."""
+        return self.chosen.saved if self.chosen else self.vector_gain
+
+    @property
     def vector_gain(self) -> int | None:
         """Bits that vectors took off the corrections; None where that is not known."""
         return self.header.vectors.gain if self.header.vectors else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NoReturn
 
 from ..errors import DamagedFileError
@@ -18,8 +19,10 @@ from .endings import read_ending
 from .layout import (
     BUILTIN,
     CHECK_SIZE,
+    CODEBOOK_HASH_SIZE,
     ENDING_SHIFT,
     GENOMICS_MAGIC,
+    HAS_CODEBOOK,
     HAS_MODEL,
     HAS_NAME,
     HAS_VECTORS,
@@ -187,13 +190,13 @@ def _parse_header(cursor: Cursor) -> tuple[Header, int]:
     elif has_model:
         model = _outside_model(cursor)
     dictionary = cursor.take(min(len(original_hash), MOST_DICTIONARY_HASH)) if has_dictionary else None
-    parameters, lanes, probe = STANDARD, STANDARD_LANES if flags & IS_EXACT else None, None
+    parameters, lanes, probe, codebook = STANDARD, STANDARD_LANES if flags & IS_EXACT else None, None, None
     if has_model and not flags & IS_STANDARD:
         if lanes:
-            lanes, probe = _lanes(cursor, is_builtin=bool(flags & BUILTIN))
+            lanes, probe, codebook = _lanes(cursor, is_builtin=bool(flags & BUILTIN))
         else:
             parameters = Parameters(cursor.u8(), cursor.varint(), cursor.varint(), cursor.varint())
-        if probe is None and (lanes or parameters) in (STANDARD_LANES, STANDARD):
+        if not (probe or codebook) and (lanes or parameters) in (STANDARD_LANES, STANDARD):
             cursor.fail("Flags: bit 3 is not set, but the parameters are the standard ones")
     block = None
     if flags & HAS_VECTORS:
@@ -203,7 +206,7 @@ def _parse_header(cursor: Cursor) -> tuple[Header, int]:
         except ValueError:
             cursor.fail(f"Vector_Coding: {code} is reserved")
     header = Header(original_size, original_hash, name, model, parameters, block, lanes, ending, dictionary, probe)
-    return header, cursor.varint()
+    return replace(header, codebook=codebook), cursor.varint()
 
 
 def _outside_model(cursor: Cursor) -> OutsideModel:
@@ -212,20 +215,21 @@ def _outside_model(cursor: Cursor) -> OutsideModel:
     return OutsideModel("", "", cursor.take(DIGEST_SIZE), cursor.take(DIGEST_SIZE))
 
 
-def _lanes(cursor: Cursor, *, is_builtin: bool) -> tuple[Lanes, bytes | None]:
-    """The lanes, and Probe if there is one."""
+def _lanes(cursor: Cursor, *, is_builtin: bool) -> tuple[Lanes, bytes | None, bytes | None]:
+    """The lanes, Probe and Codebook_Hash, as far as these are there."""
     tokens, most, value = cursor.varint(), cursor.varint(), cursor.u8()
     is_wide = bool(value & IS_WIDE) and not is_builtin
-    learning = value & ~IS_WIDE if is_wide else value
+    learning = value & ~(HAS_CODEBOOK | IS_WIDE if is_wide else HAS_CODEBOOK)
     if learning > MOST_LEARNING:
         cursor.fail(f"Learning: {value} is reserved")
-    return Lanes(tokens, most, learning), cursor.take(PROBE_SIZE) if is_wide else None
+    probe = cursor.take(PROBE_SIZE) if is_wide else None
+    return Lanes(tokens, most, learning), probe, cursor.take(CODEBOOK_HASH_SIZE) if value & HAS_CODEBOOK else None
 
 
 def _check_header(header: Header) -> None:
     parameters, block = header.parameters, header.vectors
-    if header.dictionary is not None and header.lanes and header.lanes.learning != 1:
-        _damaged("header", f"Learning: {header.lanes.learning} in a file with a dictionary")
+    if header.dictionary is not None and header.lanes and (header.lanes.learning != 1 or header.codebook):
+        _damaged("header", f"Learning: {header.lanes.learning}, or a codebook, in a file with a dictionary")
     limits = [
         ("Noise_Exponent", parameters.noise_exponent, *NOISE_EXPONENTS),
         ("Chunk_Tokens", parameters.chunk_tokens, 1, MAX_TOKENS),
@@ -254,6 +258,8 @@ def _check_entries(entries: Sequence[Entry], header: Header) -> None:
         _damaged("table", "the model block is there without groups that need it, or missing with them")
     if any(entry.kind.has_vectors for entry in entries) != (header.vectors is not None):
         _damaged("table", "the vector block is there without vectors, or missing with them")
+    if header.codebook and all(entry.kind is not Kind.CHOSEN for entry in entries):
+        _damaged("table", "Codebook_Hash is there without groups that need it")
     for entry in entries:
         if not entry.kind.is_allowed(exact=header.is_exact):
             _damaged("table", f"Kind: {entry.kind} is not for a file {'with' if header.is_exact else 'without'} lanes")

@@ -198,6 +198,7 @@ class Header:
     Of the name of the original it has all, or the `ending`, such as `txt`, or nothing.
     `dictionary` is the hash of the dictionary that the lanes go on from, or the first bytes of it. `probe` is, in exact
     files of models that were not made for exact arithmetic, the first bytes of a hash of what the model computes.
+    `codebook` is the first bytes of the hash of the codebook, if lanes begin with one that is not the model's own.
     """
 
     original_size: int
@@ -210,6 +211,7 @@ class Header:
     ending: str | None = None
     dictionary: bytes | None = None
     probe: bytes | None = None
+    codebook: bytes | None = None
 
     def has_check(self, n_groups: int) -> bool:
         """Whether there is a Check after the table; where there is none, Original_Hash takes its place."""

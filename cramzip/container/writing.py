@@ -13,6 +13,7 @@ from .layout import (
     BUILTIN,
     CHECK_SIZE,
     ENDING_SHIFT,
+    HAS_CODEBOOK,
     HAS_MODEL,
     HAS_NAME,
     HAS_VECTORS,
@@ -70,7 +71,7 @@ def pack_entry(entry: Entry, *, alone: bool = False) -> bytes:
 def pack_header(header: Header, n_groups: int) -> bytes:
     """The header (sections 3 and 4), up to the table."""
     model, parameters, vectors, lanes = header.model, header.parameters, header.vectors, header.lanes
-    is_standard = lanes == STANDARD_LANES and header.probe is None if lanes else parameters == STANDARD
+    is_standard = lanes == STANDARD_LANES and not (header.probe or header.codebook) if lanes else parameters == STANDARD
     flags = HASH_SIZES.index(len(header.original_hash)) << HASH_SHIFT
     flags |= (HAS_NAME if header.name is not None else 0) | (HAS_VECTORS if vectors else 0)
     flags |= HAS_MODEL if model and header.dictionary is None else 0
@@ -86,8 +87,9 @@ def pack_header(header: Header, n_groups: int) -> bytes:
         out += model.fingerprint + model.tokenizer_hash
     out += header.dictionary or b""
     if lanes and not is_standard:
-        learning = lanes.learning if header.probe is None else lanes.learning | IS_WIDE
-        out += pack_varint(lanes.tokens) + pack_varint(lanes.most) + bytes([learning]) + (header.probe or b"")
+        learning = lanes.learning | (IS_WIDE if header.probe else 0) | (HAS_CODEBOOK if header.codebook else 0)
+        out += pack_varint(lanes.tokens) + pack_varint(lanes.most) + bytes([learning])
+        out += (header.probe or b"") + (header.codebook or b"")
     elif model and not is_standard:
         out += bytes([parameters.noise_exponent])
         out += pack_varint(parameters.chunk_tokens) + pack_varint(parameters.context_tokens)

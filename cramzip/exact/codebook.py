@@ -1,13 +1,14 @@
 """A codebook of `[mem]`: vectors that lanes may have after the start token, and how the choice is coded.
 
-It stands beside the weights of a model. A choice costs what the codebook's priors say, and less for what the lanes
-before have chosen. Section 15 of formats/exact.md.
+It stands beside the weights of a model, or in a file of its own. A choice costs what the codebook's priors say, and
+less for what the lanes before have chosen. Section 15 of formats/exact.md.
 """
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -19,11 +20,15 @@ import numpy.typing as npt
 from ..errors import ModelError
 from . import CODEBOOK_NAME
 from .arithmetic import Floats, levels, to_integers
+from .cache import LAST_SEEN
 from .probabilities import TOTAL, TOTAL_BITS
 from .tokencoder import TokenDecoder, TokenEncoder
-from .weights import MOST_SCALE, Matrix, Tensors, parse, serialise
+from .weights import BLOCKS_SEEN, MOST_SCALE, Matrix, Shape, Tensors, parse, serialise
 
 MOST_ENTRIES, MOST_EACH = 1024, 16  # entries, and vectors of each (the `MOST_CHOSEN` of a file)
+MOST_BYTES = 2**26  # of a file
+DOMAIN = b"cramzip-codebook-1"
+MODEL_NOTE = "model"  # the note with the fingerprint of the model that a codebook was learned for
 PRIOR_TOTAL = 2**16  # what the priors of all entries add up to
 EARLIER = 2**17  # what an entry has more for each lane before that has chosen it
 STATE_STEPS = 64.0  # a state is rounded to multiples of 1 / 64 before states are added up
@@ -117,10 +122,35 @@ def decode_choices(decoder: TokenDecoder, n_lanes: int, codebook: Codebook) -> l
 def read_codebook(path: Path, width: int | None = None) -> Codebook:
     """The codebook in a file, for a model of this width, or of any. Raises ModelError."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
-    return assemble(parse(data)[0], width)
+    return unpack(data, width)
+
+
+def unpack(data: bytes, width: int | None = None, fingerprint: bytes | None = None) -> Codebook:
+    """The inverse of `pack`, for a model of this width and fingerprint, or of any. Raises ModelError."""
+    if len(data) > MOST_BYTES:
+        raise ModelError(f"codebook: a file of more than {MOST_BYTES:,} bytes")
+    tensors, notes = parse(data)
+    learned_for = notes.get(MODEL_NOTE) if isinstance(notes, dict) else None
+    if fingerprint is not None and learned_for not in (None, fingerprint.hex()):
+        raise ModelError(f"codebook: it was learned for the model {learned_for!s:.64}; this one is {fingerprint.hex()}")
+    return assemble(tensors, width)
+
+
+def hash_of(data: bytes) -> bytes:
+    """What identifies a file: Codebook_Hash, all of it."""
+    return hashlib.sha256(DOMAIN + data).digest()
+
+
+def require_room(codebook: Codebook, shape: Shape) -> None:
+    """Raise ModelError for a model that would forget its first block while it still sees an entry."""
+    if (n_seen := BLOCKS_SEEN * shape.block) < codebook.n_each + LAST_SEEN:
+        raise ModelError(
+            f"codebook: {codebook.n_each} vectors are seen for {LAST_SEEN} tokens; the model sees {n_seen} positions"
+        )
 
 
 def beside(folder: Path) -> Path | None:
@@ -163,8 +193,8 @@ def assemble(tensors: Tensors, width: int | None = None) -> Codebook:
     return Codebook(integers, scales, whole, selector, bias)
 
 
-def pack(codebook: Codebook) -> bytes:
-    """The file of a codebook; the inverse of `parse` and `assemble`."""
+def pack(codebook: Codebook, notes: Mapping[str, str] | None = None) -> bytes:
+    """The file of a codebook, with notes about it."""
     return serialise(
         {
             "mem.weight": codebook.integers,
@@ -174,7 +204,7 @@ def pack(codebook: Codebook) -> bytes:
             "selector.scale": codebook.selector.scales,
             "selector.bias": codebook.bias,
         },
-        {},
+        notes or {},
     )
 
 

@@ -210,7 +210,7 @@ def parse(data: bytes) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
                 raise ModelError(f"weights: {name} does not begin where the tensor before it ends, or is cut off")
             tensors[name] = np.frombuffer(body[begin:stop], dtype).reshape([int(n) for n in entry["shape"]])
             end = stop
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise ModelError(f"weights: the header is damaged ({error!r})") from error
     if end != len(body):
         raise ModelError(f"weights: {len(body) - end} bytes left over")

@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..exact.codebook import PRIOR_TOTAL, Codebook
 from ..exact.weights import Matrix, quantise
@@ -22,6 +24,8 @@ from ..lm.devices import has_fast_bfloat16
 from ..lm.frozen import FrozenLM, token_costs
 
 BATCH = 64  # texts in a step
+MOST_LOGITS = 2**28  # of a batch, or there are fewer texts in it
+LEAST_BATCH = 8
 RATE, FINAL_RATE = 0.08, 0.05  # of the optimiser, in units of the embedding scale; the share that is left in the end
 BETAS = (0.9, 0.95)
 PARENTS = 16  # clusters that the entries are first learned for, in a new codebook
@@ -31,6 +35,7 @@ ROUNDS, LATER_ROUNDS = 4, 2  # times that texts change over, in a new codebook a
 CHANGING_SHARE = 0.25  # of a round
 LEAST_TEXTS = 4  # of an entry, or it takes over half of the largest one
 SELECTOR_STEPS, SELECTOR_RATE, SELECTOR_DECAY = 200, 0.02, 1e-3
+TRIED_AT_LAST = 12  # entries that are tried for a text that is held out
 SMOOTHING = 0.3  # texts more that each entry has in the priors
 
 Tell = Callable[[str], None]
@@ -51,6 +56,7 @@ class Learning:
         """`shape`: entries, and vectors of each."""
         self.lm, self.windows, self.n_entries, self.n_each = lm, windows, *shape
         self._generator = torch.Generator().manual_seed(seed)
+        self._batch = max(LEAST_BATCH, min(BATCH, MOST_LOGITS // (windows.tokens.shape[1] * lm.vocabulary_size)))
         start = lm.embed(torch.tensor([lm.start], device=lm.device)).detach().float().cpu()
         self.vectors = start.expand(self.n_entries, self.n_each, lm.width).clone()
         self.vectors += torch.randn(self.n_each, lm.width, generator=self._generator) * (0.3 * lm.embedding_scale)
@@ -68,13 +74,7 @@ class Learning:
         """Learn for about so long, from an earlier codebook or from nothing. Gives what there is after each round."""
         begin = time.monotonic()
         if earlier is None:
-            self.labels = clusters(self.states, min(PARENTS, self.n_entries), self._generator)
-            self._train(begin, seconds * PARENT_SHARE, (1.0, 0.5))
-            parents, self.labels = self.labels, clusters(self.states, self.n_entries, self._generator)
-            members = [parents[self.labels == entry] for entry in range(self.n_entries)]
-            self.vectors = self.vectors[[int(own.mode().values) if len(own) else 0 for own in members]]
-            self._fill_empty()
-            self._forget()
+            self._begin_anew(begin, seconds)
         else:
             self.vectors = torch.from_numpy(earlier.vectors(range(earlier.n_entries))).clone()
             guesses = torch.from_numpy(earlier.guessed(self.states.numpy()))
@@ -91,6 +91,17 @@ class Learning:
             tell(f"round {number + 1}: {moved:.0%} of the texts changed over, {self._saved:.2f} bits saved on a text")
             yield self.codebook()
 
+    def _begin_anew(self, begin: float, seconds: float) -> None:
+        """Let texts belong to the cluster of their states; where there are many, entries begin as those of a few."""
+        if self.n_entries > PARENTS:
+            self.labels = clusters(self.states, PARENTS, self._generator)
+            self._train(begin, seconds * PARENT_SHARE, (1.0, 0.5))
+        parents, self.labels = self.labels, clusters(self.states, self.n_entries, self._generator)
+        members = [parents[self.labels == entry] for entry in range(self.n_entries)]
+        self.vectors = self.vectors[[int(own.mode().values) if len(own) else 0 for own in members]]
+        self._fill_empty()
+        self._forget()
+
     def _train(self, begin: float, until: float, rates: tuple[float, float]) -> None:
         """Steps until so many seconds after `begin`, at a rate that goes from the first to the second."""
         first = time.monotonic() - begin
@@ -99,9 +110,9 @@ class Learning:
             self._step(self._drawn(), RATE * self.lm.embedding_scale * (rates[0] + (rates[1] - rates[0]) * share))
 
     def _drawn(self) -> torch.Tensor:
-        if len(self._waiting) < BATCH:
+        if len(self._waiting) < self._batch:
             self._waiting += torch.randperm(len(self.labels), generator=self._generator).tolist()
-        drawn, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+        drawn, self._waiting = self._waiting[: self._batch], self._waiting[self._batch :]
         return torch.tensor(drawn)
 
     def _step(self, texts: torch.Tensor, rate: float) -> None:
@@ -148,6 +159,20 @@ class Learning:
             self._mean[entry], self._square[entry], self._steps[entry] = 0.0, 0.0, 0
             counts = torch.bincount(self.labels, minlength=self.n_entries)
 
+    @torch.no_grad()
+    def trial(self, codebook: Codebook, held_out: Windows) -> tuple[torch.Tensor, torch.Tensor]:
+        """Bits (N,) that the best likely entry saves on other texts, and that saying so takes; none where none pays."""
+        without, states = self.begun(held_out.tokens)
+        guesses = torch.from_numpy(codebook.guessed(states.numpy()))
+        likely = guesses.topk(min(TRIED_AT_LAST, codebook.n_entries)).indices
+        vectors = torch.from_numpy(codebook.vectors(range(codebook.n_entries)))
+        rates = -torch.from_numpy(codebook.priors / codebook.priors.sum(1, keepdims=True)).log2()
+        spent = rates[torch.where(held_out.begins, 0, 1)].gather(1, likely)
+        saved = without[:, None] - self.bits(held_out.tokens, likely, vectors)
+        best = (saved - spent).argmax(1, keepdim=True)
+        saved, spent = saved.gather(1, best)[:, 0], spent.gather(1, best)[:, 0]
+        return torch.where(saved > spent, saved, 0.0), torch.where(saved > spent, spent, 0.0)
+
     def codebook(self) -> Codebook:
         """What was learned, as integers."""
         matrix = quantise(self.vectors.reshape(-1, self.lm.width).numpy())
@@ -173,7 +198,7 @@ class Learning:
     def begun(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Bits (N,) of rows of tokens (N, T) after the start token, and means (N, D) of what the head would take."""
         lm, bits, states = self.lm, [], []
-        for rows in torch.split(tokens, BATCH):
+        for rows in torch.split(tokens, self._batch):
             ids = torch.cat([torch.full((len(rows), 1), lm.start), rows], dim=1).to(lm.device)
             with self._precision():
                 hidden = lm.hidden(lm.embed(ids), ids.shape[1])
@@ -190,7 +215,9 @@ class Learning:
             torch.cat(
                 [
                     self._costs(vectors[own], rows).sum(1).cpu()
-                    for rows, own in zip(torch.split(tokens, BATCH), torch.split(column, BATCH), strict=True)
+                    for rows, own in zip(
+                        torch.split(tokens, self._batch), torch.split(column, self._batch), strict=True
+                    )
                 ]
             )
             for column in entries.T
@@ -203,11 +230,21 @@ class Learning:
         start = lm.embed(torch.full((len(tokens), 1), lm.start, device=lm.device))
         inputs = torch.cat([start, vectors.to(lm.device), lm.embed(tokens[:, :-1])], dim=1)
         with self._precision():
-            return token_costs(lm.logits(inputs, tokens.shape[1]).float(), tokens)
+            logits = lm.logits(inputs, tokens.shape[1])
+            logits = (
+                logits if torch.is_grad_enabled() else logits.float()
+            )  # gradients need no float32, and half the time
+            return token_costs(logits, tokens).float()
 
-    def _precision(self) -> torch.autocast:
+    @contextmanager
+    def _precision(self) -> Iterator[None]:
+        """bfloat16 where that is fast. On a CPU attention is plain products: their gradients are found sooner."""
         device = self.lm.device
-        return torch.autocast(device, torch.bfloat16, enabled=has_fast_bfloat16(device))
+        with (
+            torch.autocast(device, torch.bfloat16, enabled=has_fast_bfloat16(device)),
+            sdpa_kernel([SDPBackend.MATH]) if device == "cpu" else nullcontext(),
+        ):
+            yield
 
 
 def fitted(states: torch.Tensor, labels: torch.Tensor, n_entries: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -16,6 +16,7 @@ from ..exact.codebook import Codebook
 from ..exact.probe import load, model_hash
 from ..exact.rotations import MAX_POSITIONS
 from ..exact.weights import read_model
+from .codebook import GivenCodebook
 from .dictionary import Dictionary
 from .integers import integers_of
 from .packages import torch_needed_by
@@ -37,10 +38,12 @@ class ExactLM:
 
     `width` D is the width of an input embedding, `vocabulary_size` V the number of logits, `context` the most positions
     of a lane, `start` the token that stands before a text. `threads` is how many may work at a time. `dictionary` is
-    what texts go on from, None for nothing. `is_wide`: it was not made for exact arithmetic.
+    what texts go on from, None for nothing. `given`: a codebook in place of the model's own. `is_wide`: it was not made
+    for exact arithmetic.
     """
 
     dictionary: Dictionary | None = None
+    given: GivenCodebook | None = None
 
     def __init__(
         self,
@@ -59,7 +62,7 @@ class ExactLM:
         self._wanted_device = device
         self._floats = None if source.is_exact else floats or floats_of(source)
         self.is_wide = self._floats is not None
-        shape = self._floats.shape if self._floats else self.model.shape
+        self.shape = shape = self._floats.shape if self._floats else self.model.shape
         self.n_parameters = layouts.n_parameters(shape) if self._floats else self.model.weights.n_parameters
         self.vocabulary_size, self.width, self.start = shape.vocabulary, shape.width, shape.start
         self.n_layers, self.context = shape.n_layers, MAX_POSITIONS
@@ -78,6 +81,12 @@ class ExactLM:
             known[content] = new
         other = copy.copy(self)
         other.dictionary = known[content]
+        return other
+
+    def with_codebook(self, content: bytes) -> ExactLM:
+        """The same model with the codebook in a file. Raises ModelError for what can be none of this model."""
+        other = copy.copy(self)
+        other.given = GivenCodebook.of(content, self.shape, self.fingerprint)
         return other
 
     @property

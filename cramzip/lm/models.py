@@ -36,6 +36,15 @@ def with_dictionary(lm: LM, content: bytes) -> ExactLM:
     return lm.with_dictionary(content)
 
 
+def with_codebook(lm: LM, content: bytes) -> ExactLM:
+    """A model whose lanes may begin with entries of a codebook. Raises UsageError for a model in floats, and ModelError
+    for what can be no codebook of this model.
+    """
+    if not isinstance(lm, ExactLM):
+        raise UsageError(f"codebook: {lm.model_id} is computed in floats; a codebook needs exact arithmetic")
+    return lm.with_codebook(content)
+
+
 def as_torch(lm: LM) -> FrozenLM:
     """The same model in torch, which has gradients."""
     return lm.frozen if isinstance(lm, ExactLM) else lm

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .. import __version__
 from ..errors import ModelError, WrongModelError
 from ..lm.exact import ExactLM
-from ..lm.models import loaded, with_dictionary
+from ..lm.models import loaded, with_codebook, with_dictionary
 from ..lm.source import ModelSource, find
 from ..lm.with_torch import in_torch
 
@@ -102,13 +102,16 @@ class WorkerModel:
     threads: int | None
     is_exact: bool
     dictionary: bytes | None = None
+    codebook: bytes | None = None
     version: str = __version__
 
     @classmethod
     def of(cls, lm: LM, device: str, threads: int | None) -> WorkerModel:
         source = ModelSource(lm.source.model_id, lm.source.revision, lm.source.path.absolute())
         content = lm.dictionary.content if isinstance(lm, ExactLM) and lm.dictionary else None
-        return cls(source, lm.fingerprint, lm.tokenizer_hash, device, threads, isinstance(lm, ExactLM), content)
+        codebook = lm.given.content if isinstance(lm, ExactLM) and lm.given else None
+        is_exact = isinstance(lm, ExactLM)
+        return cls(source, lm.fingerprint, lm.tokenizer_hash, device, threads, is_exact, content, codebook)
 
     def load(self) -> LM:
         """Raises ModelError; WrongModelError unless it is the very model of the parent."""
@@ -123,6 +126,7 @@ class WorkerModel:
             self._prepare_torch()
             lm = loaded(source, self.device) if self.is_exact else in_torch(source, self.device)
         self._compare("Tokenizer_Hash", lm.tokenizer_hash, self.tokenizer_hash)
+        lm = lm if self.codebook is None else with_codebook(lm, self.codebook)
         return lm if self.dictionary is None else with_dictionary(lm, self.dictionary)
 
     def _prepare_torch(self) -> None:

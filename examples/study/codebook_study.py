@@ -11,7 +11,6 @@ token and an entry. *Stages*: the second vector of an entry is exchanged for tha
 
 import json
 import math
-import sys
 from pathlib import Path
 
 import click
@@ -25,10 +24,8 @@ from cramzip.coding.view import Chunk
 from cramzip.config import CramConfig
 from cramzip.container.records import BITS, Kind
 from cramzip.laboratory.codebook import Learning
+from cramzip.laboratory.windows import by_kind, windows
 from cramzip.lm.models import as_torch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-from codebook import windows
 
 SIZES = (1, 4, 16, 64, 256)  # entries: the likeliest ones of the codebook
 TRIED = 24  # entries for a lane, by the selector
@@ -58,7 +55,7 @@ class Lanes:
     def __init__(self, model, held_out, n):
         self.exact = cramzip.load(model)
         self.book, self.lm = self.exact.codebook, as_torch(self.exact)
-        self.windows, self.kinds = windows(self.lm, held_out, n, {}, 3)
+        self.windows, self.kinds = windows(self.lm, by_kind([held_out]), n, seed=3)
         self.lab = Learning(self.lm, self.windows, (1, 1))
         self.vectors = torch.from_numpy(self.book.vectors(range(self.book.n_entries)))
         rates = -np.log2(self.book.priors / self.book.priors.sum(1, keepdims=True))
@@ -133,7 +130,7 @@ def searched(results, held_out, model, n, steps):
     """Measure what a vector of a lane's own takes off it."""
     torch.set_num_threads(1)
     lm = as_torch(cramzip.load(model))
-    rows, _ = windows(lm, held_out, n, {}, 3)
+    rows, _ = windows(lm, by_kind([held_out]), n, seed=3)
     chunks = [Chunk(row) for row in rows.tokens.tolist()]
     without = np.array([cost.sum() for cost in lm.score([chunk.tokens for chunk in chunks])]) / math.log(2)
     for bits in SEARCHED_BITS:
