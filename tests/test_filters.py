@@ -4,6 +4,7 @@ import json
 import random
 import re
 import sys
+import tracemalloc
 import unicodedata
 import zlib
 
@@ -422,3 +423,16 @@ def test_copies_of_a_byte_take_a_few_bytes():
 def test_a_filter_that_cannot_be_inverted_is_not_taken(monkeypatch):
     monkeypatch.setattr(encodings.Mark, "invert", lambda self, changed, parameters, limit: changed)
     assert chain.extended(Chain(()), b"\xef\xbb\xbftext", FILTERS[1]) is None
+
+
+def test_letters_that_become_too_many_bytes_are_refused_before_they_take_much_memory():
+    changed = "\u1e69".encode() * 500_000  # each becomes a letter and two marks
+    letters.Composed().invert(b"", b"", 0)  # which makes its tables
+    tracemalloc.start()
+    try:
+        with pytest.raises(DamagedFileError, match="are allowed"):
+            letters.Composed().invert(changed, b"", len(changed))
+        assert tracemalloc.get_traced_memory()[1] < 12 * len(changed)
+    finally:
+        tracemalloc.stop()
+    assert letters.Composed().invert(changed, b"", 2 * len(changed)) == "s\u0323\u0307".encode() * 500_000

@@ -44,8 +44,9 @@ def test_a_fingerprint_is_taken_once(cache, model, readings):
     assert len(list(cache.iterdir())) == 1
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json", "tokenizer.model"])
 def test_a_model_that_was_changed_is_read_again(cache, model, readings, name):
+    (model / "tokenizer.model").write_bytes(b"SentencePiece")
     assert find(str(model)).fingerprint[-1] == 1
     (model / name).write_bytes((model / name).read_bytes() + b" ")
     assert find(str(model)).fingerprint[-1] == 2

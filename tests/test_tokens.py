@@ -1,6 +1,7 @@
 """Bytes to tokens and back: no tokenizer and no text may cost a byte."""
 
 import json
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 from cramzip.errors import ModelError
 from cramzip.lm import tokens
-from cramzip.lm.tokens import MAX_TOKENS, ByteExactTokenizer, table_hash, token_table
+from cramzip.lm.tokens import MAX_TOKENS, ByteExactTokenizer, read_tokenizer, table_hash, token_table
 
 AWKWARD = {
     "empty": b"",
@@ -161,6 +162,16 @@ def test_ids_that_no_tokenizer_needs_are_refused_before_anything_is_made_for_the
     state["model"]["vocab"]["far"] = MAX_TOKENS
     with pytest.raises(ModelError, match="an id that is not"):
         token_table(Tokenizer.from_str(json.dumps(state)))
+
+
+@pytest.mark.parametrize("far", [MAX_TOKENS, 2**31, 2**32 - 1])
+def test_an_id_far_away_is_refused_at_once(far):
+    state = json.loads(byte_level_tokenizer().to_str())
+    state["model"]["vocab"]["far"] = far
+    before = time.process_time()
+    with pytest.raises(ModelError, match=f"the id {far}; expected 0 to"):
+        read_tokenizer(json.dumps(state).encode())
+    assert time.process_time() - before < 1
 
 
 class CountedBytes(bytes):

@@ -25,6 +25,7 @@ SMALL += [(0x3CC, 0x3CC, 1, -64), (0x3CD, 0x3CE, 1, -63), (0x430, 0x44F, 1, -32)
 SMALL += [(0x461, 0x481, 2, -1), (0x48B, 0x4BF, 2, -1), (0x4D1, 0x4FF, 2, -1)]
 
 NO_BREAK, BLANK = b"\xc2\xa0", b" "
+AT_ONCE = 2**16  # characters that are decomposed before it is seen whether they are too many
 MIN_WORDS = 4  # of a run of capitals that is worth two numbers
 SHARE = 1 / 8  # of all letters that are in such runs, from which on it is worth a try
 _SENTENCE = re.compile("(^|\n\n|[.!?][\"'”’)]*\\s+)([\"'“‘(]*)([^\\W\\d_])|\\bi\\b")
@@ -49,6 +50,12 @@ def decompositions() -> dict[str, str]:
             if len(parts) > 1 and unicode_3_2.normalize("NFC", letter) == letter:
                 found[letter] = parts
     return found
+
+
+@cache
+def _composed_letter() -> re.Pattern[str]:
+    """Finds what has a decomposition."""
+    return re.compile(f"[{''.join(decompositions())}]")
 
 
 _FIRST, _REST = slice(0, 1), slice(1, None)
@@ -93,12 +100,14 @@ class Composed(Filter):
         return Change(bytes_of(changed), pack_runs(flags))
 
     def invert(self, changed: bytes, parameters: bytes, limit: int) -> bytes:
-        table, text = decompositions(), text_of(changed)
-        places = [index for index, character in enumerate(text) if character in table]
-        out = list(text)
-        for index in compress(places, unpack_runs(parameters, 0, len(places))):
-            out[index] = table[out[index]]
-        return bytes_of("".join(out))
+        table, pattern, text = decompositions(), _composed_letter(), text_of(changed)
+        flags = iter(unpack_runs(parameters, 0, sum(1 for _ in pattern.finditer(text))))
+        out = bytearray()
+        for first in range(0, len(text), AT_ONCE):
+            part = text[first : first + AT_ONCE]
+            out += bytes_of(pattern.sub(lambda found: table[found[0]] if next(flags) else found[0], part))
+            check_size(len(out), limit)
+        return bytes(out)
 
 
 class Blanks(Filter):

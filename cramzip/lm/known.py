@@ -20,7 +20,7 @@ from ..whole import write_whole
 from . import folders
 
 VERSION = 1  # of the facts: another version knows nothing
-MODEL_FILES = (".json", ".safetensors", ".txt", ".gguf")
+MODEL_FILES = (".json", ".safetensors", ".txt", ".gguf", ".model")
 LONGEST = 2**26  # bytes of a file of facts
 
 Facts = dict[str, Any]

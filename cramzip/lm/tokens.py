@@ -113,6 +113,8 @@ def read_tokenizer(content: bytes, what: str = "tokenizer.json") -> Tokenizer:
     entries = list(vocabulary) if isinstance(vocabulary, dict) else [entry for entry, _ in vocabulary]
     ids = list(vocabulary.values()) if isinstance(vocabulary, dict) else list(range(len(vocabulary)))
     contents = [token["content"] for token in added]
+    if far := next((i for i in ids if not 0 <= i < MAX_TOKENS), None):  # the library makes room for all ids below
+        raise ModelError(f"{what}: a token has the id {far}; expected 0 to {MAX_TOKENS - 1}")
     for values in (entries, ids, contents):
         if len(set(values)) < len(values):
             twice = next(value for value, count in Counter(values).items() if count > 1)
