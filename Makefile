@@ -34,11 +34,12 @@ $(READY): pyproject.toml constraints.txt
 #   figures-study       ~10   examples/study: what a quantised vector buys
 #   figures-benchmarks   30   examples/benchmarks: speed, and tokens over steps
 #   figures-prompts     ~30   examples/study: vectors that are chosen; left out without TRAINING and HELD_OUT
+#   figures-codebook    ~15   examples/study: a codebook of them; left out without HELD_OUT
 #   figures-card        ~30   the model card of primer; left out without WORK (of the training) and HELD_OUT
 #
 # TRAINING and HELD_OUT are folders with a folder of texts for each kind. Not made again: the README's sizes of texts that
 # are not in the repository (examples/results/sizes_primer.json), and its seconds.
-FIGURES = figures-bench figures-laboratory figures-study figures-benchmarks figures-prompts figures-card
+FIGURES = figures-bench figures-laboratory figures-study figures-benchmarks figures-prompts figures-codebook figures-card
 NOVELS ?= cramzip/laboratory/books.txt
 MADE = build/figures
 RUN = $(BIN)/python
@@ -88,6 +89,16 @@ ifneq ($(and $(TRAINING),$(HELD_OUT)),)
 	cp $(MADE)/prompts_study.jsonl examples/results
 else
 	@echo "figures-prompts: left out; it needs TRAINING=FOLDER and HELD_OUT=FOLDER"
+endif
+
+figures-codebook:
+ifneq ($(HELD_OUT),)
+	cp examples/results/codebook_study.jsonl $(MADE)
+	$(RUN) examples/study/codebook_study.py everything $(MADE)/codebook_study.jsonl $(HELD_OUT) examples/study \
+		> $(MADE)/codebook_study.md
+	cp $(MADE)/codebook_study.jsonl examples/results
+else
+	@echo "figures-codebook: left out; it needs HELD_OUT=FOLDER"
 endif
 
 figures-card:

@@ -287,8 +287,8 @@ def test_make_figures_names_scripts_options_and_files_that_there_are():
             if word.startswith(("examples/", "cramzip/")) and "*" not in word:
                 assert (ROOT / word).exists(), word
     assert used == {
-        "cramzip bench", "cramzip capacity", "vectors_study.py", "prompts_study.py", "cramming.py", "decoding.py",
-        "scaling.py", "steps.py", "train_model.py",
+        "cramzip bench", "cramzip capacity", "vectors_study.py", "prompts_study.py", "codebook_study.py", "cramming.py",
+        "decoding.py", "scaling.py", "steps.py", "train_model.py",
     }  # fmt: skip
 
 
