@@ -95,19 +95,21 @@ def learning(level, value):
         LANES[level] = before
 
 
-def measure(texts, level):
-    """A record for each text: bytes with learning, decoded again, without it, and by other compressors."""
+def measure(texts, level, quick):
+    """A record for each text: bytes with learning, decoded again, by others, and unless `quick` without it."""
     lm = cramzip.load()
     config = cramzip.CramConfig(effort=level)
     for path in sorted(texts.glob("*/*")):
         data = path.read_bytes()
-        with learning(level, 0):
-            without = len(cramzip.compress(data, lm, config, strip=True))
+        record = fields(path, data) | {"level": level}
+        if not quick:
+            with learning(level, 0):
+                record["without"] = len(cramzip.compress(data, lm, config, strip=True))
         blob = cramzip.compress(data, lm, config, strip=True)
         if cramzip.decompress(blob, lm) != data:
             raise AssertionError(f"{path}: not the same bytes")
         rivals = {name: len(RIVALS[name].compress(data)) for name in installed()}
-        yield fields(path, data) | {"level": level, "without": without, "with": len(blob), "rivals": rivals}
+        yield record | {"with": len(blob), "rivals": rivals}
 
 
 def fields(path, data):
@@ -129,7 +131,7 @@ def show(records):
     """The table of what `measure` and `before` wrote: sums of bytes, and the mean of what each text lost."""
     older = sorted({record["checkout"] for record in records if "checkout" in record})
     sizes = {(record["text"], record["checkout"]): record["size"] for record in records if "checkout" in record}
-    columns = ["without", *older]
+    columns = [*(["without"] if any("without" in record for record in records) else []), *older]
     print("| kind | texts | bytes | with |", *(f"{name} | less |" for name in columns), "best of the others |")
     print("|---" * (5 + 2 * len(columns)) + "|")
     measured = [record for record in records if "with" in record]
@@ -155,13 +157,15 @@ def main():
     parser.add_argument("folders", nargs="*", help="where gather looks first; checkouts of other versions for before")
     parser.add_argument("--count", type=int, default=3, help="texts of each kind")
     parser.add_argument("--level", type=int, default=LEVEL)
+    parser.add_argument("--quick", action="store_true", help="measure nothing without learning")
     parser.add_argument("-o", "--output", type=Path)
     given = parser.parse_args()
     if given.job == "gather":
         return gather(given.texts, given.folders, given.count)
     if given.job == "show":
         return show([json.loads(line) for line in given.texts.read_text(encoding="utf-8").splitlines()])
-    work = before(given.texts, given.folders) if given.job == "before" else measure(given.texts, given.level)
+    is_older = given.job == "before"
+    work = before(given.texts, given.folders) if is_older else measure(given.texts, given.level, given.quick)
     records = []
     with given.output.open("a", encoding="utf-8") if given.output else nullcontext(sys.stderr) as out:
         for record in work:
