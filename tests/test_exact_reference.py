@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from decimal import Decimal, localcontext
+from math import floor
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from models import ROOT
 from test_exact_llama import GROUPED, PLAIN, PRIMER, in_pieces, random_model, random_tensors, random_tokens
 
 from cramzip.errors import ModelError
-from cramzip.exact import lanes, probe, rotations, weights
+from cramzip.exact import lanes, probe, rotations, vectors, weights
+from cramzip.exact.layouts import MOST_WIDTH
 from cramzip.exact.vectors import dequantised
 
 FORMATS = ROOT / "formats"
@@ -217,12 +219,16 @@ def distance_to_tie(width):
     return distances.min(), width, int(places[distances.argmin()])
 
 
-def test_no_entry_of_the_table_of_cosines_is_near_a_tie():
-    distance, width, place = min(distance_to_tie(width) for width in range(1, 1041))
+@pytest.mark.parametrize(("widest", "exponent"), [(1040, 7), (MOST_WIDTH, 9)])
+def test_no_entry_of_the_table_of_cosines_is_near_a_tie(widest, exponent):
+    found = [distance_to_tie(width) for width in range(1, widest + 1)]
+    least = min(found)[0] + 1e-11  # three times as wide a model has the same angle
+    distance, width, place = next(one for one in found if one[0] < least)
     precise = cosine(place, 2 * width) * 2**14
     assert abs(abs(precise % 1 - Decimal("0.5")) - Decimal(float(distance))) < Decimal("1e-11")
-    assert f"nearer than {distance * 1e7:.1f} 10^-7 to a tie" in SPECIFICATION.replace("\n", " ")
-    assert f"nearest is at D = {width}." in SPECIFICATION.replace("\n", " ")
+    said, specification = floor(distance * 10 ** (exponent + 1)) / 10, SPECIFICATION.replace("\n", " ")
+    assert f"nearer than {said} 10^-{exponent} " in specification
+    assert f"the nearest at D = {width:,}" in specification
     assert f"For D = 320 it is {distance_to_tie(320)[0]:.4f}." in SPECIFICATION
 
 
@@ -280,3 +286,11 @@ def test_vectors_come_out_to_the_last_bit(n_levels, width):
     scales = rng.integers(60, 190, 40).astype(np.uint8)
     expected = np.array(exact.vectors(codes, scales, n_levels, reader.signs_of(width)))
     assert dequantised(codes, scales, n_levels).tobytes() == expected.astype(np.float32).tobytes()
+
+
+def test_vectors_of_a_wide_model_are_those_of_the_specification():
+    """Wider than what is computed at once."""
+    width, random = 2100, np.random.RandomState(3)
+    codes, scales = random.randint(0, 4, (2, width)).astype(np.uint8), np.array([120, 131], np.uint8)
+    signs = vectors._signs(width).astype(np.int64)
+    assert (dequantised(codes, scales, 4) == exact.vectors(codes, scales, 4, signs)).all()
