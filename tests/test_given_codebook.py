@@ -15,10 +15,12 @@ from cramzip.config import CramConfig
 from cramzip.container import reading
 from cramzip.container.records import Entry, Kind
 from cramzip.errors import ModelError, UsageError, WrongModelError
-from cramzip.exact import lanes
+from cramzip.exact import lanes, layouts
 from cramzip.exact.codebook import MOST_BYTES, PRIOR_TOTAL, Codebook, hash_of, pack, unpack
-from cramzip.exact.lanes import Options
+from cramzip.exact.lanes import Options, encode_lanes
 from cramzip.exact.weights import Matrix
+from cramzip.lm import exact_torch_wide
+from cramzip.lm.exact import floats_of
 from cramzip.lm.models import as_torch
 from cramzip.workers.base import WorkerModel
 
@@ -111,6 +113,25 @@ def test_tokens_come_back_however_many_are_computed_at_once(lm, n_tokens, at_onc
     monkeypatch.setattr(lanes, "TOKENS_AT_ONCE", at_once)
     assert lanes.encode_lanes(lm.model, tokens, 2, Options(codebook=book, choices=[1, 2])) == payload
     assert lanes.decode_lanes(lm.model, payload, n_tokens, 2, Options(codebook=book)) == tokens
+
+
+def test_torch_computes_the_same(lm):
+    if not lm.is_wide:
+        pytest.skip("tests/test_exact_torch.py has the model for exact arithmetic")
+    floats = floats_of(lm.source)
+    other = exact_torch_wide.load(layouts.read(floats.shape, floats.tensors))
+    tokens, options = [n * n % 250 for n in range(700)], Options(codebook=unpack(learned_for(lm, 3)), choices=[2])
+    assert encode_lanes(other, tokens, 1, options) == encode_lanes(lm.model, tokens, 1, options)
+
+
+def test_files_that_are_opened_take_one(lm, always, tmp_path):
+    content = learned_for(lm)
+    with cramzip.open(tmp_path / "a.cram", "wb", lm, codebook=content) as file:
+        file.write(TEXT)
+    with cramzip.open(tmp_path / "a.cram", "rb", lm, codebook=content) as file:
+        assert file.read() == TEXT
+    with cramzip.open(tmp_path / "a.cram", "rb", lm) as file, pytest.raises(WrongModelError):
+        file.read()
 
 
 def test_a_group_of_the_models_own_codebook_does_not_take_another():

@@ -85,7 +85,7 @@ def samples_of(dictionary: str | None, codebook: str | None) -> Samples:
         try:
             unpack(content)
         except ModelError as error:
-            raise ModelError(f"{codebook}: {error}") from None
+            raise ModelError(f"{codebook} is no codebook: {error}") from None
     return Samples(_named(dictionary, "dictionary"), content)
 
 

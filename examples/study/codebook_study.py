@@ -252,10 +252,10 @@ def draw(results, folder):
     ]:
         spent, saved, error = ([max(r[key], 0.2) for r in what] for key in ("spent", "saved", "error"))
         left.errorbar(spent, saved, error, color=colour, label=label, **style)
-    for what, marker in (("lanes", "s"), ("searched", "^")):
+    for what, marker, said in (("lanes", "s", "chosen"), ("searched", "^", "searched for")):
         own = [r for r in others if r["what"] == what and r.get("kind", "all") == "all"]
         if own:
-            label = f"{own[0]['model'].partition(':')[2].split('.')[0]}, {what}"
+            label = f"{own[0]['model'].partition(':')[2].split('.')[0]}, {said}"
             left.plot(
                 *([max(r[key], 0.2) for r in own] for key in ("spent", "saved")),
                 f"{marker}--",

@@ -31,7 +31,7 @@ from cramzip.laboratory.codebook import Learning, Windows, clusters
 from cramzip.laboratory.windows import by_kind, windows
 from cramzip.lm.models import as_torch
 
-TRIED, BATCH, RATE, BETAS = 12, 64, 0.03, (0.9, 0.95)
+TRIED, TRIED_ON, BATCH, RATE, BETAS = 8, 24, 64, 0.03, (0.9, 0.95)
 LANE = 48
 
 
@@ -142,8 +142,8 @@ def residuals(results, texts, held_out, model, n_windows, n_lanes, sizes, minute
                 scale,
             )
             state[0][0] = 0.0
-            if used > minutes * (rounds + 1) / 3:
-                labels, rounds = cheapest(lab, learned, entries[entry], state[0]).argmin(1), rounds + 1
+            if used > minutes / 2 and not rounds:
+                labels, rounds = cheapest(lab, learned, entries[entry], state[0], TRIED_ON).argmin(1), 1
         shares = torch.bincount(labels, minlength=size) + 1.0
         costs = cheapest(other, trial, entries[theirs], state[0]) - (shares / shares.sum()).log2()
         best = costs.argmin(1)
@@ -165,11 +165,11 @@ def residuals(results, texts, held_out, model, n_windows, n_lanes, sizes, minute
         add(results, record | {"spent_there": summary(said[kept])[0], "entry_saved": summary(other.without - plain)})
 
 
-def cheapest(lab, data, base, corrections):
-    """Bits (N, R) of windows after their entries (N, M, D) with each of the corrections."""
+def cheapest(lab, data, base, corrections, length=LANE):
+    """Bits (N, R) of the first tokens of windows after their entries (N, M, D) with each of the corrections."""
     n, each = len(base), len(corrections)
     flat = (base[:, None] + corrections).flatten(0, 1)
-    return lab.bits(data.tokens, torch.arange(n * each).view(n, each), flat)
+    return lab.bits(data.tokens[:, :length], torch.arange(n * each).view(n, each), flat)
 
 
 @cli.command()
