@@ -22,7 +22,7 @@ TEXT = (
     b"before us, we were all going direct to Heaven, we were all going direct the other way.\n"
 )
 LONG_TEXT = (Path(__file__).parent.parent / "examples" / "texts" / "lighthouse.txt").read_bytes()
-PRIMER_LOGITS = "44a3dc64e70f7fa662aa909a8796ab43bf7ff16e129da8410bfa97080f40ec7c"
+PRIMER_LOGITS = "622619f995f23715112d63cbda2964e6240166312170824df20959ec08f1d876"
 
 GROUPED = Shape(
     width=96,
