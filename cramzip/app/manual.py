@@ -16,7 +16,7 @@ CODES = (  # in short
     ("1", "a file cannot be read or written, or another failure"),
     ("2", "wrong usage"),
     ("3", "a damaged file, or not a cramzip file"),
-    ("4", "the model, dictionary or codebook is missing, unusable, or not the one that the file was made with"),
+    ("4", "the model, the dictionary or the codebook is missing, unusable, or not the one that the file was made with"),
     ("5", "the output would differ from the input; nothing was written"),
     ("130, 143", "interrupted"),
 )
