@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from models import TINY_MODEL, recital
+from models import ROOT, TINY_MODEL, recital
 
 from cramzip.app import bench
 from cramzip.app.bench import CRAMZIP, Measurement, config_of, settings_for, totals
@@ -254,7 +254,7 @@ def test_settings_can_be_chosen(cramzip, folder, options):
 
 
 def test_what_vectors_cost_and_saved_is_shown_where_there_are_any(cramzip, folder):
-    Path("a.txt").write_bytes(MESSAGE)
+    Path("a.txt").write_bytes((ROOT / "examples" / "texts" / "brief.txt").read_bytes())
     arguments = ("bench", "a.txt", "--settings", "smallest")
     (measured, *rivals) = json.loads(cramzip(*arguments, "--json").stdout)["measurements"]
     assert measured["parts"]["codebook"]["spent"] == measured["vector_bits_spent"] < measured["vector_bits_saved"]
