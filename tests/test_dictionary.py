@@ -486,10 +486,10 @@ def test_what_can_be_no_dictionary_is_said(cramzip, folder, files, arguments, co
 
 
 def test_errors_name_the_dictionary(tmp_path):
-    from cramzip.app.models import dictionary_of
+    from cramzip.app.models import samples_of
 
     with pytest.raises(InputOutputError, match=r"the dictionary .*nothing"):
-        dictionary_of(str(tmp_path / "nothing"))
+        samples_of(str(tmp_path / "nothing"), None)
 
 
 def test_learning_is_the_same_whether_a_dictionary_was_kept_or_not(lm):

@@ -9,7 +9,6 @@ A key is a hash of 64 bits; keys that coincide share what they know. What a key 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -148,7 +147,8 @@ class Packed(Mapping[int, int | dict[int, int]]):
 
     def __or__(self, news: Entries) -> Packed:
         """The same with these entries added, or in place of others."""
-        other = copy.copy(self)
+        other = object.__new__(Packed)
+        other._index, other._ends, other._followers = self._index, self._ends, self._followers
         other._unpacked = {**self._unpacked, **news}
         return other
 
