@@ -18,7 +18,7 @@ from cramzip.lm.source import find
 
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
-    """The folder of kept integers, and how many models were made integers of."""
+    """The folder of kept integers."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "cramzip" / "integers"
 

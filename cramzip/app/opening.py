@@ -7,7 +7,7 @@ import mmap
 import os
 from bisect import bisect_right
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any
 
 from .. import codec
 from ..coding.restore import restore_part
@@ -48,29 +48,25 @@ def open(
     is_text = mode.endswith("t")
     if not is_text and (encoding, errors, newline) != (None, None, None):
         raise UsageError(f"mode {mode}: encoding, errors and newline are for texts")
-    samples = Samples(dictionary, codebook)
+    needed = {"dictionary": dictionary, "codebook": codebook}
     stream: IO[bytes]
     if mode.startswith("r"):
-        stream = io.BufferedReader(_Reader(Path(path), lm, samples))
+        stream = io.BufferedReader(_Reader(Path(path), lm, needed))
     else:
-        stream = _Written(Path(path), lm, config, samples, is_new=mode.startswith("x"))
+        stream = _Written(Path(path), lm, config, needed, is_new=mode.startswith("x"))
     return _Text(stream, encoding=encoding or "utf-8", errors=errors, newline=newline) if is_text else stream
 
 
-class Samples(NamedTuple):
-    """What a file may need beside the model."""
-
-    dictionary: Bytes | None
-    codebook: Bytes | None
+Needed = dict[str, Any]  # what a file may need beside the model: the dictionary and the codebook, by these words
 
 
 class _Reader(io.RawIOBase):
     """The original of a file. The group that was read last is kept."""
 
-    def __init__(self, path: Path, lm: LM | None, samples: Samples):
+    def __init__(self, path: Path, lm: LM | None, needed: Needed):
         self.name = str(path)
         self._file = reading.read(_contents(path))
-        self._lm, self._samples = lm, samples
+        self._lm, self._needed = lm, needed
         self._offsets = self._file.offsets
         self._position, self._group, self._content = 0, -1, b""
 
@@ -99,7 +95,7 @@ class _Reader(io.RawIOBase):
         group = bisect_right(self._offsets, self._position) - 1
         begin, end = self._offsets[group : group + 2]
         if group != self._group:
-            self._lm = codec.model_for(self._file.header, self._lm, *self._samples)
+            self._lm = codec.model_for(self._file.header, self._lm, **self._needed)
             self._content, self._group = restore_part(self._file, self._lm, begin, end), group
         found = self._content[self._position - begin : self._position - begin + len(buffer)]
         buffer[: len(found)] = found
@@ -125,14 +121,14 @@ class _Written(io.BytesIO):
 
     is_wanted = True
 
-    def __init__(self, path: Path, lm: LM | None, config: CramConfig | None, samples: Samples, *, is_new: bool):
+    def __init__(self, path: Path, lm: LM | None, config: CramConfig | None, needed: Needed, *, is_new: bool):
         super().__init__()
         if is_new and path.exists():
             raise FileExistsError(17, os.strerror(17), str(path))
         if not path.parent.is_dir():
             raise FileNotFoundError(2, os.strerror(2), str(path))
         self.name = str(path)
-        self._path, self._lm, self._config, self._samples = path, lm, config, samples
+        self._path, self._lm, self._config, self._needed = path, lm, config, needed
 
     def __exit__(self, kind: object, *rest: object) -> None:
         self.is_wanted = kind is None  # else what was there stays
@@ -144,8 +140,7 @@ class _Written(io.BytesIO):
         try:
             if self.is_wanted:
                 content = self.getvalue()
-                dictionary, codebook = self._samples
-                blob = codec.compress(content, self._lm, self._config, dictionary=dictionary, codebook=codebook)
+                blob = codec.compress(content, self._lm, self._config, **self._needed)
                 write_whole(self._path, blob)
         finally:
             super().close()
