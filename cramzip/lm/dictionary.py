@@ -13,7 +13,6 @@ from contextlib import suppress
 from functools import cache, cached_property
 from pathlib import Path
 
-from .. import __version__
 from ..errors import UsageError
 from ..exact import dictionary
 from ..exact.contexts import Kinds, Place
@@ -84,11 +83,7 @@ def cache_folder() -> Path | None:
 @cache
 def _program() -> bytes:
     """A hash of the version and of the code that counts."""
-    digest = hashlib.sha256(__version__.encode())
-    with suppress(OSError):  # a package need not be a folder
-        for path in sorted(Path(dictionary.__file__).parent.glob("*.py")):
-            digest.update(path.read_bytes())
-    return digest.digest()
+    return folders.program_hash()
 
 
 def _read(file: Path, place: Place) -> Seen:

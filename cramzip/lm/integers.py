@@ -18,7 +18,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import __version__
 from ..exact import layouts
 from ..exact.weights import Weights
 from ..whole import write_whole
@@ -54,12 +53,9 @@ def integers_of(model: FloatModel, fingerprint: bytes) -> Weights:
 @cache
 def _program() -> bytes:
     """A hash of versions, and of the code that reads tensors and makes integers."""
-    digest = hashlib.sha256(__version__.encode())
+    digest = hashlib.sha256(folders.program_hash(Path(tensors.__file__)))
     with suppress(PackageNotFoundError):
         digest.update(version("gguf").encode())
-    with suppress(OSError):  # a package need not be a folder
-        for path in (*sorted(Path(layouts.__file__).parent.glob("*.py")), Path(tensors.__file__)):
-            digest.update(path.read_bytes())
     return digest.digest()
 
 
