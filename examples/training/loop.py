@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from mems import EVERY, Mems
 from recipe import fast_bfloat16, make_optimisers, nll
 from rounding import rounded_matrices
 from texts import valid_sample
@@ -59,15 +60,17 @@ class Pace:
 class Run:
     """A training in the folder `work`, from its checkpoint there or from `model` as it is.
 
+    With a codebook, its vectors are trained too, by the rows of some steps.
     `state` counts: `step`, `seconds`, `trained` tokens of this run, and `tokens` that the weights have seen in all.
     """
 
-    def __init__(self, work, model, pace, lengths, seen=0):
+    def __init__(self, work, model, pace, lengths, seen=0, codebook=None):
         self.work, self.pace, self.model = work, pace, model
         self.device = model.device.type
         self.averaged = copy.deepcopy(model).requires_grad_(False)
         self.optimisers = make_optimisers(model, pace.muon_lr, pace.adam_lr)
         self.loss = torch.compile(nll, dynamic=False) if pace.compile else nll
+        self.mems = Mems(codebook, model, pace.compile) if codebook else None
         self.state = {"step": 0, "tokens": seen, "trained": 0, "seconds": 0.0}
         self.valid_rows, self.valid_bytes = valid_sample(work, lengths)
         self.lengths = torch.from_numpy(lengths)
@@ -87,6 +90,8 @@ class Run:
         self.averaged.load_state_dict(saved["averaged"])
         for optimiser, saved_optimiser in zip(self.optimisers, saved["optimisers"], strict=True):
             optimiser.load_state_dict(saved_optimiser)
+        if self.mems and "mems" in saved:
+            self.mems.load_state_dict(saved["mems"])
 
     def save(self):
         saved = {
@@ -95,13 +100,20 @@ class Run:
             "averaged": self.averaged.state_dict(),
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
         }
+        if self.mems:
+            saved["mems"] = self.mems.state_dict()
         write_beside(self.checkpoint, lambda path: torch.save(saved, path))
 
     def autocast(self):
         return torch.autocast(self.device, torch.bfloat16, enabled=fast_bfloat16(self.device))
 
+    def has_begun_rows(self):
+        """Whether the next step is one for the vectors of the codebook."""
+        return self.mems is not None and self.state["step"] % EVERY == EVERY - 1
+
     def step(self, rows, lr_share, rounding):
         """One step on rows of shape (B, T + 1); returns the loss in nats per token, and in bits per byte."""
+        costs = self.mems.costs if self.has_begun_rows() else self.loss
         for optimiser, lr in zip(self.optimisers, (self.pace.muon_lr, self.pace.adam_lr), strict=True):
             optimiser.param_groups[0]["lr"] = lr * lr_share
         n_targets = int((rows[:, 1:] > 0).sum())
@@ -109,13 +121,15 @@ class Run:
         with rounded_matrices(self.model) if rounding else nullcontext():
             for part in rows.to(self.device).split(max(1, self.pace.micro // (rows.shape[1] - 1))):
                 with self.autocast():
-                    loss = self.loss(self.model, part).sum()
+                    loss = costs(self.model, part).sum()
                 (loss / n_targets).backward()
                 nats += loss.item()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimiser in self.optimisers:
             optimiser.step()
             optimiser.zero_grad()
+        if self.has_begun_rows():
+            self.mems.step(lr_share)
         self.average()
         n_bytes = int(self.lengths[rows.clamp(min=0)].sum())
         return nats / n_targets, nats / np.log(2) / n_bytes
@@ -126,6 +140,8 @@ class Run:
         share = 1 - min(self.pace.average, (1 + self.state["step"]) / (10 + self.state["step"]))
         for mean, p in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
             mean.lerp_(p, share)
+        if self.mems:
+            self.mems.average(share)
 
     @torch.no_grad()
     def valid_bits(self, model, batch=8):
@@ -161,7 +177,8 @@ class Run:
         ended = schedule.left(state) <= 0
         while not ended:
             lr_share = schedule.lr_share(state)
-            drawn = rows.draw(state["step"], pace.batch)
+            draw = rows.draw_begun if self.has_begun_rows() else rows.draw
+            drawn = draw(state["step"], pace.batch)
             losses.append(self.step(drawn, lr_share, schedule.left(state) < 60 * pace.rounding))
             n_tokens = drawn[:, 1:].numel()
             state["step"] += 1

@@ -11,6 +11,8 @@ from texts import BOS_ID, CONTEXT, LONG_CONTEXT, SEED
 
 # Tokens of a row, step by step; the first tokens of a row, which are dear, are learnt from short rows too.
 LENGTHS = (CONTEXT, CONTEXT, CONTEXT, LONG_CONTEXT, CONTEXT, CONTEXT, CONTEXT, CONTEXT // 2)
+BEGUN = 64  # tokens of the rows that vectors are trained with
+BEGINNINGS = 0.4  # of these rows, which begin as a text does
 LEAD = 48  # a dressed row begins up to so many tokens into its text, so that not every one begins with a new line
 
 
@@ -30,6 +32,8 @@ class Rows:
         self.ranges = list(kinds.values())
         share = np.array([(end - begin) * weights.get(kind, 1.0) for kind, (begin, end) in kinds.items()])
         self.chances = share / share.sum()
+        self.even_chances = share**0.5 / (share**0.5).sum()
+        self.beginnings = np.flatnonzero(stream == BOS_ID) + 1
 
     def draw(self, step, batch):
         """Rows of step `step`, about `batch` tokens, shape (B, length + 1); -1 fills up a row that is short."""
@@ -45,6 +49,21 @@ class Rows:
                 ids = self.in_dress(self.stream[start : min(end, start + length + LEAD)], dresses, rng)[:length]
             else:
                 ids = self.stream[start : min(end, start + length)]
+            row[1 : 1 + len(ids)] = ids
+        return torch.from_numpy(rows)
+
+    def draw_begun(self, step, batch):
+        """Short rows for `mems`, shape (B, BEGUN + 1): kinds that are rare are not as rare here."""
+        rng = np.random.default_rng([SEED, self.seen, step, 1])
+        rows = np.full((max(1, batch // BEGUN), BEGUN + 1), -1, dtype=np.int64)
+        rows[:, 0] = BOS_ID
+        for row in rows:
+            begin, end = self.ranges[rng.choice(len(self.ranges), p=self.even_chances)]
+            start = begin + int(rng.integers(0, max(1, end - begin - BEGUN)))
+            if rng.random() < BEGINNINGS:
+                first, last = np.searchsorted(self.beginnings, [begin, end])
+                start = int(self.beginnings[rng.integers(first, last)])
+            ids = self.stream[start : min(end, start + BEGUN)]
             row[1 : 1 + len(ids)] = ids
         return torch.from_numpy(rows)
 

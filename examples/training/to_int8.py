@@ -2,8 +2,8 @@
 
     python to_int8.py FOLDER NEW_FOLDER
 
-Reads `config.json` and `model.safetensors` (float16, float32), and copies what belongs to the tokenizer. Every step is
-a correctly rounded float32 operation, so that the file is the same wherever it is made.
+Reads `config.json` and `model.safetensors` (float16, float32), and copies what belongs to the tokenizer, and a codebook
+if there is one. Every step is a correctly rounded float32 operation, so that the file is the same wherever it is made.
 """
 
 import shutil
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from cramzip.exact import WEIGHTS_NAME
+from cramzip.exact.codebook import beside
 from cramzip.exact.probe import probe_hash
 from cramzip.exact.weights import assemble, parse, quantise, read_shape, serialise
 
@@ -39,6 +40,8 @@ def main(folder: Path, new: Path) -> None:
     new.mkdir(exist_ok=True)
     for name in COPIED:
         shutil.copyfile(folder / name, new / name)
+    if codebook := beside(folder):
+        shutil.copyfile(codebook, new / codebook.name)
     (new / WEIGHTS_NAME).write_bytes(data)
     print(f"{new / WEIGHTS_NAME}: {len(data)} bytes")
 

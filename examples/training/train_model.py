@@ -25,6 +25,7 @@ import click
 import numpy as np
 import torch
 from loop import Pace, Run, write_beside
+from mems import with_vectors
 from recipe import attention, fast_bfloat16, make_model
 from report import draw_curve, machine, measure, recipe_parts, record_parts
 from rows import Rows
@@ -44,6 +45,9 @@ from tokenizers import Tokenizer
 from transformers import LlamaConfig
 from windows import Windows, letters, window_hashes
 
+from cramzip.exact import CODEBOOK_NAME
+from cramzip.exact.codebook import pack as pack_codebook
+from cramzip.exact.codebook import read_codebook
 from cramzip.lm.loading import load_model
 from cramzip.lm.source import find
 
@@ -153,6 +157,12 @@ def time_of_clock(context, parameter, value):
     "--rounding", default=0.0, metavar="MINUTES", help="How long before the end matrices are rounded as in int8 files."
 )
 @click.option(
+    "--codebook",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Train the vectors of this codebook together with the model; export writes them beside it.",
+)
+@click.option(
     "--compile/--no-compile",
     default=None,
     help="Let torch.compile make the steps a third faster; without either where more than half an hour is left.",
@@ -181,6 +191,7 @@ def train_in(work, options):
     model = first_model(options, tokenizer).to(device)
     model.set_attn_implementation(attention(device))
     recipe = options | {"origin": options["origin"] and options["origin"].name, "machine": machine()}
+    recipe["codebook"] = options["codebook"] and options["codebook"].name
     recipe |= {"torch": torch.__version__, "precision": precision(device)}
     write_beside(
         work / "recipe.json", lambda path: path.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
@@ -196,7 +207,11 @@ def train_in(work, options):
     pace = Pace(**{field: options[field] for field in Pace.__dataclass_fields__})
     stream = np.memmap(work / "train.bin", dtype=np.uint16, mode="r")
     seen = int(options["seen"])
-    run = Run(work, model, pace, token_bytes(tokenizer), seen)
+    codebook = None
+    if options["codebook"]:
+        codebook = read_codebook(options["codebook"], model.config.hidden_size)
+        write_beside(work / CODEBOOK_NAME, lambda path: shutil.copyfile(options["codebook"], path))
+    run = Run(work, model, pace, token_bytes(tokenizer), seen, codebook)
     run.train(Rows(stream, kinds, weights, tokenizer, options["dress"], seen), schedule)
 
 
@@ -270,7 +285,7 @@ def export(work, folder, weights, name, about, valid):
 
 
 def write_model(work, folder, which):
-    """Write configuration, weights and tokenizer of the last checkpoint; return its state."""
+    """Write configuration, weights, tokenizer and codebook, if any, of the last checkpoint; return its state."""
     saved = torch.load(work / "checkpoint.pt", map_location="cpu", weights_only=True)
     weights = {
         name: tensor.half()
@@ -279,6 +294,11 @@ def write_model(work, folder, which):
     }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "model.safetensors").chmod(0o644)
+    if "mems" in saved:
+        codebook = with_vectors(
+            read_codebook(work / CODEBOOK_NAME), saved["mems"]["averaged" if which == "averaged" else "table"]
+        )
+        (folder / CODEBOOK_NAME).write_bytes(pack_codebook(codebook))
     config = LlamaConfig.from_json_file(work / "config.json")
     config.dtype = torch.float16
     config.save_pretrained(folder)
