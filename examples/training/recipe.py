@@ -78,12 +78,13 @@ def attention(device):
     return "sdpa" if fast_bfloat16(device) else "eager"
 
 
-def make_model(vocab_size, layers, hidden, heads, key_heads, intermediate):
+def make_model(vocab_size, layers, hidden, heads, key_heads, intermediate, activation="silu"):
     """A new model, whose blocks do nothing yet."""
     config = LlamaConfig(
         vocab_size=vocab_size,
         hidden_size=hidden,
         intermediate_size=intermediate,
+        hidden_act=activation,
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=key_heads,
