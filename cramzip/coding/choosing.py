@@ -30,7 +30,7 @@ LEAST_TRIED, MOST_TRIED = 6, 20
 KEPT = 3  # entries of a lane that are tried on all tokens that are looked at
 POPULAR = 2  # entries of other lanes that are tried, too
 SWEEPS = 2  # over all lanes, after each of which they know better what others choose
-NUMBERS_AT_ONCE = 2**23  # logits that are computed together; but of a few tokens, always
+NUMBERS_AT_ONCE = 2**20  # logits that are computed together; but of a few tokens, always
 
 Rows = npt.NDArray[np.int64]
 
