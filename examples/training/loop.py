@@ -39,6 +39,20 @@ def json_lines(records):
     return "".join(json.dumps(record) + "\n" for record in records)
 
 
+def autocast(device):
+    return torch.autocast(device, torch.bfloat16, enabled=fast_bfloat16(device))
+
+
+@torch.no_grad()
+def sample_bits(model, rows, n_bytes, batch=8):
+    """Bits per byte of rows (B, T + 1) of so many bytes, in the precision of a training."""
+    nats = 0.0
+    for part in rows.split(batch):
+        with autocast(rows.device.type):
+            nats += nll(model, part).sum().item()
+    return round(nats / np.log(2) / n_bytes, 4)
+
+
 @dataclass(frozen=True)
 class Pace:
     """Sizes and rates of a run: `batch` and `micro` in tokens, `save_every` in seconds.
@@ -104,9 +118,6 @@ class Run:
             saved["mems"] = self.mems.state_dict()
         write_beside(self.checkpoint, lambda path: torch.save(saved, path))
 
-    def autocast(self):
-        return torch.autocast(self.device, torch.bfloat16, enabled=fast_bfloat16(self.device))
-
     def has_begun_rows(self):
         """Whether the next step is one for the vectors of the codebook."""
         return self.mems is not None and self.state["step"] % EVERY == EVERY - 1
@@ -120,7 +131,7 @@ class Run:
         nats = 0.0
         with rounded_matrices(self.model) if rounding else nullcontext():
             for part in rows.to(self.device).split(max(1, self.pace.micro // (rows.shape[1] - 1))):
-                with self.autocast():
+                with autocast(self.device):
                     loss = costs(self.model, part).sum()
                 (loss / n_targets).backward()
                 nats += loss.item()
@@ -143,14 +154,9 @@ class Run:
         if self.mems:
             self.mems.average(share)
 
-    @torch.no_grad()
-    def valid_bits(self, model, batch=8):
+    def valid_bits(self, model):
         """Bits per byte of the held-out sample, in the precision of the training."""
-        rows, nats = self.valid_rows.to(self.device), 0.0
-        for i in range(0, len(rows), batch):
-            with self.autocast():
-                nats += nll(model, rows[i : i + batch]).sum().item()
-        return round(nats / np.log(2) / self.valid_bytes, 4)
+        return sample_bits(model, self.valid_rows.to(self.device), self.valid_bytes)
 
     def evaluate(self):
         """What the held-out sample costs with the weights, and with the averaged ones."""
