@@ -336,6 +336,10 @@ def invalid_content(modeller):
     ]:
         group = filtered(coded(modeller, text), b"-" * size, *steps)
         yield bad(f"content-filter-{what}", description, modeller.file(group))
+    euros = filtered(
+        coded(modeller, b"\x82\xac" + "€".encode() * 3), b"\x80" * 4, (WINDOWS_1252, b""), (STRAYS, b"\0\2\0\xe2")
+    )
+    yield bad("content-filter-strays-too-long", "11 bytes and the 2 of the cuts, for 4", modeller.file(euros))
     group = filtered(coded(modeller, lines), lines, (CRLF, b""))
     yield bad("content-filter-checksums", "Size and checksums are of the filtered bytes", modeller.file(group))
 
