@@ -618,9 +618,11 @@ def decode_exact_group(model, table, header, group, payload, begin):
     chosen = model.codebook.choices(coder, n_lanes) if group.kind == CHOSEN else None
     said = None
     if header.learning and group.kind != RECITED:
-        adapted = model if header.learning == 2 and group.token_count >= 1024 else None
-        fresh = learner.Learner(table, model.vocabulary_size, n_lanes, adapted)
-        learns = begin.learner_of(n_lanes) if begin else fresh
+        if begin:
+            learns = begin.learner_of(n_lanes)
+        else:
+            adapted = model if header.learning == 2 and group.token_count >= 1024 else None
+            learns = learner.Learner(table, model.vocabulary_size, n_lanes, adapted)
         coder = learner.LearningDecoder(coder, learns, group.token_count)
         said = learns.adapter.said if learns.adapter else None
     firsts, before = [start] * n_lanes, None
