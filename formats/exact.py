@@ -31,7 +31,7 @@ def ints(x, most):
 
 def levels(n_terms):
     """A(K) of section 1."""
-    return (2**24 - 1) // (127 * n_terms)
+    return min((2**24 - 1) // (127 * n_terms), 16383)
 
 
 # ---------------------------------------------------------------- tables (section 2)

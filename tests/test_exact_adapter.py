@@ -1,6 +1,7 @@
 """The adapter: the same bits from the library and from the reference, in float64, and in torch; and its bounds."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from cramzip.exact.arithmetic import EXACT_IN_FLOAT32, WEIGHT_MOST
 from cramzip.exact.learner import Learner
 from cramzip.exact.llama import Llama
 from cramzip.exact.probabilities import TOTAL, cumulated
-from cramzip.exact.run import Options
+from cramzip.exact.run import MOST_LANES, Options
 from cramzip.exact.weights import assemble
 from cramzip.lm.exact_torch import TorchLlama
 
@@ -57,6 +58,23 @@ def test_the_adapter_is_that_of_the_specification(shape, n_lanes, n_steps, wide)
     np.testing.assert_array_equal(ours._numbers, twin.A)
     assert np.abs(twin.A).max() > 0
     assert n_lanes == 1 or twin.n > WARM_UP
+
+
+@pytest.mark.parametrize("width", [1, 8, 9])
+def test_the_adapter_of_a_narrow_model_learns_from_the_most_lanes(width):
+    shape = replace(PLAIN, width=width)
+    ours, twin = Adapter(random_model(shape)), specified.Adapter(reference(shape))
+    chance = np.random.default_rng(width)
+    states, shares = some_states(chance, shape, MOST_LANES), some_counts(chance, shape, MOST_LANES, 1)
+    tokens = chance.integers(0, 9, MOST_LANES).tolist()
+    for lane, token in enumerate(tokens):
+        twin.said(states[0][lane].astype(np.int64), states[1][lane, 0])
+        twin.after(token, shares[lane])
+    ours.learn(states, cumulated(shares), tokens)
+    twin.end_step()
+    np.testing.assert_array_equal(ours._numbers, twin.A)
+    assert np.isfinite(twin.A).all()
+    assert np.abs(twin.A).max() > 0
 
 
 def test_an_adapter_that_knows_nothing_changes_next_to_nothing():

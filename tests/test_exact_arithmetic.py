@@ -12,6 +12,7 @@ import pytest
 from cramzip.errors import ModelError
 from cramzip.exact import arithmetic, rotations
 from cramzip.exact.arithmetic import levels, powers, sigmoids, to_integers
+from cramzip.exact.run import MOST_LANES
 
 ROOM = Path(arithmetic.__file__).parent
 SPECIFICATION = ROOM.parent.parent / "formats" / "exact.md"
@@ -95,6 +96,7 @@ def test_levels_keep_sums_below_what_float32_holds():
     for n_terms in range(1, 1041):
         assert levels(n_terms) >= 127
         assert levels(n_terms) * 127 * n_terms < 2**24
+        assert levels(n_terms) * MOST_LANES < 2**24
     assert levels(1041) < 127
 
 

@@ -21,6 +21,7 @@ Doubles = npt.NDArray[np.float64]
 
 EXACT_IN_FLOAT32 = 2**24  # integers below it, and sums of them, are exact
 WEIGHT_MOST = 127
+MOST_LEVELS = 2**14 - 1  # of activations: an adapter can add up as many as there are lanes, 1,024 at most
 STEPS = 256  # entries of POWERS for each factor of two
 POWER_ONE = 2**24  # what POWERS begins with
 SIGMOID_STEPS, SIGMOID_RANGE = 128, 16  # entries of SIGMOIDS for 1, and where they end on both sides
@@ -48,7 +49,7 @@ def to_integers(x: Floats, most: np.float32 | Floats, out: Floats | None = None)
 
 def levels(n_terms: int) -> int:
     """The largest integers that activations can be, where `n_terms` products with weights are summed."""
-    return (EXACT_IN_FLOAT32 - 1) // (WEIGHT_MOST * n_terms)
+    return min((EXACT_IN_FLOAT32 - 1) // (WEIGHT_MOST * n_terms), MOST_LEVELS)
 
 
 @cache
