@@ -100,6 +100,4 @@ def _read(file: Path, place: Place) -> Seen:
 def _write(file: Path, packed: bytes) -> None:
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_whole(file, hashlib.sha256(packed).digest() + packed)
-    kept = sorted(file.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in kept[MOST_KEPT:]:
-        path.unlink()
+    folders.keep_latest(file.parent, MOST_KEPT, lambda path: 1)

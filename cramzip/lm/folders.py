@@ -1,9 +1,10 @@
-"""Where the files of this user are that cramzip keeps, by the XDG Base Directory Specification; and what made them."""
+"""Where cramzip keeps files of this user, by the XDG Base Directory Specification, which stay, and what made them."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +21,18 @@ def user_folder(variable: str, usual: str, name: str) -> Path | None:
         return (base if base.is_absolute() else Path.home() / usual) / "cramzip" / name
     except RuntimeError:
         return None
+
+
+def keep_latest(folder: Path, most: int, cost: Callable[[Path], int]) -> None:
+    """Remove files of a cache, those first that were used longest ago, until the others cost at most `most` together.
+
+    Raises OSError.
+    """
+    total = 0
+    for path in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True):
+        total += cost(path)
+        if total > most:
+            path.unlink()
 
 
 def program_hash(*more: Path) -> bytes:

@@ -77,11 +77,7 @@ def _keep(file: Path, weights: Weights) -> None:
         return
     parts: list[Any] = list(layouts.pack(weights))
     write_whole(file, _head(parts), *parts)
-    total = 0
-    for path in sorted(file.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True):
-        total += path.stat().st_size
-        if total > MOST_BYTES:
-            path.unlink()
+    folders.keep_latest(file.parent, MOST_BYTES, lambda path: path.stat().st_size)
 
 
 def _head(parts: Iterable[Any]) -> bytes:
