@@ -110,9 +110,10 @@ def test_a_sample_of_ordinary_text_is_cut_as_the_tokenizer_cuts_it(primer, conte
     assert tokens_of(primer, content) == [token for piece in primer.tokenizer.encode(content) for token in piece.ids]
 
 
-def test_a_byte_without_a_token_is_refused():
-    with pytest.raises(ValueError, match="byte 63"):
-        dictionary.cut(b"abc", [b"a", b"b", b"ab"])
+@pytest.mark.parametrize("byte", [b"c", b"\0"])
+def test_a_byte_without_a_token_is_refused(byte):
+    with pytest.raises(ValueError, match=f"byte {byte.hex()}"):
+        dictionary.cut(b"ab" + byte, [b"a", b"b", b"ab"])
 
 
 def test_a_long_run_is_cut_in_no_time(lm):

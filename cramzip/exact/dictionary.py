@@ -79,7 +79,8 @@ def cut(content: bytes, table: Sequence[bytes | None]) -> list[int]:
 
 def _joined(part: bytes, ids: Mapping[bytes, int]) -> Iterator[int]:
     """The tokens of a few bytes."""
-    if missing := next((byte for byte in part if bytes([byte]) not in ids), None):
+    missing = next((byte for byte in part if bytes([byte]) not in ids), None)
+    if missing is not None:
         raise ValueError(f"no token stands for the byte {missing:02X}")
     size = len(part)
     ends, begins = list(range(1, size + 1)), list(range(-1, size))  # of the piece at, and before, each place
