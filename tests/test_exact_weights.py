@@ -93,6 +93,11 @@ def test_older_configurations_name_theta_elsewhere(tmp_path):
     assert (shape.theta, shape.width, shape.start) == (500000, 256, 0)
 
 
+@pytest.mark.parametrize("start", [None, True, 5.0, [5]])
+def test_a_start_token_that_is_no_integer_is_that_of_the_number_0(tmp_path, start):
+    assert read_shape(write(tmp_path, CONFIG | {"bos_token_id": start})).start == 0
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff"], ids=repr)
 def test_a_configuration_that_is_none_is_an_error(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)

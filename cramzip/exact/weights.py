@@ -168,7 +168,7 @@ def _shape(config: dict[str, Any]) -> Shape:
             theta=int(theta),
             epsilon=float(config["rms_norm_eps"]),
             tied=bool(config.get("tie_word_embeddings")),
-            start=start if isinstance(start, int) else 0,
+            start=start if type(start) is int else 0,
         )
     )
 
