@@ -24,7 +24,7 @@ class Kind(IntEnum):
     PREDICTED = 4  # from corrections alone
     CODED = 5  # from tokens coded with exact probabilities
     PROMPTED = 6  # from vectors and such tokens
-    CHOSEN = 7  # from such tokens, after vectors that each lane chooses from the codebook of the model
+    CHOSEN = 7  # from such tokens, after vectors that each lane chooses from a codebook
 
     @property
     def is_stored(self) -> bool:

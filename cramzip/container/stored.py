@@ -12,11 +12,7 @@ import zstandard
 
 from ..errors import DamagedFileError
 from .reading import check_content
-from .records import (
-    Entry,
-    Group,
-    Kind,
-)
+from .records import Entry, Group, Kind
 from .wire import MAX_GROUP_SIZE, Bytes
 
 MAX_ZSTD_WINDOW = 2**23

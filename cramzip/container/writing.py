@@ -25,16 +25,7 @@ from .layout import (
     MAGIC,
     VERSION,
 )
-from .records import (
-    HASH_SIZES,
-    STANDARD,
-    STANDARD_LANES,
-    BuiltinModel,
-    Entry,
-    Group,
-    Header,
-    Kind,
-)
+from .records import HASH_SIZES, STANDARD, STANDARD_LANES, BuiltinModel, Entry, Group, Header, Kind
 from .wire import Bytes, pack_string, pack_varint
 
 

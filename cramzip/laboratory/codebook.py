@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..exact.codebook import PRIOR_TOTAL, Codebook
-from ..exact.weights import Matrix, quantise
+from ..exact.weights import quantise
 from ..lm.devices import has_fast_bfloat16
 from ..lm.frozen import FrozenLM, token_costs
 
@@ -182,7 +182,7 @@ class Learning:
             integers=matrix.integers.reshape(*shape, -1),
             scales=matrix.scales.reshape(shape),
             priors=np.stack([self._prior(self.windows.begins), self._prior(~self.windows.begins)]),
-            selector=Matrix(*quantise(selector.numpy()).__dict__.values()),
+            selector=quantise(selector.numpy()),
             bias=bias.numpy(),
         )
 
@@ -231,9 +231,8 @@ class Learning:
         inputs = torch.cat([start, vectors.to(lm.device), lm.embed(tokens[:, :-1])], dim=1)
         with self._precision():
             logits = lm.logits(inputs, tokens.shape[1])
-            logits = (
-                logits if torch.is_grad_enabled() else logits.float()
-            )  # gradients need no float32, and half the time
+            if not torch.is_grad_enabled():  # gradients need no float32, and half the time
+                logits = logits.float()
             return token_costs(logits, tokens).float()
 
     @contextmanager
