@@ -170,13 +170,13 @@ class CramFile:
     vectors: tuple[torch.Tensor | None, ...]
 
 
-def read(blob: Bytes) -> CramFile:
-    """Take a file apart without a model. Raises DamagedFileError."""
+def read(blob: Bytes | BinaryIO) -> CramFile:
+    """Take a file, bytes or a stream, apart without a model. Raises DamagedFileError."""
     import torch
 
     from .coding.quantize import dequantize
 
-    file = reading.read(byte_view(blob))
+    file = reading.read(byte_view(_read_all(blob)))
     found = [[dequantize(mem) for mem in opened.vectors(group, file.header)] for group in file]
     return CramFile(file.header, file.entries, tuple(torch.stack(mem) if mem else None for mem in found))
 

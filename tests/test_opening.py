@@ -120,6 +120,7 @@ def test_any_model_can_be_given(folder):
 def test_streams_are_read(folder):
     blob = cramzip.compress(io.BytesIO(TEXT[:90]))
     assert cramzip.decompress(io.BytesIO(blob)) == TEXT[:90]
+    assert cramzip.read(io.BytesIO(blob)) == cramzip.read(blob)
 
 
 def test_progress_is_told_of_all_bytes(book):
