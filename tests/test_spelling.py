@@ -20,6 +20,8 @@ TEXT = (ROOT / "examples" / "texts" / "lighthouse.txt").read_bytes()[:200]
         (["-c", "-d", "a.cram"], ["decompress", "-c", "a.cram"]),
         (["-D", "sample", "-d", "a.cram"], ["decompress", "-D", "sample", "a.cram"]),
         (["--dictionary", "sample", "-t", "a.cram"], ["test", "--dictionary", "sample", "a.cram"]),
+        (["--codebook", "my.mem", "-d", "a.cram"], ["decompress", "--codebook", "my.mem", "a.cram"]),
+        (["--memlimit", "1G", "-t", "a.cram"], ["test", "--memlimit", "1G", "a.cram"]),
         (["-fd", "-"], ["decompress", "-f", "-"]),
         (["--decompress", "-f", "a.cram"], ["decompress", "-f", "a.cram"]),
         (["-t", "a.cram", "b.cram"], ["test", "a.cram", "b.cram"]),

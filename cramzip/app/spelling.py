@@ -12,7 +12,10 @@ from typing import TextIO
 VERBS = {"z": "compress", "d": "decompress", "t": "test", "l": "list"}
 LONG = {f"--{verb}": verb for verb in VERBS.values()} | {"--uncompress": "decompress"}
 TAKES_VALUE = frozenset(  # what often stands before a verb
-    ("-T", "-j", "-o", "-m", "-D", "-M", "--threads", "--jobs", "--output", "--model", "--dictionary", "--memory")
+    (
+        *("-T", "-j", "-o", "-m", "-D", "-M", "--threads", "--jobs", "--output", "--model", "--dictionary"),
+        *("--codebook", "--memory", "--memlimit"),
+    )
 )
 SPELLINGS = {  # what to say of options that other compressors have
     "-0": "Levels are -1 (fastest) to -9 (smallest).",
