@@ -407,7 +407,7 @@ def test_the_line_of_rooms_is_that_of_the_package():
     assert {room for rooms in expected for room in rooms} <= described
 
 
-def test_modules_that_the_architecture_names_are_there():
+def test_modules_that_the_architecture_names_are_there_and_no_others():
     for line in blocks_and_prose(ARCHITECTURE)[1]:
         for span in SPAN.findall(line):
             if re.fullmatch(r"[\w/]+(\.py|\.md|/)", span):
@@ -423,6 +423,9 @@ def test_modules_that_the_architecture_names_are_there():
                 if re.fullmatch(r"[a-z]+/?", module):
                     places = (PACKAGE / room / module, PACKAGE / room / f"{module}.py")
                     assert any(path.exists() for path in places), f"{room}{module}"
+            paths = [*(PACKAGE / room).glob("[!_]*.py"), *(PACKAGE / room).glob("*/__init__.py")]
+            there = {path.stem if path.name != "__init__.py" else f"{path.parent.name}/" for path in paths}
+            assert there <= set(SPAN.findall(cells[1])), room
 
 
 def test_there_is_one_glossary_with_each_word_once():
