@@ -259,7 +259,7 @@ def test_help_names_the_defaults(cramzip):
 
     shown = " ".join(cramzip("c", "--help").stdout.split())
     for fact in (
-        f"0: none. [default: 0; {CramConfig().n_vectors} with ranks]",
+        f"0: none. [default: 0; {CramConfig().n_vectors} with ranks, --exact]",
         f"dimension of a vector. [default: {DEFAULT_BITS}; {EXACT_BITS} with --exact]",
         f"tries hardest (--best). [default: CRAMZIP_LEVEL, or {CramConfig.effort}]",
         "compute on. [default: auto]",

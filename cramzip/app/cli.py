@@ -111,7 +111,7 @@ def commands(ctx: click.Context) -> None:
 @json_option
 @option("keeps_name", "--name/--no-name", default=None, help="Keep the whole name, or nothing.  [default: its ending]")
 @option("--strip", is_flag=True, help="Leave out what is optional, and of the hash all but 4 bytes.")
-@option("--smallest", is_flag=True, help="The smallest file: --strip, and no vectors, as yet.")
+@option("--smallest", is_flag=True, help="The smallest file: --strip, and no vectors of its own.")
 @option("--exact", is_flag=True, help="Nothing but vectors: they must recite the text.")
 @option("--paper", is_flag=True, help="--exact with 16 bits per dimension, as in the paper.")
 @dictionary_option
@@ -306,8 +306,8 @@ def capacity(files: tuple[str, ...], **given: Any) -> int:
     """Measure how much text fits into one vector of a model.
 
     The experiments of Kuratov et al. 2025 and some more, with passages of novels, random words, and FILEs. Prints
-    tables in Markdown. What is measured is kept in the folder: the same command continues where it was interrupted.
-    With --save-codebook it learns, instead, vectors that texts like FILEs may begin with.
+    tables. What is measured is kept in the folder: the same command continues where it was interrupted. With
+    --save-codebook it learns, instead, vectors that texts like FILEs may begin with.
     """
     from ..lm.models import as_torch
     from ..lm.packages import torch_needed_by

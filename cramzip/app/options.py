@@ -185,7 +185,7 @@ cramming_options = options(
         "--vectors",
         type=click.IntRange(0, 4096),
         metavar="M",
-        help="Vectors per chunk or lane, which seldom pay; 0: none.  [default: 0; 1 with ranks]",
+        help="Vectors per chunk or lane, which seldom pay; 0: none.  [default: 0; 1 with ranks, --exact]",
     ),
     codebook_option(
         help="A file of vectors that lanes may begin with; d and t need the same.  [default: the model's own]"
@@ -217,7 +217,7 @@ cramming_options = options(
         type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
         default="auto",
         show_default=True,
-        help="Precision of cramming; decoding is always float32.",
+        help="Precision of the search for vectors; decoding is float32, or exact.",
     ),
     option("--ranks", is_flag=True, help="Ranks of a model in floats, also where exact arithmetic can run it."),
 )
