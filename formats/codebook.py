@@ -1,11 +1,10 @@
 """The codebook of a model, for reader.py: section 15 of exact.md, in plain Python and NumPy. Written from it alone."""
 
 import hashlib
-import json
 
 import numpy as np
 from exact import MOST_NUMBER, f32, require
-from llama import CODEBOOK, Unsupported
+from llama import CODEBOOK, Unsupported, parse_json
 
 
 def parted(arrays):
@@ -25,7 +24,8 @@ def of_file(content, width, block):
     types = {"I8": np.dtype("i1"), "F32": np.dtype("<f4")}
     try:
         length = int.from_bytes(content[:8], "little")
-        header, body = json.loads(content[8 : 8 + length]), content[8 + length :]
+        require(length <= 2**20, "the codebook has a header that is too long")
+        header, body = parse_json(content[8 : 8 + length]), content[8 + length :]
         header.pop("__metadata__", None)
         end, arrays = 0, {}
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,10 @@ from cramzip.lm import exact_torch_wide
 from cramzip.lm.exact import floats_of
 from cramzip.lm.models import as_torch
 from cramzip.workers.base import WorkerModel
+
+sys.path.insert(0, str(ROOT / "formats"))
+
+import codebook as specified
 
 FLOATS, INTEGERS = ROOT / "formats" / "model", ROOT / "formats" / "exact_model"
 TEXT = PROSE * 2
@@ -191,6 +196,20 @@ def test_what_can_be_no_codebook_is_refused(lm, content):
         content = len(content).to_bytes(8, "little") + content
     with pytest.raises(ModelError):
         lm.with_codebook(content)
+
+
+def test_a_name_that_is_there_twice_is_refused_by_both_readers(lm):
+    content = learned_for(lm)
+    size = int.from_bytes(content[:8], "little")
+    header, body = content[8 : 8 + size].rstrip(), content[8 + size :]
+    prior = header[header.index(b'"mem.prior"') :].partition(b"},")[0] + b"},"
+    header = header.replace(prior, prior * 2)
+    doubled = len(header).to_bytes(8, "little") + header + body
+    assert len(specified.of_file(content, lm.width, lm.shape.block).vectors) == 3
+    with pytest.raises(ModelError, match="twice"):
+        lm.with_codebook(doubled)
+    with pytest.raises(specified.Unsupported, match="twice"):
+        specified.of_file(doubled, lm.width, lm.shape.block)
 
 
 # ---------------------------------------------------------------- the command line

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..errors import UsageError
 from ..exact.codebook import Codebook, hash_of, require_room, unpack
 from ..exact.weights import Shape
+from .strict_json import parse_object
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +22,7 @@ class GivenCodebook:
     def of(cls, content: bytes, shape: Shape, fingerprint: bytes) -> GivenCodebook:
         """For a model of this shape and fingerprint. Raises ModelError for what can be no codebook of it."""
         codebook = unpack(content, shape.width, fingerprint)
+        parse_object(content[8 : 8 + int.from_bytes(content[:8], "little")], "codebook")  # no name is there twice
         require_room(codebook, shape)
         return cls(content, codebook, hash_of(content))
 
