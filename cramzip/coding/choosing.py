@@ -1,4 +1,4 @@
-"""Which entry of the model's codebook each lane of a group begins with, by counted bits.
+"""Which entry of a codebook each lane of a group begins with, by counted bits.
 
 All of it is exact arithmetic, so that the same original gives the same file everywhere. What the model makes of the
 first tokens of a lane after the start token tells which entries may suit it; these are tried, on a few tokens and then

@@ -12,7 +12,7 @@ from .records import Entry, Header, Kind, n_chunks
 
 @dataclass(frozen=True)
 class Chosen:
-    """What `lanes` have chosen from the codebook of the model: `entries` different ones; bits spent on saying which.
+    """What `lanes` have chosen from a codebook: `entries` different ones; bits spent on saying which.
 
     `saved`: bits that these entries took off the tokens, as far as the writer has counted; None if that is not known.
     """
