@@ -292,5 +292,5 @@ def test_vectors_of_a_wide_model_are_those_of_the_specification():
     """Wider than what is computed at once."""
     width, random = 2100, np.random.RandomState(3)
     codes, scales = random.randint(0, 4, (2, width)).astype(np.uint8), np.array([120, 131], np.uint8)
-    signs = vectors._signs(width).astype(np.int64)
+    signs = vectors.signs(width).astype(np.int64)
     assert (dequantised(codes, scales, 4) == exact.vectors(codes, scales, 4, signs)).all()

@@ -9,7 +9,6 @@ to +scale in a rotated space, where no dimension of the model is larger than oth
 
 from __future__ import annotations
 
-import hashlib
 import math
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ import numpy as np
 
 from ..container.records import Coding
 from ..container.vectors import QuantizedMem, blocks
+from ..exact.vectors import signs
 
 if TYPE_CHECKING:
     import torch
@@ -25,17 +25,8 @@ if TYPE_CHECKING:
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 SCALES_PER_OCTAVE, SCALE_OF_ONE = 8, 128  # a scale is 2^((byte - 128) / 8)
 
-
 # What the largest level stands for, in standard deviations of a normal distribution: where rounding errs least.
 CLIPPING = {2: 0.80, 3: 1.22, 4: 1.49, 8: 2.05, 16: 2.51, 256: 3.92}
-
-
-def signs(width: int) -> np.ndarray:
-    """The sign of each dimension, 1 or -1 (D,), float32: a hash of D decides."""
-    digest = hashlib.shake_256(b"cramzip-rotation-1" + width.to_bytes(4, "little")).digest(-(-width // 8))
-    bits = np.unpackbits(np.frombuffer(digest, np.uint8), bitorder="little")[:width]
-    found: np.ndarray = 1 - 2 * bits.astype(np.float32)
-    return found
 
 
 @lru_cache(maxsize=1)

@@ -42,7 +42,7 @@ def dequantised(codes: Codes, scales: Codes, n_levels: int) -> Floats:
     levels, sums = 2.0 * codes - (n_levels - 1), np.zeros(codes.shape)
     for first in range(0, width, AT_ONCE):
         sums += levels[:, first : first + AT_ONCE] @ _cosines(width, first)  # exact: integers below 2^53
-    sums *= _signs(width)
+    sums *= signs(width)
     units = [
         EIGHTH_POWERS[scale % 8] * 2.0 ** (scale // 8 - 30) * np.sqrt(2 / width) / (n_levels - 1)
         for scale in scales.tolist()
@@ -67,9 +67,10 @@ def _cosines(width: int, first: int) -> Doubles:
 
 
 @lru_cache(maxsize=2)
-def _signs(width: int) -> Doubles:
+def signs(width: int) -> Doubles:
+    """The sign of each dimension, 1 or -1 (D,): a hash of D decides."""
     size = -(-width // 8)
     stream = hashlib.shake_256(ROTATION_SEED + width.to_bytes(4, "little")).digest(size)
     bits = np.unpackbits(np.frombuffer(stream, np.uint8), bitorder="little")[:width]
-    signs: Doubles = 1.0 - 2.0 * bits.astype(np.float64)
-    return signs
+    found: Doubles = 1.0 - 2.0 * bits.astype(np.float64)
+    return found
