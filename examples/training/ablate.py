@@ -1,9 +1,10 @@
 """What the shape of a small model costs in bits: each variant is trained anew on the same rows, for as many tokens.
 
-    python ablate.py WORK OUT.jsonl [--tokens 2000000]
+    python ablate.py WORK OUT.jsonl [--tokens 2000000] [--rows 0]
 
-WORK is what `train_model.py prepare` made. A line of JSON is written for each variant, and one that is there already is
-not trained again. What the shapes cost in seconds is measured by examples/benchmarks/shapes.py.
+WORK is what `train_model.py prepare` made. A line of JSON is written for each variant; one that is there already is not
+trained again. Other `--rows` tell how much of a difference is chance. What the shapes cost in seconds is measured by
+examples/benchmarks/shapes.py.
 """
 
 import json
@@ -67,21 +68,25 @@ def within_window(module, positional, named):
 @click.argument("work", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--tokens", default=2e6, show_default=True, help="That each variant is trained on.")
+@click.option("--rows", default=0, show_default=True, help="Which rows are drawn: another number, other ones.")
+@click.option("--only", multiple=True, type=click.Choice(list(VARIANTS)), help="Train these variants; all without it.")
 @click.option("--threads", default=0, help="CPU threads (0: what PyTorch takes).")
-def main(work, out, tokens, threads):
+def main(work, out, tokens, rows, only, threads):
     if threads:
         torch.set_num_threads(threads)
     lines = out.read_text(encoding="utf-8").splitlines() if out.exists() else []
-    done = {json.loads(line)["variant"] for line in lines}
-    for name, variant in VARIANTS.items():
-        if name not in done:
-            record = {"variant": name, **asdict(variant), **trained(variant, work, tokens), "machine": machine()}
+    done = {(record["variant"], record["rows"]) for record in map(json.loads, lines)}
+    for name in only or VARIANTS:
+        if (name, rows) not in done:
+            variant = VARIANTS[name]
+            record = {"variant": name, "rows": rows, **asdict(variant), **trained(variant, work, tokens, rows)}
+            record["machine"] = machine()
             with out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
             click.echo(f"{name}: {record['bits_per_byte']} bits per byte")
 
 
-def trained(variant, work, tokens):
+def trained(variant, work, tokens, which_rows):
     """Train a variant; its size, and what the held-out sample costs."""
     tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
     kinds = json.loads((work / "prepare.json").read_text(encoding="utf-8"))["kinds"]
@@ -92,7 +97,7 @@ def trained(variant, work, tokens):
         for needed in ("valid.bin", "tokenizer.json"):
             (Path(folder) / needed).symlink_to((work / needed).resolve())
         run = Run(Path(folder), model, Pace(**PACE, save_every=1e9, compile=False), token_bytes(tokenizer))
-        run.train(Rows(stream, kinds, {}, tokenizer, dress=False), Schedule(tokens=tokens))
+        run.train(Rows(stream, kinds, {}, tokenizer, dress=False, seen=which_rows), Schedule(tokens=tokens))
         bits = run.valid_bits(model)
     n_parameters = sum(p.numel() for p in model.parameters())
     return {"parameters": n_parameters, "tokens": run.state["trained"], "bits_per_byte": bits}
