@@ -16,13 +16,13 @@ import torch
 from loop import sample_bits, write_beside
 from safetensors.torch import load_file, save_file
 from texts import token_bytes, valid_sample
+from to_int8 import COPIED
 from tokenizers import Tokenizer
 
 from cramzip.lm.loading import load_model
 from cramzip.lm.source import find
 
 WEIGHTS = "model.safetensors"
-COPIED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 SHARES = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
 
 folder_argument = click.Path(exists=True, file_okay=False, path_type=Path)

@@ -10,15 +10,16 @@ from dataclasses import replace
 import numpy as np
 import torch
 import torch.nn.functional as F
+from recipe import token_nats
 from texts import BOS_ID
 
+from cramzip.exact.codebook import PRIOR_TOTAL
 from cramzip.exact.weights import quantise
 
 EVERY = 5  # one of so many steps has such rows
 TRIED, TRIED_ON = 3, 24  # entries that are tried for a row, and the tokens that decide
 RATE = 0.04  # of the vectors at the full rate of the model, in deviations of its embeddings
 BETAS = (0.9, 0.95)
-PRIOR_BITS = 16  # priors add up to 2^16
 
 
 def begun_nll(model, rows, vectors):
@@ -27,9 +28,7 @@ def begun_nll(model, rows, vectors):
     inputs = torch.cat([embedded[:, :1], vectors, embedded[:, 1:]], dim=1)
     n_tokens = rows.shape[1] - 1
     logits = model(inputs_embeds=inputs, use_cache=False, logits_to_keep=n_tokens).logits.float()
-    targets = rows[:, 1:]
-    flat = targets.masked_fill(targets <= BOS_ID, -100).flatten()
-    return F.cross_entropy(logits.flatten(0, 1), flat, reduction="none").view_as(targets)
+    return token_nats(logits, rows[:, 1:])
 
 
 class Mems:
@@ -44,7 +43,7 @@ class Mems:
         self.optimiser = torch.optim.SparseAdam([self.table], lr=self.rate, betas=BETAS)
         self.nll = torch.compile(begun_nll, dynamic=False) if compiled else begun_nll
         prior = torch.from_numpy(codebook.priors[1]).to(device)
-        self.rates = (PRIOR_BITS - prior.log2()) * math.log(2)  # nats (K,) that saying an entry takes
+        self.rates = math.log(PRIOR_TOTAL) - prior.log()  # nats (K,) that saying an entry takes
 
     def state_dict(self):
         return {"table": self.table.data, "averaged": self.averaged, "optimiser": self.optimiser.state_dict()}

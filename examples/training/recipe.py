@@ -23,6 +23,11 @@ def nll(model, rows):
     """Nats per predicted token, shape (B, T - 1); 0 where the target is filling or `<|bos|>`."""
     inputs, targets = rows[:, :-1].clamp(min=0), rows[:, 1:]
     logits = model(input_ids=inputs, use_cache=False).logits.float()  # (B, T - 1, V)
+    return token_nats(logits, targets)
+
+
+def token_nats(logits, targets):
+    """Nats (B, T) of targets (B, T) under logits (B, T, V); 0 where the target is filling or `<|bos|>`."""
     flat = targets.masked_fill(targets <= BOS_ID, -100).flatten()
     return F.cross_entropy(logits.flatten(0, 1), flat, reduction="none").view_as(targets)
 

@@ -4,6 +4,8 @@ A compressor's chunks begin anywhere and know nothing of what came before.  So d
 from a random place of a random text.  The same step of the same run draws the same rows.
 """
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from dress import draw_dresses, dressed
@@ -33,7 +35,11 @@ class Rows:
         share = np.array([(end - begin) * weights.get(kind, 1.0) for kind, (begin, end) in kinds.items()])
         self.chances = share / share.sum()
         self.even_chances = share**0.5 / (share**0.5).sum()
-        self.beginnings = np.flatnonzero(stream == BOS_ID) + 1
+
+    @cached_property
+    def beginnings(self):
+        """Where texts begin, in the stream."""
+        return np.flatnonzero(self.stream == BOS_ID) + 1
 
     def draw(self, step, batch):
         """Rows of step `step`, about `batch` tokens, shape (B, length + 1); -1 fills up a row that is short."""
