@@ -67,7 +67,7 @@ def lower(text, rng):
 # Name, dress and the share of the rows that get it, in the order in which one is put over the other: quoted mail is
 # wrapped first.  Capitals have the largest share, since they cost the model most: twice the bits of sentence case.
 DRESSES = (
-    ("capitals", upper, 0.05),
+    ("capitals", upper, 0.08),
     ("lower case", lower, 0.025),
     ("curly quotes", curl, 0.03),
     ("two blanks after a full stop", space_sentences, 0.02),
