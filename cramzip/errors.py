@@ -31,8 +31,11 @@ class DamagedFileError(CramError):
     exit_code = 3
 
     def __init__(self, stage: str, message: str):
-        super().__init__(f"{stage}: {message}")
+        super().__init__(stage, message)  # which copies and pickles are made of again
         self.stage, self.message = stage, message
+
+    def __str__(self) -> str:
+        return f"{self.stage}: {self.message}"
 
     @property
     def verdict(self) -> str:
@@ -66,9 +69,13 @@ class MissingModelError(ModelError):
     """A Hugging Face model that is not on this machine, and that nobody has agreed to download."""
 
     def __init__(self, model_id: str, missing_file: str | None = None):
-        what = f"not complete in the local cache ({missing_file} is missing)" if missing_file else "not on this machine"
-        super().__init__(f"model {model_id} is {what}; --download fetches it")
+        super().__init__(model_id, missing_file)
         self.model_id, self.missing_file = model_id, missing_file
+
+    def __str__(self) -> str:
+        missing = self.missing_file
+        what = f"not complete in the local cache ({missing} is missing)" if missing else "not on this machine"
+        return f"model {self.model_id} is {what}; --download fetches it"
 
 
 def one_line(error: BaseException) -> str:

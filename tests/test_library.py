@@ -2,6 +2,8 @@
 
 import array
 import ast
+import copy
+import pickle
 import tomllib
 
 import numpy as np
@@ -100,6 +102,26 @@ def test_numbers_whose_meaning_is_clear_are_taken():
     assert type(CramConfig(vectors=np.int64(2)).vectors) is int
     assert CramConfig(origin=[1, 2]).origin == (1.0, 2.0)
     assert CramConfig(exact=True, context=0).context == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        cramzip.DamagedFileError("header", "nothing is left"),
+        cramzip.MissingModelError("some/model"),
+        cramzip.MissingModelError("some/model", "config.json"),
+        *(
+            kind("what is the matter")
+            for kind in (cramzip.UsageError, cramzip.WrongModelError, cramzip.VerificationError)
+        ),
+    ],
+    ids=repr,
+)
+def test_errors_survive_the_way_from_one_process_to_another(error):
+    """What cannot be unpickled breaks a pool of processes, and all work that waits in it."""
+    for other in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(other) is type(error)
+        assert (str(other), vars(other), other.exit_code) == (str(error), vars(error), error.exit_code)
 
 
 def test_no_more_is_decoded_than_was_asked_for(lm):
