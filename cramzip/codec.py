@@ -52,6 +52,7 @@ def compress(
     the same is true where it makes the result smaller. `progress` is told how many more bytes are compressed.
     Raises UsageError, ModelError, and VerificationError if this machine does not get the same bytes back.
     """
+    check_given(lm, config)
     config = config or CramConfig()
     content = byte_view(_read_all(data))
     original = Original(content, hashlib.sha256(content).digest(), name, strip)
@@ -114,8 +115,11 @@ def decompress(
     is decoded; DamagedFileError; and WrongModelError if model, dictionary or codebook is another one. A whole is
     checked by its SHA-256, a part by the checksums of its groups.
     """
+    check_given(lm)
     file = reading.read(byte_view(_read_all(blob)))
     size = file.header.original_size
+    if stop is not None and stop < 0:
+        raise UsageError(f"stop: {stop} is not in a file of {size} bytes")
     end = size if stop is None else min(stop, size)
     if max_size is not None and end - start > max_size:
         raise UsageError(f"max_size: {end - start} bytes are to be decoded, at most {max_size} are wanted")
@@ -123,6 +127,14 @@ def decompress(
     if start == 0 and stop is None:
         return b"".join(restore(file, Runner(lm, workers=workers, progress=progress or (lambda _: None))))
     return restore_part(file, lm, start, end)
+
+
+def check_given(lm: object, config: object = None) -> None:
+    """Raise UsageError for what is easily given in place of a model or a configuration."""
+    if isinstance(lm, str | CramConfig):
+        raise UsageError(f"lm: expected a model, as cramzip.load gives it, found {lm!r}")
+    if not isinstance(config, CramConfig | None):
+        raise UsageError(f"config: expected a CramConfig, found {config!r}")
 
 
 def model_for(

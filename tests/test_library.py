@@ -36,6 +36,31 @@ def test_a_name_that_no_header_holds_is_refused_before_any_work(name):
         cramzip.compress(PROSE, Untouchable(), FAST, name=name)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"lm": "gpt2"}, "lm: expected a model"),
+        ({"lm": FAST}, "lm: expected a model"),
+        ({"config": {"effort": 9}}, "config: expected a CramConfig"),
+        ({"lm": Untouchable(), "config": 9}, "config: expected a CramConfig"),
+    ],
+    ids=str,
+)
+def test_what_is_no_model_or_no_configuration_is_told_at_once(given, message, folder):
+    with pytest.raises(UsageError, match=message):
+        cramzip.compress(PROSE, **given)
+    with pytest.raises(UsageError, match=message):
+        cramzip.open("a.cram", "wb", **given)
+    assert not list(folder.iterdir())
+    if "config" not in given:
+        with pytest.raises(UsageError, match=message):
+            cramzip.decompress(b"", **given)
+
+
+def test_a_model_may_be_named_by_a_path():
+    assert cramzip.load(TINY_MODEL).model_id == cramzip.load(str(TINY_MODEL)).model_id
+
+
 @pytest.mark.parametrize("data", ["text", None, 7, [1, 2]], ids=ascii)
 def test_what_is_no_buffer_is_refused_before_any_work(data):
     with pytest.raises(UsageError, match="expected bytes, found"):
@@ -132,6 +157,12 @@ def test_no_more_is_decoded_than_was_asked_for(lm):
     for part in ({}, {"start": 1}, {"start": 10, "stop": 5000}):
         with pytest.raises(UsageError, match="max_size"):
             cramzip.decompress(blob, max_size=4989, **part)
+
+
+@pytest.mark.parametrize("part", [{"start": -1}, {"stop": -1}, {"start": 91}], ids=str)
+def test_a_part_that_is_not_in_the_file_is_a_usage_error(lm, part):
+    with pytest.raises(UsageError, match="is not in a file of 90 bytes"):
+        cramzip.decompress(cramzip.compress(bytes(90), lm, FAST), lm, **part)
 
 
 def test_the_example_uses_every_public_name_and_is_checked_strictly():

@@ -1,6 +1,8 @@
 """cramzip.open, and the library as a program uses it: without a model of its own, with streams, with progress."""
 
 import io
+import os
+import stat
 import subprocess
 import sys
 
@@ -81,6 +83,56 @@ def test_a_new_file_replaces_nothing(folder):
     with cramzip.open("b.cram", "xb") as file:
         file.write(b"new")
     assert cramzip.decompress((folder / "b.cram").read_bytes()) == b"new"
+
+
+def test_a_new_file_does_not_replace_one_that_has_come_meanwhile(folder):
+    file = cramzip.open("a.cram", "xb")
+    (folder / "a.cram").write_bytes(b"of somebody else")
+    with pytest.raises(FileExistsError):
+        file.close()
+    assert file.closed
+    assert (folder / "a.cram").read_bytes() == b"of somebody else"
+    (folder / "link.cram").symlink_to("nowhere")
+    with pytest.raises(FileExistsError):
+        cramzip.open("link.cram", "xb")
+
+
+@pytest.mark.parametrize("options", [{"encoding": "nonsense"}, {"newline": "x"}, {"encoding": "rot13"}], ids=str)
+def test_a_text_that_cannot_be_opened_leaves_what_was_there(folder, options):
+    (folder / "a.cram").write_bytes(b"old")
+    with pytest.raises((LookupError, ValueError)):
+        cramzip.open("a.cram", "wt", **options)
+    assert (folder / "a.cram").read_bytes() == b"old"
+
+
+def test_a_folder_in_the_place_of_a_file_is_told_before_anything_is_written(folder):
+    (folder / "a.cram").mkdir()
+    with pytest.raises(IsADirectoryError):
+        cramzip.open("a.cram", "wb")
+
+
+def test_a_folder_that_takes_no_files_is_told_before_anything_is_written(own_folder):
+    own_folder.chmod(0o500)
+    with pytest.raises(PermissionError):
+        cramzip.open(own_folder / "a.cram", "wb")
+
+
+def test_a_pipe_is_read_and_never_replaced(folder):
+    blob = cramzip.compress(TEXT[:50])
+    os.mkfifo("pipe")
+    with pytest.raises(cramzip.InputOutputError, match="pipe is no file"):
+        cramzip.open("pipe", "wb")
+    assert stat.S_ISFIFO((folder / "pipe").stat().st_mode)
+    writer = subprocess.Popen([sys.executable, "-c", f"open('pipe', 'wb').write({blob!r})"])
+    with cramzip.open("pipe") as file:
+        assert file.read() == TEXT[:50]
+    assert writer.wait() == 0
+
+
+def test_a_file_that_is_cut_off_while_it_is_read_is_read_all_the_same(book):
+    with cramzip.open(book) as file:
+        os.truncate(book, 0)
+        assert file.read() == TEXT
 
 
 def test_a_folder_that_is_not_there_is_told_before_anything_is_written(folder):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
-import mmap
 import os
+import shutil
 from bisect import bisect_right
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -14,8 +15,10 @@ from ..coding.restore import restore_part
 from ..config import CramConfig
 from ..container import reading
 from ..container.wire import Bytes
-from ..errors import UsageError
+from ..errors import InputOutputError, UsageError
 from ..whole import write_whole
+from .files import BLOCK, is_stream, map_file
+from .streams import temporary_file
 
 if TYPE_CHECKING:
     from ..lm.models import LM
@@ -48,6 +51,9 @@ def open(
     is_text = mode.endswith("t")
     if not is_text and (encoding, errors, newline) != (None, None, None):
         raise UsageError(f"mode {mode}: encoding, errors and newline are for texts")
+    codec.check_given(lm, config)
+    if is_text:  # what makes no sense is refused before there is anything whose end could be written
+        io.TextIOWrapper(io.BytesIO(), encoding=encoding or "utf-8", errors=errors, newline=newline)
     needed = {"dictionary": dictionary, "codebook": codebook}
     stream: IO[bytes]
     if mode.startswith("r"):
@@ -119,16 +125,14 @@ class _Text(io.TextIOWrapper):
 class _Written(io.BytesIO):
     """What is written, until it is compressed at `close`, if it is still wanted then."""
 
-    is_wanted = True
+    is_wanted = False
 
     def __init__(self, path: Path, lm: LM | None, config: CramConfig | None, needed: Needed, *, is_new: bool):
         super().__init__()
-        if is_new and path.exists():
-            raise FileExistsError(17, os.strerror(17), str(path))
-        if not path.parent.is_dir():
-            raise FileNotFoundError(2, os.strerror(2), str(path))
+        _check_place(path, is_new=is_new)
         self.name = str(path)
-        self._path, self._lm, self._config, self._needed = path, lm, config, needed
+        self._path, self._lm, self._config, self._needed, self._is_new = path, lm, config, needed, is_new
+        self.is_wanted = True
 
     def __exit__(self, kind: object, *rest: object) -> None:
         self.is_wanted = kind is None  # else what was there stays
@@ -141,13 +145,28 @@ class _Written(io.BytesIO):
             if self.is_wanted:
                 content = self.getvalue()
                 blob = codec.compress(content, self._lm, self._config, **self._needed)
+                _check_place(self._path, is_new=self._is_new)
                 write_whole(self._path, blob)
         finally:
             super().close()
 
 
+def _check_place(path: Path, *, is_new: bool) -> None:
+    """Raise OSError, as `open` would, where no file can be put, and InputOutputError for what is never replaced."""
+    if is_new and os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if is_stream(path):
+        raise InputOutputError(f"{path} is no file: a file is put in its place at the end, and it would be gone")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    if not os.access(path.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+
 def _contents(path: Path) -> Bytes:
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return b""
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    """A copy that no other process can change or cut off while it is read."""
+    with path.open("rb") as file, temporary_file() as copy:
+        shutil.copyfileobj(file, copy, BLOCK)
+        return map_file(copy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from math import prod
 from typing import TYPE_CHECKING, Union
 
@@ -21,9 +22,16 @@ LM = Union["FrozenLM", ExactLM]
 MEMORY_OF_FLOAT = 4  # bytes of a weight in torch
 
 
-def load(model: str | None = None, *, revision: str | None = None, device: str = "auto", download: bool = False) -> LM:
+def load(
+    model: str | os.PathLike[str] | None = None,
+    *,
+    revision: str | None = None,
+    device: str = "auto",
+    download: bool = False,
+) -> LM:
     """Find and load a model; see `find` for what `model` can be. Raises ModelError."""
-    return loaded(find(model, revision=revision, download=download), device)
+    name = None if model is None else os.fspath(model)
+    return loaded(find(name, revision=revision, download=download), device)
 
 
 def with_dictionary(lm: LM, content: bytes) -> ExactLM:
