@@ -90,6 +90,17 @@ def arrays(tensors):
     return {name: np.frombuffer(t["data"], kinds[t["dtype"]]).reshape(t["shape"]) for name, t in tensors}
 
 
+def check_numbers(config, *more):
+    """What is to be an integer is one, and what is to be a number."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size", *more):
+        require(type(config.get(name)) is int, f"{name} in config.json")
+    for name in ("num_key_value_heads", "head_dim"):
+        require(config.get(name) is None or type(config[name]) is int, f"{name} in config.json")
+    for value in (config.get("rms_norm_eps"), rope.get("rope_theta", config.get("rope_theta", 10000))):
+        require(type(value) in (int, float) and math.isfinite(value), "a number in config.json")
+
+
 @dataclass(frozen=True)
 class Matrix:
     integers: np.ndarray  # (N, K)
@@ -157,6 +168,7 @@ class Model:
         self.check_reach()
 
     def read_shape(self, config):
+        check_numbers(config)
         rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
         theta = rope.get("rope_theta", config.get("rope_theta", 10000))
         self.width, self.hidden = config["hidden_size"], config["intermediate_size"]

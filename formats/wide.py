@@ -87,6 +87,7 @@ class Model(exact.Model):
         kind = config.get("model_type")
         require(kind in KINDS, f"model_type is {kind}")
         self.has_bias, self.has_head_norms, slides, head_width = KINDS[kind]
+        exact.check_numbers(config, "max_position_embeddings")
         rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
         self.width, self.hidden = config["hidden_size"], config["intermediate_size"]
         self.n_layers, self.heads = config["num_hidden_layers"], config["num_attention_heads"]

@@ -79,6 +79,15 @@ def test_the_layout_is_that_of_safetensors():
         ({"rms_norm_eps": 0}, "rms_norm_eps"),
         ({"rms_norm_eps": "small"}, "no description"),
         ({"hidden_size": None}, "no description"),
+        ({"hidden_size": "96"}, "hidden_size: expected an integer, found '96'"),
+        ({"hidden_size": 96.7}, "hidden_size: expected an integer, found 96.7"),
+        ({"hidden_size": float("inf")}, "hidden_size: expected an integer, found inf"),
+        ({"num_hidden_layers": True}, "num_hidden_layers: expected an integer, found True"),
+        ({"num_key_value_heads": {}}, "num_key_value_heads: expected an integer"),
+        ({"num_attention_heads": 0, "head_dim": None}, "head_dim"),
+        ({"rope_parameters": {"rope_theta": "10000"}}, "rope_theta: expected a number, found '10000'"),
+        ({"rope_parameters": {"rope_theta": float("inf")}}, "no description"),
+        ({"rms_norm_eps": 10**400}, "no description"),
     ],
     ids=str,
 )
@@ -98,7 +107,7 @@ def test_a_start_token_that_is_no_integer_is_that_of_the_number_0(tmp_path, star
     assert read_shape(write(tmp_path, CONFIG | {"bos_token_id": start})).start == 0
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff"], ids=repr)
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b"[" * 10**5], ids=lambda content: repr(content[:4]))
 def test_a_configuration_that_is_none_is_an_error(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(ModelError):

@@ -30,6 +30,8 @@ from .weights import (
     Shape,
     Weights,
     check_reach,
+    integer,
+    number,
 )
 
 MOST_WIDTH, MOST_HIDDEN, MOST_HEAD_WIDTH, MOST_HEADS = 2**14, 2**17, 256, 2**16  # heads: numbers of all of them
@@ -111,10 +113,10 @@ def _rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _described(config: Mapping[str, Any], layout: Layout, slowdowns: Sequence[Fraction] | None) -> Shape:
-    n_heads, rope = int(config["num_attention_heads"]), _rope(config)
-    width = int(config["hidden_size"])
-    head_width = int(config.get("head_dim") or layout.head_width or width // n_heads)
-    theta = Fraction(rope.get("rope_theta", config.get("rope_theta", 10000)))
+    n_heads, rope = integer(config, "num_attention_heads"), _rope(config)
+    width = integer(config, "hidden_size")
+    head_width = integer(config, "head_dim", layout.head_width or width // n_heads)
+    theta = Fraction(number("rope_theta", rope.get("rope_theta", config.get("rope_theta", 10000))))
     if not 1 <= theta <= MAX_THETA or not 2 <= head_width <= MOST_HEAD_WIDTH or head_width % 2:
         raise Unsuited(f"rope_theta {float(theta)} and heads of {head_width}: beyond what exact arithmetic runs")
     kind = rope.get("rope_type", rope.get("type", "default"))
@@ -123,17 +125,18 @@ def _described(config: Mapping[str, Any], layout: Layout, slowdowns: Sequence[Fr
     elif kind != "default":
         raise Unsuited(f"exact arithmetic has no RoPE of the type {kind!r}")
     slides = bool(layout.slides and config.get(layout.slides) and config.get("sliding_window"))
-    reach = min(int(config["max_position_embeddings"]), int(config["sliding_window"]) if slides else MOST_BLOCK * 3)
+    window = integer(config, "sliding_window") if slides else MOST_BLOCK * BLOCKS_SEEN
+    reach = min(integer(config, "max_position_embeddings"), window)
     block = min(MOST_BLOCK, reach // BLOCKS_SEEN)
     return Shape(
         width=width,
-        n_layers=int(config["num_hidden_layers"]),
+        n_layers=integer(config, "num_hidden_layers"),
         n_heads=n_heads,
-        n_key_heads=int(config.get("num_key_value_heads") or n_heads),
-        hidden=int(config["intermediate_size"]),
-        vocabulary=int(config["vocab_size"]),
+        n_key_heads=integer(config, "num_key_value_heads", n_heads),
+        hidden=integer(config, "intermediate_size"),
+        vocabulary=integer(config, "vocab_size"),
         theta=theta,
-        epsilon=float(config["rms_norm_eps"]),
+        epsilon=float(number("rms_norm_eps", config["rms_norm_eps"])),
         tied=bool(config.get("tie_word_embeddings")),
         start=_start(config),
         head_width=head_width,
@@ -150,15 +153,15 @@ def _start(config: Mapping[str, Any]) -> int:
     """The token that texts begin with, or else end with, or else 0."""
     for value in (config.get("bos_token_id"), config.get("eos_token_id")):
         token = value[0] if isinstance(value, list) and value else value
-        if type(token) is int and 0 <= token < int(config["vocab_size"]):
+        if type(token) is int and 0 <= token < integer(config, "vocab_size"):
             return token
     return 0
 
 
 def _llama_3(rope: Mapping[str, Any], angles: Sequence[int]) -> Iterator[Fraction]:
     """What the angles are divided by: slow turns by a factor, quick ones by 1, those between by something between."""
-    low, high, factor = (Fraction(rope[key]) for key in ("low_freq_factor", "high_freq_factor", "factor"))
-    length = int(rope["original_max_position_embeddings"])
+    low, high, factor = (Fraction(number(key, rope[key])) for key in ("low_freq_factor", "high_freq_factor", "factor"))
+    length = integer(rope, "original_max_position_embeddings")
     if not (0 < low < high and factor >= 1 and length > 0):
         raise Unsuited("the scaling of its RoPE makes no sense")
     for angle in angles:

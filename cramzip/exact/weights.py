@@ -131,19 +131,19 @@ def read_shape(folder: Path) -> Shape:
         config = json.loads((folder / "config.json").read_bytes())
     except OSError as error:
         raise ModelError(f"{folder / 'config.json'} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{folder / 'config.json'} is not JSON: {error}") from error
     try:
         return _shape(config)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise ModelError(f"{folder / 'config.json'}: no description of a Llama model ({error!r})") from error
 
 
 def _shape(config: dict[str, Any]) -> Shape:
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    n_heads = int(config["num_attention_heads"])
-    head_width = config.get("head_dim") or int(config["hidden_size"]) // n_heads
-    theta = rope.get("rope_theta", config.get("rope_theta", 10000))
+    n_heads, width = integer(config, "num_attention_heads"), integer(config, "hidden_size")
+    head_width = integer(config, "head_dim", width // max(1, n_heads))
+    theta = number("rope_theta", rope.get("rope_theta", config.get("rope_theta", 10000)))
     expected = {
         "model_type": (config.get("model_type"), "llama"),
         "hidden_act": (config.get("hidden_act"), "silu"),
@@ -159,18 +159,39 @@ def _shape(config: dict[str, Any]) -> Shape:
     start = config.get("bos_token_id")
     return _bounded(
         Shape(
-            width=int(config["hidden_size"]),
-            n_layers=int(config["num_hidden_layers"]),
+            width=width,
+            n_layers=integer(config, "num_hidden_layers"),
             n_heads=n_heads,
-            n_key_heads=int(config.get("num_key_value_heads") or n_heads),
-            hidden=int(config["intermediate_size"]),
-            vocabulary=int(config["vocab_size"]),
+            n_key_heads=integer(config, "num_key_value_heads", n_heads),
+            hidden=integer(config, "intermediate_size"),
+            vocabulary=integer(config, "vocab_size"),
             theta=int(theta),
-            epsilon=float(config["rms_norm_eps"]),
+            epsilon=float(number("rms_norm_eps", config["rms_norm_eps"])),
             tied=bool(config.get("tie_word_embeddings")),
             start=start if type(start) is int else 0,
         )
     )
+
+
+def integer(config: Mapping[str, Any], name: str, usual: int | None = None) -> int:
+    """The integer of this name, or the `usual` one where it is missing, null or 0. Raises TypeError for anything else.
+
+    A word or a fraction is not what its writer meant, whatever `int` makes of it.
+    """
+    found = config[name] if usual is None else config.get(name)
+    if found is None and usual is not None:
+        return usual
+    if type(found) is not int:
+        raise TypeError(f"{name}: expected an integer, found {found!r}")
+    return found or usual or 0
+
+
+def number(name: str, found: Any) -> int | float:
+    """The same of a number that need not be an integer."""
+    if type(found) not in (int, float):
+        raise TypeError(f"{name}: expected a number, found {found!r}")
+    value: int | float = found
+    return value
 
 
 def _bounded(shape: Shape) -> Shape:
