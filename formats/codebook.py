@@ -31,6 +31,7 @@ def of_file(content, width, block):
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
             (begin, stop), dtype = entry["data_offsets"], types[entry["dtype"]]
             require(begin == end, "the codebook has gaps")
+            require(all(type(n) is int and n >= 0 for n in entry["shape"]), "the codebook has a wrong shape")
             arrays[name], end = np.frombuffer(body[begin:stop], dtype).reshape(entry["shape"]), stop
     except (AttributeError, KeyError, TypeError, ValueError) as problem:
         raise Unsupported(f"the codebook is damaged: {problem}") from problem

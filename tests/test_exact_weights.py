@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from test_exact_llama import GROUPED, PLAIN, PRIMER, random_tensors
 
+import cramzip
 from cramzip.errors import ModelError
 from cramzip.exact import WEIGHTS_NAME, probe, weights
 from cramzip.exact.weights import assemble, parse, quantise, read_model, read_shape, serialise
@@ -143,6 +144,30 @@ def test_weights_that_do_not_fit_are_refused(name, tensor, message):
         assemble(GROUPED, tensors)
 
 
+@pytest.mark.parametrize("notes", [b"null", b"[]", b'"a"', b"5"], ids=bytes.decode)
+def test_notes_that_are_no_object_are_an_error_of_the_model(tmp_path, notes):
+    file = write(tmp_path, CONFIG, random_tensors(GROUPED)) / WEIGHTS_NAME
+    data = file.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = data[8 : 8 + size].replace(b'"__metadata__":{}', b'"__metadata__":' + notes)
+    file.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + size :])
+    with pytest.raises(ModelError, match="__metadata__"):
+        read_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"{}", b'{"model": 5}', b"[" * 10**5], ids=["none", "empty", "number", "deep"]
+)
+def test_a_tokenizer_that_is_none_is_an_error_of_the_model(tmp_path, content):
+    folder = tmp_path / "model"
+    shutil.copytree(PRIMER.parents[2] / "formats" / "exact_model", folder)
+    (folder / "tokenizer.json").unlink()
+    if content is not None:
+        (folder / "tokenizer.json").write_bytes(content)
+    with pytest.raises(ModelError, match=r"tokenizer"):
+        cramzip.load(str(folder)).tokenizer  # noqa: B018 (it is read when it is first asked for)
+
+
 def damaged_files():
     data = serialise({"a": np.zeros(4, np.float32), "b": np.zeros(2, np.int8)}, {})
     header = data[8 : 8 + int.from_bytes(data[:8], "little")]
@@ -160,6 +185,9 @@ def damaged_files():
         "a gap": with_header(b"[16,18]", b"[15,17]"),
         "an overlap": with_header(b"[16,18]", b"[ 0, 2]"),
         "too few bytes": with_header(b"[4]", b"[5]"),
+        "a shape in words": with_header(b"[4]", b'["4"]'),
+        "a shape of a fraction": with_header(b"[4]", b"[4.0]"),
+        "a shape to be found out": with_header(b"[4]", b"[-1]"),
         "another type": with_header(b'"F32"', b'"F8"'),
         "no offsets": with_header(b"data_offsets", b"data_offset"),
         "negative": with_header(b"[0,16]", b"[-4,16]"),

@@ -122,6 +122,8 @@ def read_model(folder: Path) -> Weights:
     except OSError as error:
         raise ModelError(f"{folder / WEIGHTS_NAME} cannot be read: {error.strerror}") from error
     tensors, notes = parse(data)
+    if not isinstance(notes, dict):
+        raise ModelError("weights: __metadata__ is no object")
     return assemble(shape, tensors, notes.get("probe"))
 
 
@@ -229,7 +231,9 @@ def parse(data: bytes) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
             dtype, (begin, stop) = _DTYPES[entry["dtype"]], entry["data_offsets"]
             if begin != end or stop > len(body):
                 raise ModelError(f"weights: {name} does not begin where the tensor before it ends, or is cut off")
-            tensors[name] = np.frombuffer(body[begin:stop], dtype).reshape([int(n) for n in entry["shape"]])
+            if any(type(n) is not int or n < 0 for n in entry["shape"]):
+                raise ModelError(f"weights: {name} has the shape {entry['shape']}")
+            tensors[name] = np.frombuffer(body[begin:stop], dtype).reshape(entry["shape"])
             end = stop
     except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise ModelError(f"weights: the header is damaged ({error!r})") from error

@@ -115,8 +115,9 @@ class ExactLM:
     @cached_property
     def tokenizer(self) -> ByteExactTokenizer:
         if self.source.is_exact:
-            file = self.source.path / "tokenizer.json"
-            return ByteExactTokenizer(read_tokenizer(file.read_bytes()), self.vocabulary_size)
+            file, problem = self.source.path / "tokenizer.json", f"the tokenizer of {self.model_id} cannot be loaded"
+            stated = explained(problem, lambda: read_tokenizer(file.read_bytes()))
+            return explained(problem, lambda: ByteExactTokenizer(stated, self.vocabulary_size))
         from .loading import load_tokenizer
 
         return load_tokenizer(self.source, self.vocabulary_size, when_needed=True)

@@ -15,7 +15,7 @@ def parse_object(content: bytes, what: str) -> dict[str, Any]:
     """The object that `content` is; `what` names it in messages. Raises ModelError."""
     try:
         value = json.loads(content.decode(), object_pairs_hook=_object)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{what}: {error}") from error
     if not isinstance(value, dict):
         raise ModelError(f"{what}: expected a JSON object")
