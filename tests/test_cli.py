@@ -1169,6 +1169,15 @@ def test_an_open_file_is_read_and_stays(cramzip, folder):
     assert entries(folder) == ["a", "b"]
 
 
+@pytest.mark.parametrize("arguments", [("c", "-r", ""), ("t", "-r", ""), ("d", ""), ("l", "a", "")], ids=" ".join)
+def test_an_empty_name_is_not_the_current_folder(cramzip, folder, arguments):
+    (folder / "a").write_bytes(NOISE)
+    result = cramzip(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "must not be empty" in result.stderr
+    assert entries(folder) == ["a"]
+
+
 @pytest.mark.parametrize("command", ["c", "d", "t", "l", "bench"])
 @pytest.mark.parametrize("names", [("-", "-"), ("-", "a", "/dev/stdin"), ("/dev/fd/0", "-")], ids=" ".join)
 def test_standard_input_cannot_be_read_twice(cramzip, command, names):

@@ -44,7 +44,6 @@ def test_a_name_that_no_header_holds_is_refused_before_any_work(name):
         ({"config": {"effort": 9}}, "config: expected a CramConfig"),
         ({"lm": Untouchable(), "config": 9}, "config: expected a CramConfig"),
     ],
-    ids=str,
 )
 def test_what_is_no_model_or_no_configuration_is_told_at_once(given, message, folder):
     with pytest.raises(UsageError, match=message):

@@ -7,7 +7,8 @@ import sys
 import pytest
 from models import ROOT
 
-from cramzip.app.spelling import with_command
+from cramzip.app.cli import commands
+from cramzip.app.spelling import TAKES_VALUE, VERBS, with_command
 
 TEXT = (ROOT / "examples" / "texts" / "lighthouse.txt").read_bytes()[:200]
 
@@ -23,6 +24,14 @@ TEXT = (ROOT / "examples" / "texts" / "lighthouse.txt").read_bytes()[:200]
         (["--codebook", "my.mem", "-d", "a.cram"], ["decompress", "--codebook", "my.mem", "a.cram"]),
         (["--memlimit", "1G", "-t", "a.cram"], ["test", "--memlimit", "1G", "a.cram"]),
         (["-fd", "-"], ["decompress", "-f", "-"]),
+        (["-Dsample", "a"], ["compress", "-Dsample", "a"]),
+        (["-oout", "a"], ["compress", "-oout", "a"]),
+        (["-mdata/tiny", "a"], ["compress", "-mdata/tiny", "a"]),
+        (["-dfoout", "a.cram"], ["decompress", "-foout", "a.cram"]),
+        (["-do", "tz", "a.cram"], ["decompress", "-o", "tz", "a.cram"]),
+        (["-fo", "-d", "-t", "a.cram"], ["test", "-fo", "-d", "a.cram"]),
+        (["--device", "cpu", "-d", "a.cram"], ["decompress", "--device", "cpu", "a.cram"]),
+        (["-T2", "-d", "a.cram"], ["decompress", "-T2", "a.cram"]),
         (["--decompress", "-f", "a.cram"], ["decompress", "-f", "a.cram"]),
         (["-t", "a.cram", "b.cram"], ["test", "a.cram", "b.cram"]),
         (["-l", "-v", "a.cram"], ["list", "-v", "a.cram"]),
@@ -41,6 +50,12 @@ TEXT = (ROOT / "examples" / "texts" / "lighthouse.txt").read_bytes()[:200]
 )
 def test_options_stand_for_commands(given, meant):
     assert with_command(given) == meant
+
+
+@pytest.mark.parametrize("command", sorted(set(VERBS.values()) - {"compress"}))
+def test_every_option_with_a_value_may_stand_before_the_option_for_a_command(command):
+    options = [one for one in commands.commands[command].params if one.param_type_name == "option"]
+    assert {name for one in options if not (one.is_flag or one.count) for name in one.opts} <= TAKES_VALUE
 
 
 def test_files_are_compressed_tested_listed_and_restored_as_with_zstd(cramzip, folder):

@@ -14,7 +14,7 @@ LONG = {f"--{verb}": verb for verb in VERBS.values()} | {"--uncompress": "decomp
 TAKES_VALUE = frozenset(  # what often stands before a verb
     (
         *("-T", "-j", "-o", "-m", "-D", "-M", "--threads", "--jobs", "--output", "--model", "--dictionary"),
-        *("--codebook", "--memory", "--memlimit"),
+        *("--codebook", "--memory", "--memlimit", "--device", "--batch-size", "--ray"),
     )
 )
 SPELLINGS = {  # what to say of options that other compressors have
@@ -41,7 +41,7 @@ SPELLINGS = {  # what to say of options that other compressors have
     "--output-dir-flat": "-o names the output of one file.",
 }
 OF_ALL_COMMANDS = ("-h", "--help", "-V", "--version")
-SHORT_OPTIONS = re.compile(r"-[A-Za-z0-9]+")
+SHORT_OPTIONS = re.compile(r"-([0-9A-CE-LN-SU-Za-iklnp-z]*)((?:[DMTjmo].*)?)")  # the last one may have a value
 
 
 def with_command(arguments: Sequence[str]) -> list[str]:
@@ -61,17 +61,18 @@ def with_command(arguments: Sequence[str]) -> list[str]:
             rest.append(argument)
             is_value = False
             continue
-        is_value = argument in TAKES_VALUE
+        letters = SHORT_OPTIONS.fullmatch(argument)
+        is_value = argument in TAKES_VALUE or (letters is not None and len(letters[2]) == 1)
         if argument == "--" or not argument.startswith("-") or argument == "-":
             rest += arguments[index:]
             break
-        verb = next((VERBS[letter] for letter in argument if letter in VERBS), None)
+        verb = next((VERBS[letter] for letter in letters[1] if letter in VERBS), None) if letters else None
         if argument in LONG:
             command = LONG[argument]
-        elif verb and SHORT_OPTIONS.fullmatch(argument):
+        elif letters and verb:
             command = verb
-            if letters := re.sub(f"[{''.join(VERBS)}]", "", argument[1:]):
-                rest.append(f"-{letters}")
+            if others := re.sub(f"[{''.join(VERBS)}]", "", letters[1]) + letters[2]:
+                rest.append(f"-{others}")
         else:
             rest.append(argument)
     return [command or "compress", *rest]

@@ -35,7 +35,12 @@ def not_empty(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 
 
 def inputs_of(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of inputs: `-` for every name of standard input, which can be read once."""
+    """Names of inputs: `-` for every name of standard input, which can be read once; an empty name is none.
+
+    (What a shell makes of `"$folder"` when nobody has set it would else be the current folder.)
+    """
+    if "" in value:
+        raise click.BadParameter("the name of a file must not be empty", ctx, param)
     names = tuple(STDIN if descriptor_of(Path(name)) == STDIN_DESCRIPTOR else name for name in value)
     if names.count(STDIN) > 1:
         raise click.BadParameter("standard input can be read once, and is named several times", ctx, param)
